@@ -1,0 +1,74 @@
+"""The data structures of LLM serving and retrieval, as NumPy arrays under Numba kernels.
+
+Every public name is loaded when it is first used, so `import llmds` costs next to nothing and
+loads neither NumPy nor Numba.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# name -> the module it lives in
+_HOME = {
+    "AdmissionController": "admissions",
+    "CountMinSketch": "cmsketch",
+    "Documents": "documents",
+    "HNSW": "hnsw",
+    "IndexedHeap": "indexed_heap",
+    "InvertedIndex": "inverted_index",
+    "KVCache": "kv_cache",
+    "LSAEncoder": "encoders",
+    "LatencyRecorder": "utils",
+    "MemoryProfiler": "utils",
+    "OutOfPagesError": "paged_allocator",
+    "PageStats": "paged_allocator",
+    "PagedAllocator": "paged_allocator",
+    "Request": "scheduler",
+    "RetrievalPipeline": "retrieval_pipeline",
+    "Scheduler": "scheduler",
+    "SentenceTransformerEncoder": "encoders",
+    "Timer": "utils",
+    "TokenLRU": "token_lru",
+    "Tokenizer": "tokenizer",
+    "memory_profiler": "utils",
+}
+_MODULES = {*_HOME.values(), "kernels", "storage"}
+
+__all__ = [
+    "HNSW", "AdmissionController", "CountMinSketch", "Documents", "IndexedHeap", "InvertedIndex", "KVCache",
+    "LSAEncoder", "LatencyRecorder", "MemoryProfiler", "OutOfPagesError", "PageStats", "PagedAllocator", "Request",
+    "RetrievalPipeline", "Scheduler", "SentenceTransformerEncoder", "Timer", "TokenLRU", "Tokenizer",
+    "memory_profiler",
+]  # fmt: skip
+
+if TYPE_CHECKING:
+    from .admissions import AdmissionController
+    from .cmsketch import CountMinSketch
+    from .documents import Documents
+    from .encoders import LSAEncoder, SentenceTransformerEncoder
+    from .hnsw import HNSW
+    from .indexed_heap import IndexedHeap
+    from .inverted_index import InvertedIndex
+    from .kv_cache import KVCache
+    from .paged_allocator import OutOfPagesError, PagedAllocator, PageStats
+    from .retrieval_pipeline import RetrievalPipeline
+    from .scheduler import Request, Scheduler
+    from .token_lru import TokenLRU
+    from .tokenizer import Tokenizer
+    from .utils import LatencyRecorder, MemoryProfiler, Timer, memory_profiler
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _MODULES:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_MODULES})

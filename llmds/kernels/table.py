@@ -1,0 +1,206 @@
+"""Rows found by an int64 key, all in one int64 array: the arena of the small structures.
+
+A call from Python pays for every array it hands over, so a small structure is one array,
+cut into three by `parts`:
+
+    head     int64 (HEAD,)        counts and settings; the slots from OWN on belong to the structure
+    rows     int64 (capacity, c)  row[KEY] its key, row[BUCKET] its bucket (-1: a free row), the rest
+                                  belongs to the structure; AoS, so one row is one cache line or less
+    buckets  int32 (power of 2)   the row found there, or -1; open addressing, linear probing,
+                                  at most half full
+
+A row knows its bucket, so that it can move (`moved`) or leave (`remove`) without being looked up.
+Rows come from `take_row` and return by `free_row` (free rows are chained through KEY), unless the
+structure keeps its rows dense by itself, as the heap does.
+
+`grown` copies the arena into a larger one and retires the old one: whoever still holds that must
+take the new one before changing anything. The owner is the class above, or your own code.
+"""
+
+import numpy as np
+from numba import njit
+
+from .hashing import mix
+
+HEAD = 16
+CAPACITY, COLUMNS, RETIRED, COUNT, TOP, FREE, OWN = 0, 1, 2, 3, 4, 5, 6
+KEY, BUCKET = 0, 1
+
+
+@njit(cache=True)
+def new(capacity, columns):
+    """An empty arena of `capacity` rows (0 or more) of `columns` int64 each (2 or more)."""
+    size = HEAD + capacity * columns + (bucket_count(capacity) + 1) // 2
+    arena = np.empty(size, np.int64)
+    arena[:HEAD] = 0
+    arena[CAPACITY], arena[COLUMNS], arena[FREE] = capacity, columns, -1
+    _, rows, buckets = parts(arena)
+    rows[:, BUCKET] = -1
+    buckets[:] = -1
+    return arena
+
+
+@njit(cache=True)
+def bucket_count(capacity):
+    """Buckets of an arena of `capacity` rows: the power of two that keeps it at most half full."""
+    buckets = 2
+    while buckets < 2 * capacity:
+        buckets *= 2
+    return buckets
+
+
+@njit(cache=True)
+def parts(arena):
+    """(head, rows, buckets), views of `arena`."""
+    capacity, columns = arena[CAPACITY], arena[COLUMNS]
+    stop = HEAD + capacity * columns
+    return arena[:HEAD], arena[HEAD:stop].reshape(capacity, columns), arena[stop:].view(np.int32)
+
+
+@njit(cache=True)
+def find(rows, buckets, key):
+    """The row of `key`, or -1. Expected O(1)."""
+    mask = buckets.shape[0] - 1
+    bucket = np.int64(mix(key)) & mask
+    while True:
+        row = np.int64(buckets[bucket])
+        if row < 0 or rows[row, KEY] == key:
+            return row
+        bucket = (bucket + 1) & mask
+
+
+@njit(cache=True)
+def insert(rows, buckets, row, key):
+    """Make `row` (free) the row of `key` (absent). Expected O(1)."""
+    mask = buckets.shape[0] - 1
+    bucket = np.int64(mix(key)) & mask
+    while buckets[bucket] >= 0:
+        bucket = (bucket + 1) & mask
+    buckets[bucket] = row
+    rows[row, KEY] = key
+    rows[row, BUCKET] = bucket
+
+
+@njit(cache=True)
+def remove(rows, buckets, row):
+    """Take `row` out of the buckets; its columns but BUCKET stay as they are. Expected O(1).
+
+    Later entries of the run move up (Knuth, TAOCP 3, 6.4, algorithm R), so there are no tombstones.
+    """
+    mask = buckets.shape[0] - 1
+    hole = rows[row, BUCKET]
+    rows[row, BUCKET] = -1
+    probe = hole
+    while True:
+        probe = (probe + 1) & mask
+        other = np.int64(buckets[probe])
+        if other < 0:
+            break
+        home = np.int64(mix(rows[other, KEY])) & mask
+        if ((probe - home) & mask) >= ((probe - hole) & mask):
+            buckets[hole] = other
+            rows[other, BUCKET] = hole
+            hole = probe
+    buckets[hole] = -1
+
+
+@njit(cache=True)
+def moved(rows, buckets, row):
+    """Tell the buckets that this keyed row now stands at `row`."""
+    buckets[rows[row, BUCKET]] = row
+
+
+@njit(cache=True)
+def take_row(head, rows):
+    """A free row, counted in; -1 if there is none. O(1)."""
+    row = head[FREE]
+    if row >= 0:
+        head[FREE] = rows[row, KEY]
+    elif head[TOP] < rows.shape[0]:
+        row = head[TOP]
+        head[TOP] += 1
+    else:
+        return np.int64(-1)
+    head[COUNT] += 1
+    return row
+
+
+@njit(cache=True)
+def free_row(head, rows, row):
+    """Give back a row that `remove` has taken out of the buckets. O(1)."""
+    rows[row, KEY] = head[FREE]
+    head[FREE] = row
+    head[COUNT] -= 1
+
+
+@njit(cache=True)
+def resized(arena, capacity):
+    """The same rows in an arena of another capacity (at least head[TOP]), the old one retired. O(capacity).
+
+    Rows keep their numbers, so links between them stay true.
+    """
+    columns = arena[COLUMNS]
+    old_head, old_rows, _ = parts(arena)
+    top = old_head[TOP]
+    larger = new(capacity, columns)
+    head, rows, buckets = parts(larger)
+    head[COUNT:] = old_head[COUNT:]
+    rows[:top] = old_rows[:top]
+    for row in range(top):
+        if rows[row, BUCKET] >= 0:
+            insert(rows, buckets, row, rows[row, KEY])
+    old_head[RETIRED] = 1
+    return larger
+
+
+@njit(cache=True)
+def well_formed(arena, columns):
+    """Whether `parts` may cut this array (any int64 array (n,)) into an arena of `columns` columns."""
+    if arena.shape[0] < HEAD:
+        return False
+    capacity = arena[CAPACITY]
+    return (
+        0 <= capacity < 2**31
+        and arena[COLUMNS] == columns
+        and arena.shape[0] == HEAD + capacity * columns + (bucket_count(capacity) + 1) // 2
+        and arena[RETIRED] == 0
+        and 0 <= arena[COUNT] <= arena[TOP] <= capacity
+    )
+
+
+@njit(cache=True)
+def first_fault(head, rows, buckets):
+    """First row that its bucket does not lead to, that a look-up misses, or that the free chain loses; -1 if none.
+
+    -2: buckets lead to rows that do not own them. Safe on any contents of a `well_formed` arena.
+    """
+    live = 0
+    for row in range(rows.shape[0]):
+        bucket = rows[row, BUCKET]
+        if bucket == -1:
+            continue
+        if row >= head[TOP] or bucket < 0 or bucket >= buckets.shape[0] or buckets[bucket] != row:
+            return row
+        live += 1
+    used = 0
+    for bucket in range(buckets.shape[0]):
+        row = np.int64(buckets[bucket])
+        if row == -1:
+            continue
+        if row < 0 or row >= rows.shape[0] or rows[row, BUCKET] != bucket:
+            return np.int64(-2)
+        used += 1
+    if used != live or live != head[COUNT]:
+        return np.int64(-2)
+    for row in range(head[TOP]):
+        if rows[row, BUCKET] >= 0 and find(rows, buckets, rows[row, KEY]) != row:
+            return np.int64(row)
+    row, free = head[FREE], 0
+    while row != -1:
+        if row < 0 or row >= head[TOP] or rows[row, BUCKET] != -1 or free > head[TOP] - live:
+            return np.int64(-2)
+        free += 1
+        row = rows[row, KEY]
+    if free != head[TOP] - live:
+        return np.int64(-2)
+    return np.int64(-1)

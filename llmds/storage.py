@@ -1,0 +1,215 @@
+"""A structure's arrays to and from one file, and the face that every structure shares.
+
+A file is an uncompressed .npz that `np.load` reads: one member an array, each starting at a
+multiple of 64 bytes, plus the member `format`, which names the structure and the version.
+"""
+
+import os
+import secrets
+import struct
+import threading
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Arrays = dict[str, np.ndarray]
+# name of an array -> (dtype, number of dimensions)
+Schema = Mapping[str, tuple[Any, int]]
+
+_ALIGNMENT = 64
+_PADDING_ID = 0xD935  # the zip extra field that Android's zipalign pads with
+_LOCAL_HEADER, _ZIP64_EXTRA = 30, 20
+
+
+class Damaged(ValueError):
+    """The bytes of a file are not what this library writes."""
+
+
+class Structure:
+    """What all structures have in common: files, pickling, `check`, `nbytes`.
+
+    A subclass names its arrays in `_schema` and gives `_to_arrays`, `_from_arrays` and `_fault`.
+    Everything it holds is in those arrays, but for locks and the callables it was given.
+    """
+
+    _schema: ClassVar[Schema]
+    _version: ClassVar[int] = 1
+    _unpickled: ClassVar[tuple[str, ...]] = ("_lock",)
+
+    def _to_arrays(self) -> Arrays:
+        """All that makes this structure what it is, by the names in `_schema`."""
+        raise TypeError(f"{type(self).__name__} cannot be saved")
+
+    @classmethod
+    def _from_arrays(cls, arrays: Arrays, **given: Any) -> "Self":
+        """The structure that `_to_arrays` described. Damaged if shapes do not fit one another; the
+        contents are examined by `_fault` afterwards. `given` are the callables `load` was given."""
+        raise TypeError(f"{cls.__name__} cannot be loaded")
+
+    def _fault(self) -> str | None:
+        """The first invariant that does not hold, in words; None if all do. Safe on any contents."""
+        return None
+
+    def _owned(self) -> Iterable[np.ndarray]:
+        """Every array this structure holds memory for."""
+        return self._to_arrays().values()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the arrays."""
+        return sum(array.nbytes for array in self._owned())
+
+    def check(self) -> None:
+        """Walk the arrays; AssertionError names the first broken invariant. O(size)."""
+        fault = self._fault()
+        if fault is not None:
+            raise AssertionError(fault)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write to `path` as .npz. Whatever happens meanwhile, the file there is a whole one, old or new."""
+        write(path, type(self).__name__, self._version, self._to_arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Self":
+        """Read what `save` wrote. ValueError if the file is damaged, of another kind or of a newer version."""
+        return cls._load(path)
+
+    @classmethod
+    def _load(cls, path: str | os.PathLike, **given: Any) -> "Self":
+        return cls._restored(read(path, cls.__name__, cls._version), os.fspath(path), **given)
+
+    @classmethod
+    def _restored(cls, arrays: Arrays, where: str, **given: Any) -> "Self":
+        """From arrays that nobody has examined yet, found at `where`."""
+        try:
+            match_schema(arrays, cls._schema)
+            structure = cls._from_arrays(arrays, **given)
+            fault = structure._fault()
+        except Damaged as error:
+            raise Damaged(f"{where}: {error}") from error
+        if fault is not None:
+            raise Damaged(f"{where}: damaged: {fault}")
+        return structure
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in self._unpickled}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name in self._unpickled:
+            setattr(self, name, threading.RLock())
+
+
+def write(path: str | os.PathLike, kind: str, version: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write `arrays` to `path`, under a fresh name in the same folder first, then renamed into place."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        with open(temporary, "xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+                _write_member(archive, file, "format", np.array(f"llmds {kind} {version}"))
+                for name, array in arrays.items():
+                    _write_member(archive, file, name, np.asarray(array))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike, kind: str, version: int) -> Arrays:
+    """The arrays that `write` wrote, native and writable. Damaged if the bytes are anything else.
+
+    The contents are as untrusted as the file: names, shapes and values are the caller's to check.
+    """
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                arrays = {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
+            words = str(arrays.pop("format")).split(" ")
+            found_kind, found_version = " ".join(words[:-1]), int(words[-1])
+        except Exception as error:  # zip and header parsers fail in many ways on hostile bytes
+            raise Damaged(f"{os.fspath(path)}: damaged, or not written by llmds ({error})") from error
+    if found_kind != f"llmds {kind}":
+        raise Damaged(f"{os.fspath(path)}: holds {found_kind!r}, not 'llmds {kind}'")
+    if not 1 <= found_version <= version:
+        raise Damaged(f"{os.fspath(path)}: format version {found_version}, this llmds reads 1..{version}")
+    return arrays
+
+
+def match_schema(arrays: Arrays, schema: Schema) -> None:
+    """Damaged unless `arrays` has exactly the names, dtypes and dimensions of `schema`."""
+    if arrays.keys() != schema.keys():
+        raise Damaged(f"damaged: arrays {sorted(arrays)}, expected {sorted(schema)}")
+    for name, (dtype, dimensions) in schema.items():
+        array = arrays[name]
+        if array.ndim != dimensions or array.dtype != np.dtype(dtype):
+            found, wanted = f"{array.ndim}-d {array.dtype}", f"{dimensions}-d {np.dtype(dtype)}"
+            raise Damaged(f"damaged: {name} is {found}, expected {wanted}")
+
+
+def expect(holds: bool, what: str) -> None:
+    """Damaged, saying `what`, unless it holds. For `_from_arrays`."""
+    if not holds:
+        raise Damaged(f"damaged: {what}")
+
+
+def prefixed(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays of a part, named so that they can lie in one file with those of other parts."""
+    return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
+def part(prefix: str, arrays: Arrays) -> Arrays:
+    """What `prefixed` put there."""
+    return {name[len(prefix) + 1 :]: array for name, array in arrays.items() if name.startswith(prefix + ".")}
+
+
+def text_array(text: str) -> np.ndarray:
+    """A str as a uint8 array (n,) of UTF-8, for `write`."""
+    return np.frombuffer(bytearray(text, "utf-8"), np.uint8)
+
+
+def text_of(array: np.ndarray) -> str:
+    """What `text_array` was made of. Damaged if it is no UTF-8."""
+    try:
+        return array.tobytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Damaged(f"damaged: text is no UTF-8 ({error})") from error
+
+
+def _write_member(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:
+    member = zipfile.ZipInfo(f"{name}.npy")
+    header = file.tell() + _LOCAL_HEADER + len(member.filename.encode()) + _ZIP64_EXTRA
+    padding = -(header + 4) % _ALIGNMENT
+    member.extra = struct.pack("<HH", _PADDING_ID, padding) + bytes(padding)
+    with archive.open(member, "w", force_zip64=True) as stream:
+        np.lib.format.write_array(stream, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array. Sizes are compared before anything is allocated, so that no header can ask for terabytes."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.fstat(archive.fp.fileno()).st_size:  # type: ignore[union-attr]
+        raise ValueError(f"{member.filename} is compressed, or longer than the file")
+    with archive.open(member) as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{member.filename} has an unknown array header")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        length = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if dtype.hasobject or fortran_order or min(shape, default=0) < 0 or length != member.file_size - stream.tell():
+            raise ValueError(f"{member.filename} does not hold the {shape} {dtype} it announces")
+        data = bytearray(length)
+        view, filled = memoryview(data), 0
+        while filled < length:
+            count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+            if not count:
+                raise ValueError(f"{member.filename} ends early")
+            filled += count
+        stream.read()  # the checksum is compared at the end of the member
+        return np.frombuffer(data, dtype).reshape(shape)
