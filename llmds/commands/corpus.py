@@ -1,0 +1,171 @@
+"""Texts, queries and judgements read from files."""
+
+import contextlib
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+TEXT_SUFFIXES = (".md", ".markdown", ".txt", ".rst")
+
+
+class Corpus(NamedTuple):
+    """Parallel lists: one id, title and text for each document."""
+
+    ids: list[str]
+    titles: list[str]
+    texts: list[str]
+
+    def searched(self, fields: list[str]) -> list[str]:
+        """What of each document is indexed: the named fields, joined by a line end."""
+        if fields == ["text"]:
+            return self.texts
+        columns = {"title": self.titles, "text": self.texts}
+        return ["\n".join(filter(None, parts)) for parts in zip(*(columns[name] for name in fields), strict=True)]
+
+
+def read_corpus(source: str) -> Corpus:
+    """JSON lines (plain or .gz; `_id`, `text`, optional `title`), a folder of text files, or "-" for standard input.
+
+    ValueError names the line, or the file, that is wrong.
+    """
+    corpus = Corpus([], [], [])
+    seen: set[str] = set()
+    for where, record in _folder(Path(source)) if source != "-" and Path(source).is_dir() else _records(source):
+        name, title, text = record.get("_id"), record.get("title", ""), record.get("text")
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(name, str) or not isinstance(text, str) or not isinstance(title or "", str):
+            raise ValueError(f"{where}: needs '_id' and 'text' (strings) and may have 'title', has {_kinds(record)}")
+        if name in seen:
+            raise ValueError(f"{where}: _id {name!r} came before")
+        seen.add(name)
+        corpus.ids.append(name)
+        corpus.titles.append(title or "")
+        corpus.texts.append(text)
+    if not corpus.ids:
+        raise ValueError(f"{source}: no documents")
+    return corpus
+
+
+def read_queries(source: str) -> tuple[list[str], list[str]]:
+    """Ids and texts of queries: JSON lines (plain or .gz) with `_id` and `text`, or "-"."""
+    ids: list[str] = []
+    texts: list[str] = []
+    for where, record in _records(source):
+        name, text = record.get("_id"), record.get("text")
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ValueError(f"{where}: needs '_id' and 'text' (strings), has {_kinds(record)}")
+        ids.append(name)
+        texts.append(text)
+    return ids, texts
+
+
+def read_embeddings(path: str, rows: int, of: str) -> np.ndarray:
+    """A .npy array of `rows` rows, float32 (rows, dim)."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: no .npy array ({error})") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
+        raise ValueError(f"{path}: must hold one array of floats of shape (n, dim)")
+    if len(array) != rows:
+        raise ValueError(f"{path}: {len(array)} embeddings for {rows} {of}")
+    return array.astype(np.float32)
+
+
+def read_judgements(path: str) -> dict[str, dict[str, int]]:
+    """query id -> document id -> grade, from lines of `query document grade` (with or without a header line,
+    separated by tabs) or TREC's `query 0 document grade`."""
+    judgements: dict[str, dict[str, int]] = {}
+    for number, line in _lines(path):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if number == 1 and [field.strip() for field in fields] == ["query-id", "corpus-id", "score"]:
+            continue
+        try:
+            if len(fields) not in (3, 4):
+                raise ValueError
+            judgements.setdefault(fields[0], {})[fields[-2]] = int(fields[-1])
+        except ValueError:
+            raise ValueError(f"{path}, line {number}: is no judgement: {line.strip()[:80]!r}") from None
+    if not judgements:
+        raise ValueError(f"{path}: no judgements")
+    return judgements
+
+
+def read_run(path: str) -> dict[str, dict[str, float]]:
+    """query id -> document id -> score, from a TREC run: `query Q0 document rank score tag`."""
+    run: dict[str, dict[str, float]] = {}
+    for number, line in _lines(path):
+        fields = line.split()
+        try:
+            if len(fields) != 6:
+                raise ValueError
+            run.setdefault(fields[0], {})[fields[2]] = float(fields[4])
+        except ValueError:
+            raise ValueError(f"{path}, line {number}: is no line of a TREC run: {line.strip()[:80]!r}") from None
+    if not run:
+        raise ValueError(f"{path}: no results")
+    return run
+
+
+def _folder(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in TEXT_SUFFIXES and path.is_file():
+            try:
+                text = path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start})") from error
+            title = next((line.lstrip("# ").strip() for line in text.splitlines() if line.strip()), "")
+            yield str(path), {"_id": path.relative_to(folder).as_posix(), "title": title, "text": text}
+
+
+def _records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _lines(source):
+        where = f"{'standard input' if source == '-' else source}, line {number}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: is no JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{where}: must be a JSON object, is {type(record).__name__}")
+        yield where, record
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers."""
+    number = 0
+    with _opened(source) as file:
+        try:
+            for number, raw in enumerate(file, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                if line.strip():
+                    yield number, line
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{source}, line {number}: is not UTF-8 ({error.reason})") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{source}: damaged gzip after line {number} ({error})") from error
+
+
+@contextlib.contextmanager
+def _opened(source: str) -> Iterator[IO[bytes]]:
+    if source == "-":
+        yield sys.stdin.buffer
+    else:
+        with open(source, "rb") as file:
+            if file.peek(2)[:2] == b"\x1f\x8b":
+                with gzip.open(file) as unpacked:
+                    yield unpacked  # type: ignore[misc]
+            else:
+                yield file
+
+
+def _kinds(record: dict[str, Any]) -> str:
+    return ", ".join(f"{name!r} ({type(value).__name__})" for name, value in record.items())[:120] or "nothing"

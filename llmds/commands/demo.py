@@ -1,0 +1,83 @@
+"""`llmds demo`: the main jobs on data that every machine has, with no network and no files."""
+
+import argparse
+import shutil
+import textwrap
+import time
+
+import numpy as np
+
+from ..encoders import LSAEncoder
+from ..retrieval_pipeline import RetrievalPipeline
+from .chat_load import make_load, serve
+from .docstrings import Passage, gather
+
+QUESTIONS = (
+    "how do I copy a file tree",
+    "run a function in another thread and wait for its result",
+    "round half to even",
+    "read a compressed archive member by member",
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("questions", metavar="QUESTION", nargs="*", help="what to ask the documentation (quoted)")
+    parser.add_argument("--top-k", type=int, default=3, metavar="K", help="answers to each question (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of encoder, graph and load (default 0)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Search, then serve."""
+    start = time.perf_counter()
+    _search(options.questions or QUESTIONS, options.top_k, options.seed)
+    _serve(options.seed)
+    print(f"\n{time.perf_counter() - start:.0f} s in all, compilation included where kernels were not cached.")
+
+
+def _search(questions: tuple[str, ...] | list[str], top_k: int, seed: int) -> None:
+    print("Hybrid search over the documentation of this Python's standard library\n")
+    passages = gather(progress=True)
+    texts = [f"{passage.name}\n{passage.text}" for passage in passages]
+    encoder = LSAEncoder(seed=seed).fit(texts, progress=True)
+    pipeline = RetrievalPipeline(encoder.dim, seed=seed, encoder=encoder, stop_words="english")
+    pipeline.add_documents(np.arange(len(texts)), texts, progress=True)
+    print(f"\n{len(passages):,} texts, {pipeline.nbytes / 1e6:.0f} MB of arrays. Scores: fused = half vectors, half BM25.")
+    for question in questions:
+        began = time.perf_counter()
+        found = pipeline.search(question, top_k=top_k)
+        took = time.perf_counter() - began
+        print(f"\n{question}   ({took * 1e3:.1f} ms)")
+        if not found:
+            print("   nothing found")
+            continue
+        ids = np.array([[doc_id for doc_id, _ in found]])
+        dense, text = pipeline.side_scores([question], None, ids)
+        for (doc_id, fused), similarity, bm25 in zip(found, dense[0], text[0], strict=True):
+            _show(passages[doc_id], fused, similarity, bm25)
+
+
+def _show(passage: Passage, fused: float, similarity: float, bm25: float) -> None:
+    width = min(shutil.get_terminal_size().columns, 110) - 6
+    cosine = f"{similarity:.2f}" if np.isfinite(similarity) else "-"
+    print(f"   {passage.name}   [{passage.place}]   fused {fused:.2f}  vectors {cosine}  BM25 {bm25:.2f}")
+    excerpt = textwrap.shorten(passage.text, 2 * width, placeholder=" ...")
+    print(textwrap.indent(textwrap.fill(excerpt, width), "      "))
+
+
+def _serve(seed: int) -> None:
+    load = make_load(seed=seed)
+    print(f"\n\nA chat load: {len(load.arrival):,} turns of {load.conversation.max() + 1} conversations, ", end="")
+    print(f"{load.prompt.sum():,} prompt tokens, four system prompts\n")
+    shared, apart = (serve(load, sharing, progress=True) for sharing in (True, False))
+    rows = [
+        ("prompt tokens computed", f"{shared.computed_tokens:,}", f"{apart.computed_tokens:,}"),
+        ("found in the cache", *(f"{1 - out.computed_tokens / out.prompt_tokens:.1%}" for out in (shared, apart))),
+        ("pages in use, at most", f"{shared.peak_pages:,}", f"{apart.peak_pages:,}"),
+        ("time to first token, median", *(f"{np.median(out.first_token_seconds):.2f} s" for out in (shared, apart))),
+        ("time to first token, 95 %", *(f"{np.percentile(out.first_token_seconds, 95):.2f} s" for out in (shared, apart))),
+        ("turns served / turned away", *(f"{out.served:,} / {out.rejected:,}" for out in (shared, apart))),
+    ]
+    print(f"\n{'':<30}{'prefixes shared':>18}{'not shared':>18}")
+    for name, left, right in rows:
+        print(f"{name:<30}{left:>18}{right:>18}")

@@ -1,0 +1,100 @@
+"""Two ranked lists, one of text and one of vectors, made into one.
+
+All arrays have one row a query and are padded with id -1. Ids are int64, scores float32; a score
+of -inf says that a document lacks that side (it has no embedding, say).
+"""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def union(left, right):
+    """The ids that stand in either row: int64 (n, a + b), ascending, padded with -1. O(n (a + b) log(a + b))."""
+    n, width = left.shape[0], left.shape[1] + right.shape[1]
+    merged = np.full((n, width), -1, np.int64)
+    both = np.empty(width, np.int64)
+    for q in range(n):
+        both[: left.shape[1]] = left[q]
+        both[left.shape[1] :] = right[q]
+        both.sort()
+        count = 0
+        for e in range(width):
+            if both[e] >= 0 and (count == 0 or merged[q, count - 1] != both[e]):
+                merged[q, count] = both[e]
+                count += 1
+    return merged
+
+
+@njit(cache=True, nogil=True)
+def weighted(ids, dense, text, weight, top_k):
+    """Rank the candidates `ids` (n, c) by weight * dense + (1 - weight) * text, each min-max normalised in its row.
+
+    A document that lacks a side scores lowest there; a side that is constant gives 0. Returns ids int64
+    and scores float32, (n, top_k), best first, equal ones by smaller id.
+    """
+    n, width = ids.shape
+    fused = np.empty((n, width), np.float32)
+    for q in range(n):
+        dense_low, dense_scale = _span(ids[q], dense[q])
+        text_low, text_scale = _span(ids[q], text[q])
+        for e in range(width):
+            d = max(np.float64(dense[q, e]) - dense_low, 0.0) * dense_scale
+            t = max(np.float64(text[q, e]) - text_low, 0.0) * text_scale
+            fused[q, e] = weight * d + (1.0 - weight) * t
+    return best(ids, fused, top_k)
+
+
+@njit(cache=True, nogil=True)
+def reciprocal_rank(ids, dense_ids, text_ids, k, top_k):
+    """Rank the candidates `ids` (n, c) by the sum of 1 / (k + rank) over the lists that hold them, rank from 1.
+
+    Reciprocal rank fusion (Cormack, Clarke and Buettcher 2009). `ids` is ascending in each row. Returns as `weighted`.
+    """
+    n, width = ids.shape
+    fused = np.zeros((n, width), np.float32)
+    for q in range(n):
+        count = 0
+        while count < width and ids[q, count] >= 0:
+            count += 1
+        for ranked in (dense_ids, text_ids):
+            for rank in range(ranked.shape[1]):
+                if ranked[q, rank] >= 0:
+                    e = np.searchsorted(ids[q, :count], ranked[q, rank])
+                    fused[q, e] += np.float32(1.0 / (k + rank + 1.0))
+    return best(ids, fused, top_k)
+
+
+@njit(cache=True, nogil=True)
+def best(ids, scores, top_k):
+    """The `top_k` best of each row: ids int64 and scores float32 (n, top_k), equal scores by smaller id.
+
+    Short rows end in -1 and -inf. `ids` is ascending in each row, so a stable sort by score settles ties. O(n c log c).
+    """
+    n, width = ids.shape
+    best_ids = np.full((n, top_k), -1, np.int64)
+    best_scores = np.full((n, top_k), -np.inf, np.float32)
+    key = np.empty(width, np.float32)
+    for q in range(n):
+        count = 0
+        while count < width and ids[q, count] >= 0:
+            key[count] = -scores[q, count]
+            count += 1
+        order = np.argsort(key[:count], kind="mergesort")
+        for rank in range(min(count, top_k)):
+            best_ids[q, rank] = ids[q, order[rank]]
+            best_scores[q, rank] = scores[q, order[rank]]
+    return best_ids, best_scores
+
+
+@njit(cache=True)
+def _span(ids, scores):
+    """(the lowest score, 1 / (highest - lowest)) of a row, (0, 0) if it is constant."""
+    low, high = np.inf, -np.inf
+    for e in range(ids.shape[0]):
+        if ids[e] >= 0 and scores[e] != -np.inf:
+            low = min(low, np.float64(scores[e]))
+            high = max(high, np.float64(scores[e]))
+    if not low < high:
+        return 0.0, 0.0
+    return low, 1.0 / (high - low)
