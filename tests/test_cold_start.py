@@ -1,0 +1,59 @@
+"""What an import costs, and that every kernel compiles once and is kept."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import pytest
+
+import llmds.kernels
+
+
+def run(code):
+    """What a fresh interpreter prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_import_loads_neither_numba_nor_numpy():
+    loaded = run("import sys, llmds; print([name for name in ('numba', 'numpy', 'tqdm') if name in sys.modules])")
+    assert loaded == "[]"
+
+
+def test_the_command_line_answers_help_without_numba():
+    code = "import sys\nfrom llmds.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    assert run(code + "print('numba' in sys.modules)").endswith("False")
+
+
+def test_public_names_resolve_on_first_use():
+    assert run("import llmds; print(llmds.IndexedHeap().size(), llmds.kernels.heap.OK, llmds.storage.__name__)") == (
+        "0 0 llmds.storage"
+    )
+
+
+def kernels():
+    for module in iter_modules(llmds.kernels.__path__):
+        for name, value in vars(import_module(f"llmds.kernels.{module.name}")).items():
+            if hasattr(value, "py_func") and value.py_func.__module__ == f"llmds.kernels.{module.name}":
+                yield pytest.param(value, id=f"{module.name}.{name}")
+
+
+@pytest.mark.parametrize("kernel", kernels())
+def test_a_kernel_is_cached_and_says_what_it_does(kernel):
+    assert type(kernel._cache).__name__ != "NullCache"
+    assert not kernel.targetoptions.get("parallel")
+    name = kernel.py_func.__name__
+    assert name.startswith("_") or (kernel.py_func.__doc__ or "").strip(), f"{name} is public and has no docstring"
+
+
+def test_warm_up_compiles_every_kernel_once():
+    code = (
+        "from llmds.commands import warmup\n"
+        "for step in warmup.STEPS: step()\n"
+        "from pkgutil import iter_modules\nfrom importlib import import_module\nimport llmds.kernels\n"
+        "for module in iter_modules(llmds.kernels.__path__):\n"
+        "    for name, value in vars(import_module('llmds.kernels.' + module.name)).items():\n"
+        "        own = hasattr(value, 'py_func') and value.py_func.__module__ == 'llmds.kernels.' + module.name\n"
+        "        if own and len(value.signatures) != 1: print(module.name, name, len(value.signatures))\n"
+    )
+    assert run(code) == ""
