@@ -76,7 +76,11 @@ class RetrievalPipeline(storage.Structure):
         graph = HNSW(embedding_dim, hnsw_M, hnsw_ef_construction, hnsw_ef_search, seed=seed, metric=metric)
         index = InvertedIndex(tokenizer, stop_words=stop_words, stemmer=stemmer)
         self._assemble(
-            index, VectorStore(graph), CountMinSketch(), token_budget, arguments.integer("hot_threshold", hot_threshold, 1)
+            index,
+            VectorStore(graph),
+            CountMinSketch(),
+            token_budget,
+            arguments.integer("hot_threshold", hot_threshold, 1),
         )
         self._encoder = encoder
 
@@ -158,7 +162,11 @@ class RetrievalPipeline(storage.Structure):
         Answers to queries seen `hot_threshold` times or more are cached until the next write.
         """
         arguments.text("query", query)
-        rows = None if query_embedding is None else arguments.vector("query_embedding", query_embedding, self.embedding_dim)[None]
+        rows = (
+            None
+            if query_embedding is None
+            else arguments.vector("query_embedding", query_embedding, self.embedding_dim)[None]
+        )
         how = _checked(top_k, fusion_weight, fusion, depth)
         key = (query, None if rows is None else rows.tobytes(), *how)
         with self._cache_lock:

@@ -34,7 +34,9 @@ def positional(function):
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
     found = inspect.signature(function).parameters.values()
     assert all(p.kind in (*kinds, inspect.Parameter.KEYWORD_ONLY) for p in found), "no *args or **kwargs"
-    assert all(p.default is not p.empty for p in found if p.kind is p.KEYWORD_ONLY), "what is not documented is optional"
+    assert all(p.default is not p.empty for p in found if p.kind is p.KEYWORD_ONLY), (
+        "what is not documented is optional"
+    )
     return [(p.name, p.default) for p in found if p.kind in kinds and p.name != "self"]
 
 

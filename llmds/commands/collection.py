@@ -30,9 +30,7 @@ class Collection(storage.Structure):
         rows = self.documents.add_many(corpus.ids, corpus.texts, corpus.titles)
         self.pipeline.add_documents(rows, searched, embeddings, progress=True)
 
-    def search(
-        self, queries: list[str], embeddings: np.ndarray | None, **how: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: list[str], embeddings: np.ndarray | None, **how: Any) -> tuple[np.ndarray, np.ndarray]:
         """Rows and scores, (n, top_k), in batches with a progress bar where there are many."""
         ids, scores = [], []
         with bar(len(queries) > _CHUNK, len(queries), "searching", "queries") as advance:

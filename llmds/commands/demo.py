@@ -42,7 +42,9 @@ def _search(questions: tuple[str, ...] | list[str], top_k: int, seed: int) -> No
     encoder = LSAEncoder(seed=seed).fit(texts, progress=True)
     pipeline = RetrievalPipeline(encoder.dim, seed=seed, encoder=encoder, stop_words="english")
     pipeline.add_documents(np.arange(len(texts)), texts, progress=True)
-    print(f"\n{len(passages):,} texts, {pipeline.nbytes / 1e6:.0f} MB of arrays. Scores: fused = half vectors, half BM25.")
+    print(
+        f"\n{len(passages):,} texts, {pipeline.nbytes / 1e6:.0f} MB of arrays. Scores: fused = half vectors, half BM25."
+    )
     for question in questions:
         began = time.perf_counter()
         found = pipeline.search(question, top_k=top_k)
@@ -75,7 +77,10 @@ def _serve(seed: int) -> None:
         ("found in the cache", *(f"{1 - out.computed_tokens / out.prompt_tokens:.1%}" for out in (shared, apart))),
         ("pages in use, at most", f"{shared.peak_pages:,}", f"{apart.peak_pages:,}"),
         ("time to first token, median", *(f"{np.median(out.first_token_seconds):.2f} s" for out in (shared, apart))),
-        ("time to first token, 95 %", *(f"{np.percentile(out.first_token_seconds, 95):.2f} s" for out in (shared, apart))),
+        (
+            "time to first token, 95 %",
+            *(f"{np.percentile(out.first_token_seconds, 95):.2f} s" for out in (shared, apart)),
+        ),
         ("turns served / turned away", *(f"{out.served:,} / {out.rejected:,}" for out in (shared, apart))),
     ]
     print(f"\n{'':<30}{'prefixes shared':>18}{'not shared':>18}")

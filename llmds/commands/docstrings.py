@@ -12,7 +12,17 @@ from ..progress import bar
 
 _MIN_WORDS = 8
 _PIECE_WORDS = 200
-_LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "__pycache__", "idle_test", "turtledemo", "pydoc_data"}
+_LEFT_OUT = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "__pycache__",
+    "idle_test",
+    "turtledemo",
+    "pydoc_data",
+}
 
 
 class Passage(NamedTuple):

@@ -10,22 +10,36 @@ from .collection import Collection, encoder_of
 from .corpus import read_corpus, read_embeddings
 
 FIELDS = ("title", "text")
+METRICS = ("cosine", "ip", "l2")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("corpus", metavar="CORPUS", help="JSON lines (plain or .gz) with _id, text and maybe title; a folder of text or Markdown files; or - for JSON lines on standard input")
-    parser.add_argument("-o", "--output", metavar="INDEX", required=True, help="the file to write")
-    parser.add_argument("--fields", default="title,text", help="what is searched: text, title or title,text (default)")
-    parser.add_argument("--stop-words", choices=["english"], help="words that are not indexed (default: all are)")
+    add = parser.add_argument
+    add(
+        "corpus",
+        metavar="CORPUS",
+        help="JSON lines (plain or .gz) with _id, text and maybe title; a folder of text or Markdown files; "
+        "or - for JSON lines on standard input",
+    )
+    add("-o", "--output", metavar="INDEX", required=True, help="the file to write")
+    add("--fields", default="title,text", help="what is searched: text, title or title,text (default)")
+    add("--stop-words", choices=["english"], help="words that are not indexed (default: all are)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--embeddings", metavar="E.npy", help="an embedding for each document, in order: floats of shape (n, dim)")
-    source.add_argument("--encoder", metavar="SPEC", default="lsa", help="lsa (default: trained on the corpus itself), lsa:DIM, sentence-transformers:NAME, or none: text alone")
-    parser.add_argument("--metric", choices=["cosine", "ip", "l2"], default="cosine", help="how embeddings are compared (default cosine)")
-    parser.add_argument("-M", type=int, default=16, help="links of a vector in the HNSW graph (default 16)")
-    parser.add_argument("--ef-construction", type=int, default=200, help="candidates while building it (default 200)")
-    parser.add_argument("--ef-search", type=int, default=50, help="candidates while searching it (default 50)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of graph and encoder (default 0)")
+    source.add_argument(
+        "--embeddings", metavar="E.npy", help="an embedding for each document, in order: floats of shape (n, dim)"
+    )
+    source.add_argument(
+        "--encoder",
+        metavar="SPEC",
+        default="lsa",
+        help="lsa (default: trained on the corpus itself), lsa:DIM, sentence-transformers:NAME, or none: text alone",
+    )
+    add("--metric", choices=METRICS, default="cosine", help="how embeddings are compared (default cosine)")
+    add("-M", type=int, default=16, help="links of a vector in the HNSW graph (default 16)")
+    add("--ef-construction", type=int, default=200, help="candidates while building it (default 200)")
+    add("--ef-search", type=int, default=50, help="candidates while searching it (default 50)")
+    add("--seed", type=int, default=0, help="seed of graph and encoder (default 0)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -48,8 +62,15 @@ def run(options: argparse.Namespace) -> None:
             encoder.fit(texts, progress=True)
         dim = encoder.dim
     pipeline = RetrievalPipeline(
-        dim, options.M, options.ef_construction, options.ef_search, seed=options.seed, metric=options.metric, encoder=encoder, stop_words=options.stop_words
-    )  # fmt: skip
+        dim,
+        options.M,
+        options.ef_construction,
+        options.ef_search,
+        seed=options.seed,
+        metric=options.metric,
+        encoder=encoder,
+        stop_words=options.stop_words,
+    )
     collection = Collection(pipeline, encoder_spec=None if options.embeddings else options.encoder)
     collection.add(corpus, texts, embeddings)
     collection.shrink_to_fit()

@@ -20,11 +20,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", help="what `llmds index` wrote")
     parser.add_argument("query", metavar="QUERY", nargs="*", help="a query (quoted, if it has several words)")
     parser.add_argument("--top-k", type=int, metavar="K", help="results for a query (default 10; in bulk 100)")
-    parser.add_argument("--fusion", choices=FUSIONS, default="weighted", help="how text and vectors are put together (default weighted)")
-    parser.add_argument("--weight", type=float, default=0.5, help="share of the vectors: 0 is text alone, 1 vectors alone (default 0.5)")
-    parser.add_argument("--depth", type=int, metavar="N", help="candidates from each side (default 10 times top-k, at least 100)")
+    parser.add_argument(
+        "--fusion", choices=FUSIONS, default="weighted", help="how text and vectors are put together (default weighted)"
+    )
+    parser.add_argument(
+        "--weight", type=float, default=0.5, help="share of the vectors: 0 is text alone, 1 vectors alone (default 0.5)"
+    )
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help="candidates from each side (default 10 times top-k, at least 100)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object for each query")
-    parser.add_argument("--queries", metavar="FILE", help="many queries: JSON lines (plain or .gz) with _id and text, or -")
+    parser.add_argument(
+        "--queries", metavar="FILE", help="many queries: JSON lines (plain or .gz) with _id and text, or -"
+    )
     parser.add_argument("--query-embeddings", metavar="Q.npy", help="an embedding for each query, in order")
     parser.add_argument("-o", "--output", metavar="RUN", help="write the results of --queries as a TREC run")
 
@@ -51,7 +59,11 @@ def run(options: argparse.Namespace) -> None:
     else:
         for query, row, values in zip(queries, ids, scores, strict=True):
             found = answers(collection, row, values)
-            print(json.dumps({"query": query, "results": found}, ensure_ascii=False) if options.json else shown(query, found))
+            print(
+                json.dumps({"query": query, "results": found}, ensure_ascii=False)
+                if options.json
+                else shown(query, found)
+            )
 
 
 def answers(collection: Collection, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
@@ -68,7 +80,9 @@ def shown(query: str, found: list[dict[str, Any]]) -> str:
     lines = [f"{query}"] + ([] if found else ["   nothing found"])
     for rank, result in enumerate(found, 1):
         lines.append(f"{rank:>4}. {result['id']}  {result['score']:.4f}  {result['title'] or ''}".rstrip())
-        lines.append(textwrap.indent(textwrap.fill(textwrap.shorten(result["text"], 240, placeholder=" ..."), 94), " " * 6))
+        lines.append(
+            textwrap.indent(textwrap.fill(textwrap.shorten(result["text"], 240, placeholder=" ..."), 94), " " * 6)
+        )
     return "\n".join(lines) + "\n"
 
 

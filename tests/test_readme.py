@@ -1,0 +1,44 @@
+"""README's examples run, and give what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+EXAMPLES = re.findall(r"^### (.*?)\n.*?```python\n(.*?)```", README, re.M | re.S)
+
+
+def run(source):
+    """Execute the example; a statement that ends in `# -> value` must give that value. How many did."""
+    namespace, checked = {}, 0
+    for statement in re.split(r"\n(?=\S)(?![\])}])", source):
+        code, arrow, expected = statement.rpartition("  # -> ")
+        if arrow:
+            assert repr(eval(code, namespace)) == expected.strip(), code
+            checked += 1
+        else:
+            # a file name of its own, since Numba looks for the source of what it compiles
+            exec(compile(statement, "<README>", "exec"), namespace)
+    return checked
+
+
+@pytest.mark.parametrize("source", [pytest.param(source, id=title) for title, source in EXAMPLES])
+def test_an_example_gives_what_it_says(source):
+    assert run(source) > 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    "RetrievalPipeline InvertedIndex HNSW KVCache PagedAllocator TokenLRU IndexedHeap Scheduler AdmissionController "
+    "CountMinSketch LSAEncoder".split(),
+)
+def test_every_structure_has_an_example(name):
+    assert any(f"import {name}" in source or f", {name}" in source for _, source in EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "line", ["python -m pip install -e . && python -m llmds demo", 'python -m pip install -e ".[test]" && python -m pytest']
+)
+def test_the_two_lines_stand_there_to_be_pasted(line):
+    assert f"\n{line}\n" in README
