@@ -1,5 +1,6 @@
 """README's examples run, and give what they say."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,16 +11,16 @@ EXAMPLES = re.findall(r"^### (.*?)\n.*?```python\n(.*?)```", README, re.M | re.S
 
 
 def run(source):
-    """Execute the example; a statement that ends in `# -> value` must give that value. How many did."""
-    namespace, checked = {}, 0
-    for statement in re.split(r"\n(?=\S)(?![\])}])", source):
-        code, arrow, expected = statement.rpartition("  # -> ")
+    """Execute the example; a line that ends in `# -> value` must give that value. How many did."""
+    namespace, checked, lines = {}, 0, source.splitlines()
+    for statement in ast.parse(source).body:
+        _, arrow, expected = lines[statement.end_lineno - 1].partition("  # -> ")
+        code = ast.get_source_segment(source, statement)
         if arrow:
             assert repr(eval(code, namespace)) == expected.strip(), code
             checked += 1
         else:
-            # a file name of its own, since Numba looks for the source of what it compiles
-            exec(compile(statement, "<README>", "exec"), namespace)
+            exec(ast.unparse(statement), namespace)
     return checked
 
 
@@ -30,15 +31,27 @@ def test_an_example_gives_what_it_says(source):
 
 @pytest.mark.parametrize(
     "name",
-    "RetrievalPipeline InvertedIndex HNSW KVCache PagedAllocator TokenLRU IndexedHeap Scheduler AdmissionController "
-    "CountMinSketch LSAEncoder".split(),
+    [
+        "RetrievalPipeline",
+        "InvertedIndex",
+        "HNSW",
+        "KVCache",
+        "PagedAllocator",
+        "TokenLRU",
+        "IndexedHeap",
+        "Scheduler",
+        "AdmissionController",
+        "CountMinSketch",
+        "LSAEncoder",
+    ],
 )
 def test_every_structure_has_an_example(name):
     assert any(f"import {name}" in source or f", {name}" in source for _, source in EXAMPLES)
 
 
 @pytest.mark.parametrize(
-    "line", ["python -m pip install -e . && python -m llmds demo", 'python -m pip install -e ".[test]" && python -m pytest']
+    "line",
+    ["python -m pip install -e . && python -m llmds demo", 'python -m pip install -e ".[test]" && python -m pytest'],
 )
 def test_the_two_lines_stand_there_to_be_pasted(line):
     assert f"\n{line}\n" in README
