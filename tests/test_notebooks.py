@@ -17,4 +17,6 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     stored = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs or cell is stored[0] for cell in stored if "plt" in cell.source), "outputs are kept with it"
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": os.fspath(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": os.fspath(tmp_path)}}
+    ).execute()
