@@ -13,7 +13,7 @@ def test_contenders_are_called_in_turn_and_told_as_ratios(tmp_path, capsys):
     contest = harness.Contest("test", {"seed": 1})
     contest.race(
         "counting",
-        {"llmds": lambda given: calls.append(given), "peer": lambda: calls.append("peer")},
+        {"llmds": calls.append, "peer": lambda: calls.append("peer")},
         operations=2,
         rounds=3,
         setup={"llmds": lambda: "fresh"},
