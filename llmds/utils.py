@@ -1,5 +1,6 @@
 """Memory and time, measured."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _MB = 1 << 20
+_LONGEST = sys.float_info.max
 
 
 class MemoryProfiler:
@@ -166,7 +168,7 @@ class LatencyRecorder(storage.Structure):
 
     def record(self, seconds: float) -> None:
         """Add one duration, 0 or more seconds. Amortised O(1)."""
-        seconds = arguments.real("seconds", seconds, 0)
+        seconds = arguments.real("seconds", seconds, 0, _LONGEST)
         with self._lock:
             if self._count == len(self._samples):
                 self._resize(2 * self._count)
@@ -175,7 +177,7 @@ class LatencyRecorder(storage.Structure):
 
     def record_many(self, seconds: Any) -> None:
         """Add durations, numbers (m,) of 0 or more seconds. Amortised O(m)."""
-        seconds = arguments.reals("seconds", seconds, 0)
+        seconds = arguments.reals("seconds", seconds, 0, _LONGEST)
         with self._lock:
             count = self._count + len(seconds)
             if count > len(self._samples):
@@ -272,6 +274,7 @@ class LatencyRecorder(storage.Structure):
     def _fault(self) -> str | None:
         if not 0 <= self._count <= len(self._samples):
             return f"{self._count} samples in room for {len(self._samples)}"
-        if not (self._samples[: self._count] >= 0).all():  # NaN fails this too
-            return "a sample is negative or NaN"
+        samples = self._samples[: self._count]
+        if not ((samples >= 0) & (samples <= _LONGEST)).all():  # NaN fails this too
+            return "a sample is negative, infinite or NaN"
         return None
