@@ -1,6 +1,7 @@
 """How often items came, in bounded memory: never too low, seldom much too high."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -185,10 +186,13 @@ def _item(item: Any) -> str | int:
 
 def _items(items: Any) -> tuple[bool, tuple[np.ndarray, ...]]:
     """Whether the items are strings, and the arrays they are: (data, offsets) for strings, else (ints,)."""
-    textual = (
-        items.dtype.kind not in "biuf" if isinstance(items, np.ndarray) else len(items) and isinstance(items[0], str)
-    )
-    if textual or isinstance(items, (str, bytes)):
+    if isinstance(items, np.ndarray):
+        textual = items.dtype.kind not in "biuf"
+    elif isinstance(items, Sequence):
+        textual = isinstance(items, (str, bytes)) or (len(items) > 0 and isinstance(items[0], str))
+    else:
+        raise TypeError(f"items must be a sequence of str, or integers, got {type(items).__name__}")
+    if textual:
         return True, arguments.packed_strings("items", items)
     return False, (arguments.integers("items", items),)
 

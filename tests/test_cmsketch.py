@@ -1,5 +1,6 @@
 """The sketch beside a dict that counts exactly, and beside itself in pure Python."""
 
+import functools
 import math
 from collections import Counter
 
@@ -21,6 +22,7 @@ items = st.sampled_from(ITEMS)
 counts = st.integers(0, 5)
 
 
+@functools.cache
 def places(item, width, depth, seed):
     """Where an item counts, from the hashes alone."""
     if isinstance(item, str):
@@ -251,7 +253,7 @@ def test_hashes_are_the_same_on_every_machine():
     assert {int(at): int(counters[at]) for at in np.flatnonzero(counters)} == STABLE
 
 
-STABLE = {}
+STABLE = {867: 1, 1942: 1, 801: 2, 1577: 2, 578: 4, 1588: 4}
 
 
 def test_nothing_is_fine():
