@@ -27,9 +27,9 @@ def places(item, width, depth, seed):
     """Where an item counts, from the hashes alone."""
     if isinstance(item, str):
         data = np.frombuffer(bytearray(item, "utf-8", "surrogatepass"), np.uint8)
-        hashed = int(hashing.hash_bytes(data, 0, len(data), hashing.mix(np.int64(seed))))
+        hashed = int(hashing.hash_bytes(data, 0, len(data), np.uint64(hashing.mix(seed))))
     else:
-        hashed = int(hashing.mix(np.uint64(int(hashing.mix(np.int64(item))) ^ int(hashing.mix(np.int64(~seed))))))
+        hashed = int(hashing.mix(np.uint64(hashing.mix(item)) ^ np.uint64(hashing.mix(~seed))))
     low, high = hashed % 2**32, (hashed >> 32) | 1
     return [(low + row * high) % 2**32 * width >> 32 for row in range(depth)]
 
