@@ -181,6 +181,10 @@ def test_counters_and_total_saturate():
         (lambda sketch: sketch.add_many([1.5]), TypeError, "items"),
         (lambda sketch: sketch.add_many(np.array([True])), TypeError, "items"),
         (lambda sketch: sketch.add_many("abc"), TypeError, "sequence of str"),
+        (lambda sketch: sketch.add_many([["a"]]), TypeError, "items"),
+        (lambda sketch: sketch.add_many(np.array(["a", None])), TypeError, "str alone"),
+        (lambda sketch: sketch.add_many(np.array([["a"]])), TypeError, "items"),
+        (lambda sketch: sketch.add_many(["a"] * 5000 + [5]), TypeError, "str alone"),
         (lambda sketch: sketch.add_many(5), TypeError, "items"),
         (lambda sketch: sketch.add_many({"a", "b"}), TypeError, "items"),
         (lambda sketch: sketch.estimate_many(np.array([2**63], np.uint64)), ValueError, "items"),
@@ -215,7 +219,7 @@ def test_long_calls_run_in_chunks(monkeypatch):
     whole, cut = CountMinSketch(100, 3), CountMinSketch(100, 3)
     whole.add_many(ids, ids), whole.add_many(texts, ids)
     monkeypatch.setattr(cmsketch, "CHUNK", 300)
-    monkeypatch.setattr(cmsketch, "_CHUNK_BYTES", 2000)
+    monkeypatch.setattr(cmsketch, "_STRINGS", 70)
     cut.add_many(ids, ids), cut.add_many(texts, ids)
     face.same_arrays(whole, cut)
     np.testing.assert_array_equal(whole.estimate_many(texts), cut.estimate_many(texts))
