@@ -1,0 +1,360 @@
+"""Items with a weight, in the order of their last use, under a budget, in one arena (see `table`).
+
+    row[KEY], row[BUCKET]   as in `table`; BUCKET is OUTSIDE where the caller finds the row by means
+                            of its own (a key that is no int64)
+    row[WEIGHT]             tokens >= 0 where the caller keeps a value beside the row; ~tokens < 0 where
+                            the token count is the value itself
+    OLDER, NEWER            neighbours in the recency list, or -1: two int32 in row[LINKS]
+
+TOTAL never exceeds BUDGET, and BUDGET never MOST. A caller that keeps values stores one at `next_row`
+before it calls `put`, which gives the item exactly that row: at no moment does a key lead to another
+item's value. What leaves is recorded in `left`, int64 (n, RECORD):
+
+    left[ROW], left[ITEM], left[TOKENS]   the row, its KEY and WEIGHT as they were
+    left[WHY]                             EVICTED, or REPLACED (a new value under its key); + UNKEYED for OUTSIDE rows
+
+The row itself is free by then; the caller lets go of the value there. A count that replaces a count
+is not recorded. Codes: OK; MORE, `left` was too short: take care of what it holds and call again;
+FULL as in `table`. In both cases the item itself is not in yet.
+"""
+
+import numpy as np
+from numba import njit
+
+from . import table
+from .table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
+
+OK, MORE, FULL = 0, 1, 2
+ABSENT, STALE = -1, -2
+MOST = 2**62
+OUTSIDE = -2
+
+BUDGET, TOTAL, OLDEST, NEWEST, HITS, MISSES, EVICTIONS = OWN, OWN + 1, OWN + 2, OWN + 3, OWN + 4, OWN + 5, OWN + 6
+# 32 bytes a row: half a cache line, so that one miss brings key, weight and links.
+WEIGHT, LINKS, COLUMNS = 2, 3, 4
+OLDER, NEWER = 2 * LINKS, 2 * LINKS + 1
+ROW, ITEM, TOKENS, WHY, RECORD = 0, 1, 2, 3, 4
+EVICTED, REPLACED, UNKEYED = 0, 1, 2
+
+
+@njit(cache=True)
+def new(capacity, budget):
+    """An empty arena of `capacity` rows for at most `budget` (0..MOST) tokens."""
+    lru = table.new(capacity, COLUMNS)
+    lru[BUDGET], lru[OLDEST], lru[NEWEST] = budget, -1, -1
+    return lru
+
+
+@njit(cache=True)
+def next_row(lru):
+    """The row that the next new item will have, -1 if there is no room. O(1)."""
+    head, rows, _ = table.parts(lru)
+    return _next_row(head, rows)
+
+
+@njit(cache=True)
+def get(lru, key):
+    """Find `key` and make it the newest: its row; -3 - tokens if the count is its value; ABSENT; or STALE where
+    the arena is retired. Expected O(1)."""
+    head, rows, buckets = table.parts(lru)
+    if head[RETIRED]:
+        return np.int64(STALE)
+    row = _get(head, rows, rows.view(np.int32), buckets, key)
+    return row if row < 0 or rows[row, WEIGHT] >= 0 else rows[row, WEIGHT] - 2
+
+
+@njit(cache=True)
+def find(lru, key):
+    """As `get`, but nothing changes. Expected O(1)."""
+    _, rows, buckets = table.parts(lru)
+    row = table.find(rows, buckets, key)
+    return row if row < 0 or rows[row, WEIGHT] >= 0 else rows[row, WEIGHT] - 2
+
+
+@njit(cache=True)
+def get_outside(lru, row):
+    """Make the OUTSIDE row `row` (-1: unknown) the newest. Whether it is there. O(1)."""
+    head, rows, _ = table.parts(lru)
+    if row < 0 or rows[row, BUCKET] != OUTSIDE:
+        head[MISSES] += 1
+        return False
+    _touch(head, rows.view(np.int32), row)
+    head[HITS] += 1
+    return True
+
+
+@njit(cache=True)
+def put(lru, key, weight, left):
+    """Add or replace `key`, whose value the caller has stored at `next_row`; the oldest leave until it fits.
+
+    (code, records in `left`, the next row now, row of the first record). An item of more than BUDGET tokens
+    is not taken in, only its predecessor leaves. Expected O(1 + records).
+    """
+    head, rows, buckets = table.parts(lru)
+    at = table.find(rows, buckets, key)
+    code, n = _put(head, rows, rows.view(np.int32), buckets, at, key, weight, False, left, 0)
+    return code, n, _next_row(head, rows), left[0, ROW]
+
+
+@njit(cache=True)
+def put_outside(lru, at, weight, left):
+    """As `put` for an OUTSIDE key, now in row `at` (-1: absent). O(1 + records)."""
+    head, rows, buckets = table.parts(lru)
+    code, n = _put(head, rows, rows.view(np.int32), buckets, at, 0, weight, True, left, 0)
+    return code, n, _next_row(head, rows), left[0, ROW]
+
+
+@njit(cache=True)
+def put_many(lru, keys, tokens, start, left):
+    """`put` keys[start:] with their counts as values, shapes (m,). (code, records, how far it came). O(m)."""
+    head, rows, buckets = table.parts(lru)
+    links = rows.view(np.int32)
+    n = 0
+    for e in range(start, keys.shape[0]):
+        at = table.find(rows, buckets, keys[e])
+        code, n = _put(head, rows, links, buckets, at, keys[e], ~tokens[e], False, left, n)
+        if code != OK:
+            return code, n, e
+    return OK, n, keys.shape[0]
+
+
+@njit(cache=True)
+def get_many(lru, keys, hits):
+    """`get` all keys (m,), in order; hits (m,) bool tells which were there. Whether the arena was not retired. O(m)."""
+    head, rows, buckets = table.parts(lru)
+    if head[RETIRED]:
+        return False
+    links = rows.view(np.int32)
+    for e in range(keys.shape[0]):
+        hits[e] = _get(head, rows, links, buckets, keys[e]) >= 0
+    return True
+
+
+@njit(cache=True)
+def evict(lru, target, left):
+    """Let the oldest leave until TOTAL <= target, recorded in `left`. (OK or MORE, records). O(records)."""
+    head, rows, buckets = table.parts(lru)
+    links = rows.view(np.int32)
+    n = 0
+    while head[TOTAL] > target:
+        if n == left.shape[0]:
+            return MORE, n
+        n = _leave(head, rows, links, buckets, head[OLDEST], EVICTED, left, n)
+    return OK, n
+
+
+@njit(cache=True)
+def take(lru, row, left):
+    """Let the item at `row` leave, recorded in left[0] as REPLACED. O(1)."""
+    head, rows, buckets = table.parts(lru)
+    _leave(head, rows, rows.view(np.int32), buckets, row, REPLACED, left, 0)
+
+
+@njit(cache=True)
+def clear(lru):
+    """Let all items leave, unrecorded, and count hits, misses and evictions from 0. O(capacity)."""
+    head, rows, buckets = table.parts(lru)
+    rows[:, BUCKET] = -1
+    buckets[:] = -1
+    head[COUNT] = head[TOP] = 0
+    head[FREE] = head[OLDEST] = head[NEWEST] = -1
+    head[TOTAL] = head[HITS] = head[MISSES] = head[EVICTIONS] = 0
+
+
+@njit(cache=True)
+def row_of(lru, key):
+    """The row of `key`, or -1. Expected O(1)."""
+    _, rows, buckets = table.parts(lru)
+    return table.find(rows, buckets, key)
+
+
+@njit(cache=True)
+def oldest_first(lru):
+    """The rows of all items in order of last use, and (item, WHY) of each: int64 (COUNT, RECORD). O(COUNT)."""
+    head, rows, _ = table.parts(lru)
+    links = rows.view(np.int32)
+    items = np.empty((head[COUNT], RECORD), np.int64)
+    row = head[OLDEST]
+    for e in range(items.shape[0]):
+        items[e, ROW], items[e, ITEM], items[e, TOKENS] = row, rows[row, KEY], rows[row, WEIGHT]
+        items[e, WHY] = UNKEYED if rows[row, BUCKET] == OUTSIDE else EVICTED
+        row = np.int64(links[row, NEWER])
+    return items
+
+
+@njit(cache=True)
+def packed(lru):
+    """The same items in an arena without room to spare, the e-th oldest in row e; the old one is retired. O(COUNT)."""
+    old_head, old_rows, _ = table.parts(lru)
+    old_links = old_rows.view(np.int32)
+    count = old_head[COUNT]
+    tight = new(count, old_head[BUDGET])
+    head, rows, buckets = table.parts(tight)
+    links = rows.view(np.int32)
+    head[TOTAL:] = old_head[TOTAL:]
+    head[COUNT] = head[TOP] = count
+    row = old_head[OLDEST]
+    for e in range(count):
+        if old_rows[row, BUCKET] == OUTSIDE:
+            rows[e, KEY], rows[e, BUCKET] = 0, OUTSIDE
+        else:
+            table.insert(rows, buckets, e, old_rows[row, KEY])
+        rows[e, WEIGHT] = old_rows[row, WEIGHT]
+        links[e, OLDER], links[e, NEWER] = e - 1, e + 1
+        row = np.int64(old_links[row, NEWER])
+    head[OLDEST], head[NEWEST] = -1, -1
+    if count:
+        head[OLDEST], head[NEWEST] = 0, count - 1
+        links[count - 1, NEWER] = -1
+    old_head[RETIRED] = 1
+    return tight
+
+
+@njit(cache=True)
+def first_fault(lru):
+    """0 if all is well, else which rule is broken: 1 the table, 2 the recency list, 3 the token counts.
+
+    Safe on any contents of a `table.well_formed` arena.
+    """
+    draft = lru.copy()
+    head, rows, buckets = table.parts(draft)
+    for row in range(head[TOP]):  # the table's own walk does not know rows outside: it sees them as free
+        if rows[row, BUCKET] == OUTSIDE:
+            rows[row, BUCKET] = -1
+            table.free_row(head, rows, row)
+    if table.first_fault(head, rows, buckets) != -1:
+        return 1
+    head, rows, buckets = table.parts(lru)
+    links = rows.view(np.int32)
+    if not 0 <= head[BUDGET] <= MOST or min(head[HITS], head[MISSES], head[EVICTIONS]) < 0:
+        return 3
+    total, count, older, row = np.int64(0), 0, np.int64(-1), head[OLDEST]
+    while row != -1:
+        if not 0 <= row < head[TOP] or rows[row, BUCKET] == -1 or links[row, OLDER] != older or count == head[COUNT]:
+            return 2
+        tokens = _tokens(rows[row, WEIGHT])
+        if tokens > head[BUDGET] - total:
+            return 3
+        total += tokens
+        count += 1
+        older = row
+        row = np.int64(links[row, NEWER])
+    if count != head[COUNT] or head[NEWEST] != older:
+        return 2
+    return 0 if total == head[TOTAL] else 3
+
+
+@njit(cache=True)
+def _tokens(weight):
+    return weight if weight >= 0 else ~weight
+
+
+@njit(cache=True)
+def _next_row(head, rows):
+    if head[FREE] >= 0:
+        return head[FREE]
+    return head[TOP] if head[TOP] < rows.shape[0] else np.int64(-1)
+
+
+@njit(cache=True)
+def _unlink(head, links, row):
+    older, newer = np.int64(links[row, OLDER]), np.int64(links[row, NEWER])
+    if older >= 0:
+        links[older, NEWER] = newer
+    else:
+        head[OLDEST] = newer
+    if newer >= 0:
+        links[newer, OLDER] = older
+    else:
+        head[NEWEST] = older
+
+
+@njit(cache=True)
+def _append(head, links, row):
+    newest = head[NEWEST]
+    links[row, OLDER], links[row, NEWER] = newest, -1
+    if newest >= 0:
+        links[newest, NEWER] = row
+    else:
+        head[OLDEST] = row
+    head[NEWEST] = row
+
+
+@njit(cache=True)
+def _touch(head, links, row):
+    if head[NEWEST] != row:
+        _unlink(head, links, row)
+        _append(head, links, row)
+
+
+@njit(cache=True)
+def _get(head, rows, links, buckets, key):
+    row = table.find(rows, buckets, key)
+    if row < 0:
+        head[MISSES] += 1
+    else:
+        head[HITS] += 1
+        _touch(head, links, row)
+    return row
+
+
+@njit(cache=True)
+def _leave(head, rows, links, buckets, row, why, left, n):
+    """Record `row` as left[n] and free it. n + 1."""
+    outside = rows[row, BUCKET] == OUTSIDE
+    left[n, ROW], left[n, ITEM], left[n, TOKENS] = row, rows[row, KEY], rows[row, WEIGHT]
+    left[n, WHY] = why + (UNKEYED if outside else 0)
+    _unlink(head, links, row)
+    head[TOTAL] -= _tokens(rows[row, WEIGHT])
+    head[EVICTIONS] += why == EVICTED
+    if outside:
+        rows[row, BUCKET] = -1
+    else:
+        table.remove(rows, buckets, row)
+    table.free_row(head, rows, row)
+    return n + 1
+
+
+@njit(cache=True)
+def _put(head, rows, links, buckets, at, key, weight, outside, left, n):
+    """(code, records so far). `at` is the row of the key's present item, or -1."""
+    if head[RETIRED]:
+        return FULL, n
+    if n == left.shape[0]:
+        return MORE, n
+    tokens = _tokens(weight)
+    if tokens > head[BUDGET]:
+        if at >= 0:
+            n = _leave(head, rows, links, buckets, at, EVICTED, left, n)
+        return OK, n
+    in_place = at >= 0 and weight < 0
+    # The row is taken before others become free, so that it is the one that `next_row` told.
+    row = at if in_place else table.take_row(head, rows)
+    if row < 0:
+        return FULL, n
+    replaced = np.int64(0)
+    if at >= 0:
+        replaced = _tokens(rows[at, WEIGHT])
+        _touch(head, links, at)  # not to be evicted below
+    while head[TOTAL] - replaced > head[BUDGET] - tokens:
+        if n + 1 == left.shape[0]:  # the last record is kept for the predecessor
+            if not in_place:
+                table.free_row(head, rows, row)
+            return MORE, n
+        n = _leave(head, rows, links, buckets, head[OLDEST], EVICTED, left, n)
+    if in_place:
+        if rows[at, WEIGHT] >= 0:
+            left[n, ROW], left[n, ITEM], left[n, TOKENS], left[n, WHY] = at, key, rows[at, WEIGHT], REPLACED
+            n += 1
+        head[TOTAL] -= replaced
+    else:
+        if at >= 0:
+            n = _leave(head, rows, links, buckets, at, REPLACED, left, n)
+        if outside:
+            rows[row, KEY], rows[row, BUCKET] = 0, OUTSIDE
+        else:
+            table.insert(rows, buckets, row, key)
+        _append(head, links, row)
+    rows[row, WEIGHT] = weight
+    head[TOTAL] += tokens
+    return OK, n
