@@ -40,10 +40,7 @@ def new(capacity, qps, token_rate, window, max_requests, max_tokens):
 
 @njit(cache=True)
 def parts(arena):
-    """(head, the same as float64, ring, the same as float64), views of `arena`.
-
-    Made once a call and handed on: a view made for every entry was four times as slow.
-    """
+    """(head, the same as float64, ring, the same as float64), views of `arena`."""
     head, ring = arena[:HEAD], arena[HEAD:].reshape(arena[CAPACITY], WIDTH)
     return head, head.view(np.float64), ring, ring.view(np.float64)
 
