@@ -545,8 +545,8 @@ def test_every_type_shares_one_compilation():
     assert {len(getattr(kernels, name).signatures) for name in names} == {1}
 
 
-def filled(clock, **options):
-    scheduler = Scheduler(2, 500.0, policy="edf", aging=0.5, clock=clock, **options)
+def filled(clock):
+    scheduler = Scheduler(2, 500.0, policy="edf", aging=0.5, clock=clock)
     scheduler.submit_many([5, 6, 7, 8, 9], [250, 500, math.inf, 125, 125])
     clock.now += 0.125
     scheduler.get_batch()
