@@ -33,6 +33,8 @@ class Growing(storage.Structure):
 
     _schema: ClassVar[storage.Schema] = {"arena": (np.int64, 1)}
     _columns: ClassVar[int]
+    # (arena, capacity) -> the larger or smaller one, the old one retired; for an arena that is more than a table
+    _resized: ClassVar[Any] = staticmethod(table.resized)
 
     def __init__(self, arena: np.ndarray):
         self._arena = arena
@@ -43,12 +45,12 @@ class Growing(storage.Structure):
         n = arguments.integer("n", n, 0, MAX_ROWS)
         with self._lock:
             if n > self._arena[table.CAPACITY]:
-                self._arena = table.resized(self._arena, n)
+                self._arena = self._resized(self._arena, n)
 
     def shrink_to_fit(self) -> None:
         """Give back the room that is not used. O(n)."""
         with self._lock:
-            self._arena = table.resized(self._arena, int(self._arena[table.TOP]))
+            self._arena = self._resized(self._arena, int(self._arena[table.TOP]))
 
     def __len__(self) -> int:
         return int(self._arena[table.COUNT])
@@ -60,7 +62,7 @@ class Growing(storage.Structure):
                 capacity, needed = int(seen[table.CAPACITY]), int(seen[table.COUNT]) + more
                 if needed > MAX_ROWS:
                     raise ValueError(f"{type(self).__name__} holds at most 2**31-1 items, {needed} would be needed")
-                self._arena = table.resized(seen, min(max(2 * capacity, needed, 16), MAX_ROWS))
+                self._arena = self._resized(seen, min(max(2 * capacity, needed, 16), MAX_ROWS))
 
     def _in_chunks(self, n: int, call: Callable[[Any, slice], object]) -> None:
         """call(copy of this structure, slice) for slices of n items; the copy's state is taken over at the end.

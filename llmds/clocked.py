@@ -1,0 +1,52 @@
+"""Structures in one arena that know what time it is."""
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import arguments, storage
+from .growing import Growing
+from .kernels import clock as kernels
+
+Clock = Callable[[], float]
+
+
+class Clocked(Growing):
+    """A `Growing` structure whose arena keeps time as `kernels.clock` describes.
+
+    Its times are the seconds of `clock`; a file or a pickle holds ages, so what is loaded goes on where it
+    stopped, whatever its new clock shows.
+    """
+
+    def __init__(self, arena: np.ndarray, clock: Clock):
+        super().__init__(arena)
+        self._clock = checked(clock)
+
+    def _now(self) -> float:
+        now = self._clock()
+        if type(now) is float and -math.inf < now < math.inf:  # the common case, without a call
+            return now
+        return arguments.real("clock()", now, -sys.float_info.max, sys.float_info.max)
+
+    def _to_arrays(self) -> storage.Arrays:
+        return {"arena": kernels.snapshot(self._arena, self._now())}
+
+    def _owned(self) -> tuple[np.ndarray, ...]:
+        return (self._arena,)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_arena": kernels.snapshot(self._arena, self._now())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        kernels.resume(self._arena, self._now())
+
+
+def checked(clock: Any) -> Clock:
+    """`clock`, which must be callable."""
+    if not callable(clock):
+        raise TypeError(f"clock must be a callable that gives seconds, got {clock!r}")
+    return clock
