@@ -27,6 +27,7 @@ _BUDGET = 1 << 24
 _QUERIES = 64
 # Removed documents are swept out when they are more than this, and more than half as many as the live ones.
 _SWEEP = 32
+_NO_SHARES = np.empty(0, np.float32)
 
 
 class _View(NamedTuple):
@@ -169,15 +170,14 @@ class InvertedIndex(storage.Structure):
             with self._sums(len(view.doc_ids)) as sums:
                 reached = part.start
                 while reached < part.stop:
-                    reached = kernels.search(
-                        *view.ranking, self._k1, self._b, numbers, terms.hashes, terms.ends, reached, part.stop,
+                    shares = self._shares_of(view)
+                    reached, postings = kernels.search(
+                        *view.ranking, self._k1, self._b, shares, numbers, terms.hashes, terms.ends, reached, part.stop,
                         _BUDGET, sums, ids, scores,
                     )  # fmt: skip
+                    self._scored += postings
 
-        if threads == 1 or len(queries) <= _QUERIES:
-            run(slice(0, len(queries)))
-        else:
-            _in_threads(run, chunks(len(queries), _QUERIES), threads)
+        _in_threads(run, chunks(len(queries), _QUERIES), min(threads, -(-len(queries) // _QUERIES)))
         return ids, scores
 
     def score_many(self, query: str, doc_ids: np.ndarray) -> np.ndarray:
@@ -239,6 +239,7 @@ class InvertedIndex(storage.Structure):
         with self._lock:
             self._view = self._compacted()
             self._scratch.clear()
+            self._shares = None, _NO_SHARES
 
     def __len__(self) -> int:
         return int(self._view.seen[kernels.LIVE])
@@ -265,6 +266,10 @@ class InvertedIndex(storage.Structure):
         self._view = view
         self._lock = threading.RLock()
         self._scratch: list[np.ndarray] = []
+        # What searches have worked out: the shares and for whom, and postings scored without them and for whom.
+        self._shares: tuple[np.ndarray | None, np.ndarray] = (None, _NO_SHARES)
+        self._scored_for: np.ndarray | None = None
+        self._scored = 0
 
     def _add(self, ids: np.ndarray, texts: list[str]) -> None:
         """Add documents in one go. The caller holds the lock."""
@@ -372,6 +377,28 @@ class InvertedIndex(storage.Structure):
         yield sums
         self._scratch.append(sums)  # not in a finally: whoever was interrupted may have left something in it
 
+    def _shares_of(self, view: _View) -> np.ndarray:
+        """`kernels.share_all` of this view, or an empty array.
+
+        They are worth their making once as many postings have been scored without them as there are, since
+        documents came or went.
+        """
+        seen, shares = self._shares
+        if seen is view.seen:
+            return shares
+        if self._scored_for is not view.seen:
+            self._scored_for, self._scored = view.seen, 0
+        used = int(view.seen[kernels.POOL])
+        if self._scored <= used:
+            return _NO_SHARES
+        shares = np.empty(used, np.float32)
+        for part in chunks(used, _BUDGET):
+            kernels.share_all(
+                view.seen, view.lengths, view.slots, view.tfs, self._k1, self._b, shares, part.start, part.stop
+            )  # fmt: skip
+        self._shares = view.seen, shares
+        return shares
+
     def _most(self, top_k: int) -> int:
         """No more results than there are documents need room."""
         return min(arguments.integer("top_k", top_k, 0), len(self))
@@ -385,7 +412,7 @@ class InvertedIndex(storage.Structure):
 
     def _owned(self) -> list[np.ndarray]:
         view = self._view
-        return [*view[:-1], *view.vocabulary, *self._scratch]
+        return [*view[:-1], *view.vocabulary, *self._scratch, self._shares[1]]
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
@@ -503,6 +530,10 @@ def _runs(texts: list[str]) -> Iterator[slice]:
 
 
 def _in_threads(run: Callable[[slice], None], parts: Iterator[slice], threads: int) -> None:
+    if threads == 1:
+        for part in parts:
+            run(part)
+        return
     pool = ThreadPoolExecutor(threads)
     try:
         for _ in pool.map(run, parts):
