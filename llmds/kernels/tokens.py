@@ -1,0 +1,253 @@
+"""Terms: cut out of UTF-8 text, and numbered in a vocabulary.
+
+`split` cuts texts that lie end to end (`strings`) into terms, which it gives as ranges of the text's
+bytes together with their hashes; nothing is copied. What a character is comes from a class table:
+
+    classes     uint8 (code points,), SEPARATOR, LETTER, OTHER (marks, digits and `_`) or ALONE (each a term
+                of its own); a code point past the end is a separator. 128 entries do for ASCII.
+
+A vocabulary numbers distinct terms in the order they come. Its arrays, owned by the caller:
+
+    head     int64 (2,)            TERMS, BYTES: how much of the rest is in use
+    data     uint8                 the terms' bytes, end to end
+    offsets  int64 (terms + 1,)    term t is data[offsets[t]:offsets[t + 1]]
+    buckets  int64 (power of 2,)   (hash << 32) | term, or -1; open addressing, linear probing, at most half full
+
+Terms never leave it, so a reader may look up while a writer adds.
+"""
+
+import numpy as np
+from numba import njit
+
+from .hashing import hash_bytes
+
+SEPARATOR, LETTER, OTHER, ALONE = 0, 1, 2, 3
+TERMS, BYTES = 0, 1
+_APOSTROPHE = 0x27
+_SEED = np.uint64(0x746F6B656E73)
+
+
+@njit(cache=True, nogil=True)
+def split(data, offsets, classes, at, limit, starts, stops, hashes, ends):
+    """Cut texts into terms, in order, from where `at` says, until the texts end or `limit` more bytes are read.
+
+    data uint8 and offsets int64 (n + 1,): the texts, in UTF-8; A-Z are put in lower case in place.
+    at int64 (3,): text, byte, term to go on with, zeros at first; brought forward. starts, stops int32 and
+    hashes uint32, each of (len(data) + n) // 2 entries or more: term i is data[starts[i]:stops[i]].
+    ends int64 (n,): number of terms up to the end of each text. Whether all is done. O(limit).
+
+    A term is a run of characters other than separators; an apostrophe between two letters belongs to it.
+    """
+    text, position, term = at[0], at[1], at[2]
+    until = position + limit
+    if position == 0:
+        for byte in range(data.shape[0]):  # a loop of its own becomes vector instructions
+            if np.uint8(data[byte] - np.uint8(0x41)) < np.uint8(26):
+                data[byte] |= np.uint8(0x20)
+    done = True
+    while text < ends.shape[0]:
+        stop = offsets[text + 1]
+        while position < stop:
+            if position >= until:
+                done = False
+                break
+            first = data[position]
+            if first < 0x80:
+                kind, width = np.int64(classes[first]), 1
+            else:
+                kind, width = _wide_character(data, position, stop, classes)
+            if kind == SEPARATOR:
+                position += width
+                continue
+            start = position
+            position += width
+            if kind != ALONE:
+                position = _end_of_term(data, position, stop, classes, kind)
+            starts[term], stops[term] = start, position
+            hashes[term] = hash_term(data, start, position)
+            term += 1
+        if not done:
+            break
+        ends[text] = term
+        text += 1
+    at[0], at[1], at[2] = text, position, term
+    return done
+
+
+@njit(cache=True)
+def _end_of_term(data, position, stop, classes, kind):
+    """Where the term ends whose first character, of class `kind`, ends at `position`."""
+    while position < stop:
+        first = data[position]
+        if first < 0x80:
+            following, width = np.int64(classes[first]), 1
+            if first == _APOSTROPHE and kind == LETTER and position + 1 < stop:
+                if data[position + 1] < 0x80:
+                    following = np.int64(classes[data[position + 1]])
+                    width = 2
+                else:
+                    following, width = _wide_character(data, position + 1, stop, classes)
+                    width += 1
+                if following != LETTER:
+                    break
+        else:
+            following, width = _wide_character(data, position, stop, classes)
+        if following in (SEPARATOR, ALONE):
+            break
+        kind = following
+        position += width
+    return position
+
+
+@njit(cache=True)
+def _wide_character(data, position, stop, classes):
+    """(class, bytes) of the character, not ASCII, at `position`."""
+    first = np.int64(data[position])
+    if first < 0xE0:
+        code, width = first & 0x1F, 2
+    elif first < 0xF0:
+        code, width = first & 0x0F, 3
+    else:
+        code, width = first & 0x07, 4
+    if position + width > stop:  # no UTF-8
+        return np.int64(SEPARATOR), stop - position
+    for byte in range(1, width):
+        code = (code << 6) | (np.int64(data[position + byte]) & 0x3F)
+    if code >= classes.shape[0]:
+        return np.int64(SEPARATOR), width
+    return np.int64(classes[code]), width
+
+
+@njit(cache=True)
+def hash_term(data, start, stop):
+    """The 32-bit hash, uint32, by which vocabularies know the term data[start:stop]."""
+    return np.uint32(hash_bytes(data, start, stop, _SEED) >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def hash_terms(data, starts, stops, hashes):
+    """Fill hashes uint32 (m,) with `hash_term` of every data[starts[i]:stops[i]]. O(bytes)."""
+    for i in range(starts.shape[0]):
+        hashes[i] = hash_term(data, np.int64(starts[i]), np.int64(stops[i]))
+
+
+@njit(cache=True, nogil=True)
+def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
+    """Fill terms int32 (m,) with the vocabulary's number of every term data[starts[i]:stops[i]], -1 if unknown."""
+    for i in range(starts.shape[0]):
+        terms[i] = _find(
+            v_data, v_offsets, v_buckets, data, np.int64(starts[i]), np.int64(stops[i]), np.int64(hashes[i])
+        )[0]
+
+
+@njit(cache=True, nogil=True)
+def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, first, terms):
+    """As `find` from entry `first` on, but unknown terms are added. The entry reached: m, or where room is lacking.
+
+    Amortised O(bytes).
+    """
+    for i in range(first, starts.shape[0]):
+        start, stop, hashed = np.int64(starts[i]), np.int64(stops[i]), np.int64(hashes[i])
+        term, bucket = _find(v_data, v_offsets, v_buckets, data, start, stop, hashed)
+        if term < 0:
+            term, top = v_head[TERMS], v_head[BYTES]
+            full = 2 * (term + 1) > v_buckets.shape[0] or term + 2 > v_offsets.shape[0]
+            if full or top + stop - start > v_data.shape[0]:
+                return i
+            for byte in range(stop - start):
+                v_data[top + byte] = data[start + byte]
+            v_offsets[term + 1] = top + stop - start
+            v_head[TERMS], v_head[BYTES] = term + 1, top + stop - start
+            v_buckets[bucket] = (hashed << 32) | term
+        terms[i] = term
+    return starts.shape[0]
+
+
+@njit(cache=True)
+def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
+    """(term, its bucket), or (-1, the bucket where it would go)."""
+    mask = v_buckets.shape[0] - 1
+    bucket = hashed & mask
+    while True:
+        entry = v_buckets[bucket]
+        if entry == -1:
+            return np.int64(-1), bucket
+        if (entry >> 32) & 0xFFFFFFFF == hashed:
+            term = entry & 0xFFFFFFFF
+            base = v_offsets[term]
+            if v_offsets[term + 1] - base == stop - start:
+                same = True
+                for byte in range(stop - start):
+                    if v_data[base + byte] != data[start + byte]:
+                        same = False
+                        break
+                if same:
+                    return term, bucket
+        bucket = (bucket + 1) & mask
+
+
+@njit(cache=True)
+def rehash(old, new, renumbered):
+    """Bring the entries of buckets `old` to `new` (all -1). O(buckets).
+
+    renumbered int32: the new number of every term, -1 for those that leave; empty if they keep theirs.
+    """
+    mask = new.shape[0] - 1
+    for i in range(old.shape[0]):
+        entry = old[i]
+        if entry == -1:
+            continue
+        term, hashed = entry & 0xFFFFFFFF, (entry >> 32) & 0xFFFFFFFF
+        if renumbered.shape[0] > 0:
+            term = np.int64(renumbered[term])
+            if term < 0:
+                continue
+        bucket = hashed & mask
+        while new[bucket] != -1:
+            bucket = (bucket + 1) & mask
+        new[bucket] = (hashed << 32) | term
+
+
+@njit(cache=True, nogil=True)
+def keep_unknown(known, starts, stops, hashes, ends):
+    """Take out, in place, the terms whose `known` (int32) is 0 or more. The number of terms that stay. O(m)."""
+    kept = 0
+    i = 0
+    for text in range(ends.shape[0]):
+        while i < ends[text]:
+            if known[i] < 0:
+                starts[kept], stops[kept], hashes[kept] = starts[i], stops[i], hashes[i]
+                kept += 1
+            i += 1
+        ends[text] = kept
+    return kept
+
+
+@njit(cache=True)
+def vocabulary_fault(v_head, v_data, v_offsets, v_buckets):
+    """First term that is not found, or whose bytes do not follow the last one's; -1 if none, -2 for counts.
+
+    Safe on any contents, if offsets has an entry or more and buckets a power of two of them.
+    """
+    terms = v_head[TERMS]
+    if terms < 0 or terms + 1 > v_offsets.shape[0] or 2 * terms > v_buckets.shape[0] or v_offsets[0] != 0:
+        return np.int64(-2)
+    for term in range(terms):
+        if not v_offsets[term] <= v_offsets[term + 1] <= v_data.shape[0]:
+            return np.int64(term)
+    if v_head[BYTES] != v_offsets[terms]:
+        return np.int64(-2)
+    used = 0
+    for bucket in range(v_buckets.shape[0]):
+        if v_buckets[bucket] != -1:
+            if v_buckets[bucket] & 0xFFFFFFFF >= terms:
+                return np.int64(-2)
+            used += 1
+    if used != terms:
+        return np.int64(-2)
+    for term in range(terms):
+        start, stop = v_offsets[term], v_offsets[term + 1]
+        hashed = np.int64(hash_term(v_data, start, stop))
+        if _find(v_data, v_offsets, v_buckets, v_data, start, stop, hashed)[0] != term:
+            return np.int64(term)
+    return np.int64(-1)
