@@ -365,7 +365,7 @@ class HNSW(storage.Structure):
                 return None
             walks: dict[str, Callable[[int, int], int]] = {
                 "levels, rows, twin or parent": lambda *part: check.first_fault_of_nodes(
-                    nodes, arena, self._step, *part
+                    nodes, arena, step, *part
                 ),
                 "twins": lambda *part: -1 if part[0] else check.first_fault_of_chains(nodes, n),
                 "links": lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part),

@@ -190,7 +190,7 @@ def slots_of(arena, count, ids, slots):
 
 @njit(cache=True)
 def append_ids(arena, ids):
-    """Give `ids` (m,) the next slots, all or none: -1, or the first that is there or comes twice. Room is there. O(m)."""
+    """Give `ids` (m,) the next slots, all (-1), or none: the first that is there or comes twice. Room is given."""
     head, rows, buckets = table.parts(arena)
     first = head[table.TOP]
     for e in range(ids.shape[0]):

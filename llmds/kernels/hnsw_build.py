@@ -68,7 +68,7 @@ def prepare(vectors, nodes, links, upper, arena, levels, step, batch):
 
 @njit(cache=True, nogil=True)
 def find(vectors, nodes, links, upper, arena, metric, start, stop, batch, found, sizes):
-    """Candidates for the nodes start..stop-1 of the batch: keys in found int64 (rows, ef), how many in sizes int32 (rows,).
+    """Candidates for the nodes start..stop-1 of the batch: keys in found int64 (rows, ef), counts in sizes (rows,).
 
     A node that has an equal in the graph gets that as its batch[i, SAME].
     """
