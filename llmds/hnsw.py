@@ -1,6 +1,7 @@
 """Approximate nearest neighbours by a hierarchical navigable small-world graph."""
 
 import math
+import os
 import random
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from . import arguments, storage
-from .growing import MAX_ROWS
+from .growing import MAX_ROWS, chunks
 from .kernels import hnsw as kernels
 from .kernels import hnsw_build, hnsw_search, table
 from .kernels import hnsw_check as check
@@ -39,7 +40,7 @@ class _State(NamedTuple):
     entry: int
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self[:5]
 
 
@@ -149,9 +150,14 @@ class HNSW(storage.Structure):
         ids = _writable(arguments.integers("ids", ids))
         state = self._state
         slots, out = np.empty(len(ids), np.int64), np.empty(len(ids), np.float32)
-        kernels.slots_of(state.arena, state.size, ids, slots)
-        if not kernels.distances(state.vectors, slots, given, _METRICS[self.metric], out):
-            raise ValueError("query must not be all zeros under metric='cosine'")
+        metric = _METRICS[self.metric]
+
+        def compute(start: int, stop: int) -> None:
+            kernels.slots_of(state.arena, state.size, ids[start:stop], slots[start:stop])
+            if not kernels.distances(state.vectors, slots[start:stop], given, metric, out[start:stop]):
+                raise ValueError("query must not be all zeros under metric='cosine'")
+
+        _in_pieces(len(ids), compute)
         return out
 
     def get_vector(self, vec_id: int) -> np.ndarray:
@@ -206,7 +212,7 @@ class HNSW(storage.Structure):
     def __contains__(self, vec_id: object) -> bool:
         if not isinstance(vec_id, (int, np.integer)) or isinstance(vec_id, bool):
             return False
-        return 0 <= vec_id <= arguments.INT64_MAX and _slot(self._state, int(vec_id)) >= 0
+        return bool(0 <= vec_id <= arguments.INT64_MAX) and _slot(self._state, int(vec_id)) >= 0
 
     def __repr__(self) -> str:
         return f"HNSW(dim={self.dim}, M={self.M}, metric={self.metric!r}, {len(self)} vectors)"
@@ -248,7 +254,7 @@ class HNSW(storage.Structure):
             capacity = min(max(2 * len(state.vectors), state.size + n), MAX_ROWS)
             self._state = state = _resized(state, capacity, len(state.upper), self.dim, self.M)
         try:
-            if (twice := kernels.append_ids(state.arena, _writable(ids))) >= 0:
+            if (twice := _append_ids(state.arena, ids)) >= 0:
                 raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
             levels = np.minimum(np.floor(-np.log(1.0 - self._draw(n)) * self.ml), 2**30).astype(np.int32)
             at = 0
@@ -259,7 +265,9 @@ class HNSW(storage.Structure):
                 done(size)
         finally:
             self._publish()
-            kernels.take_back_ids(self._state.arena, self._state.size)
+            state = self._state
+            for part in reversed(list(chunks(int(state.arena[table.TOP]) - state.size))):
+                kernels.take_back_ids(state.arena, state.size + part.start)
 
     def _batch_size(self, levels: np.ndarray) -> int:
         """How many of the next vectors make a batch, which ends with one that becomes the entry point."""
@@ -301,10 +309,12 @@ class HNSW(storage.Structure):
             return np.array([self._random.random() for _ in range(n)])
         version, words, gauss = self._random.getstate()
         bulk = np.random.RandomState()  # the same Mersenne Twister, and the same way to a float
-        bulk.set_state(("MT19937", np.array(words[:-1], np.uint32), words[-1]))
+        bulk.set_state(
+            {"bit_generator": "MT19937", "state": {"key": np.array(words[:-1], np.uint32), "pos": words[-1]}}
+        )
         numbers = bulk.random_sample(n)
-        _, key, position, *_ = bulk.get_state(legacy=True)
-        self._random.setstate((version, (*key.tolist(), int(position)), gauss))
+        state: Any = bulk.get_state(legacy=False)
+        self._random.setstate((version, (*state["state"]["key"].tolist(), int(state["state"]["pos"])), gauss))
         return numbers
 
     def _owned(self) -> tuple[np.ndarray, ...]:
@@ -332,7 +342,8 @@ class HNSW(storage.Structure):
         storage.expect(len(settings) == 5 and 0 <= settings[4] < len(_METRICS), "settings out of range")
         storage.expect(len(words) == 625 and words[624] <= 624, "the random state is none")
         try:
-            self = cls(*settings[:4], float(arrays["ml"]), 0, metric=list(_METRICS)[settings[4]])
+            dim, M, ef_construction, ef_search, metric = settings
+            self = cls(dim, M, ef_construction, ef_search, float(arrays["ml"]), 0, metric=list(_METRICS)[metric])
         except ValueError as error:
             raise storage.Damaged(f"damaged: {error}") from error
         self._random.setstate((3, tuple(words), None))
@@ -343,12 +354,12 @@ class HNSW(storage.Structure):
         storage.expect(shapes == [array.shape[1] for array in empty[:4]], "rows are of another width")
         storage.expect(len(ids) == 0 or ids.min() >= 0, "an id is negative")
         arena = kernels.new_arena(len(ids))
-        storage.expect(kernels.append_ids(arena, ids) < 0, "an id comes twice")
+        storage.expect(_append_ids(arena, ids) < 0, "an id comes twice")
         entry = int(arrays["entry"])
         storage.expect(entry == -1 if len(ids) == 0 else 0 <= entry < len(ids), "the entry point is out of range")
         arena[kernels.ENTRY], arena[kernels.UPPER_TOP], arena[kernels.LINKED] = entry, len(upper), len(ids)
-        held = (_copied(array, len(array)) for array in (vectors, nodes, links, upper))
-        self._state = _State(*held, arena, len(ids), entry)
+        vectors, nodes, links, upper = (_copied(array, len(array)) for array in (vectors, nodes, links, upper))
+        self._state = _State(vectors, nodes, links, upper, arena, len(ids), entry)
         return self
 
     def _fault(self) -> str | None:
@@ -361,12 +372,12 @@ class HNSW(storage.Structure):
                 return f"{n} vectors counted, {head[table.COUNT]} ids, {head[kernels.LINKED]} linked"
             if head[kernels.ENTRY] != state.entry or not -(n == 0) <= state.entry < max(n, 0):
                 return f"the entry point {state.entry} is none, or not the writers'"
+            if table.first_fault(*table.parts(arena)) != -1:
+                return "an id does not lead to its slot"
             if n == 0:
                 return None
             walks: dict[str, Callable[[int, int], int]] = {
-                "levels, rows, twin or parent": lambda *part: check.first_fault_of_nodes(
-                    nodes, arena, step, *part
-                ),
+                "levels, rows, twin or parent": lambda *part: check.first_fault_of_nodes(nodes, arena, step, *part),
                 "twins": lambda *part: -1 if part[0] else check.first_fault_of_chains(nodes, n),
                 "links": lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part),
                 "vector": lambda *part: check.first_fault_of_vectors(vectors, nodes, self.dim, metric, *part),
@@ -378,8 +389,14 @@ class HNSW(storage.Structure):
                     return f"slot {fault}: {what} broken"
             return None
 
+    def save(self, path: str | os.PathLike) -> None:
+        """Write to `path` as .npz. The file there is a whole one at any moment, old or new; adding waits."""
+        with self._lock:
+            super().save(path)
+
     def __getstate__(self) -> dict[str, Any]:
-        return self._to_arrays()
+        with self._lock:
+            return {name: array.copy() for name, array in self._to_arrays().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(self._from_arrays(state).__dict__)
@@ -399,6 +416,14 @@ def _resized(state: _State | None, capacity: int, upper_rows: int, dim: int, M: 
         _copied(vectors[:count], capacity), _copied(nodes[:count], capacity), _copied(links[:count], capacity),
         _copied(upper[:used], upper_rows), arena, count, entry,
     )  # fmt: skip
+
+
+def _append_ids(arena: np.ndarray, ids: np.ndarray) -> int:
+    """Give ids (n,) the next slots: -1, or the first that is there or comes twice, with those before it in."""
+    for part in chunks(len(ids)):
+        if (twice := kernels.append_ids(arena, _writable(ids[part]))) >= 0:
+            return part.start + twice
+    return -1
 
 
 def _copied(array: np.ndarray, rows: int) -> np.ndarray:
