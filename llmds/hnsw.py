@@ -411,7 +411,10 @@ def _resized(state: _State | None, capacity: int, upper_rows: int, dim: int, M: 
         arena, count, entry, used = kernels.new_arena(capacity), 0, -1, 0
     else:
         vectors, nodes, links, upper, arena, count, entry = state
-        arena, used = kernels.resized_arena(arena, capacity), _upper_rows(state)
+        old, used = arena, _upper_rows(state)
+        arena = kernels.new_arena(capacity)
+        _append_ids(arena, np.ascontiguousarray(_ids(state)[:count]))
+        arena[table.OWN : table.HEAD] = old[table.OWN : table.HEAD]
     return _State(
         _copied(vectors[:count], capacity), _copied(nodes[:count], capacity), _copied(links[:count], capacity),
         _copied(upper[:used], upper_rows), arena, count, entry,

@@ -171,15 +171,6 @@ def new_arena(capacity):
 
 
 @njit(cache=True)
-def resized_arena(arena, capacity):
-    """The same ids in an arena of another capacity (at least as many). O(capacity)."""
-    larger = table.resized(arena, capacity)
-    table.parts(larger)[1][arena[table.TOP] :, table.KEY] = -1
-    arena[table.RETIRED] = 0
-    return larger
-
-
-@njit(cache=True)
 def slots_of(arena, count, ids, slots):
     """Fill slots (m,) with the slot of each id (int64), -1 if it is unknown or not below `count`. O(m)."""
     _, rows, buckets = table.parts(arena)
