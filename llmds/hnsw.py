@@ -1,0 +1,472 @@
+"""Approximate nearest neighbours by a hierarchical navigable small-world graph."""
+
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from . import arguments, storage
+from .growing import MAX_ROWS, chunks
+from .kernels import hnsw as kernels
+from .kernels import hnsw_build, hnsw_search, table
+from .kernels import hnsw_check as check
+from .progress import Progress, bar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_METRICS = {"l2": kernels.L2, "cosine": kernels.COSINE, "ip": kernels.IP}
+_MAX_DIM, _MAX_M, _MAX_EF, _MAX_ML = 2**16, 2**10, 2**20, 2.0**16
+# A batch is linked against the graph before it, so it must be a small part of that; what a batch compares
+# within itself grows with the square of its size.
+_BATCH_SHARE, _MAX_BATCH = 50, 256
+_SECONDS_A_CALL = 0.04  # what a kernel call aims at, so that none exceeds 0.1
+
+
+class _State(NamedTuple):
+    """All that a reader needs, exchanged as one. The arrays are described in `kernels.hnsw`."""
+
+    vectors: np.ndarray
+    nodes: np.ndarray
+    links: np.ndarray
+    upper: np.ndarray
+    arena: np.ndarray
+    size: int
+    entry: int
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return self[:5]
+
+
+class HNSW(storage.Structure):
+    """A graph over float32 vectors in which searches walk greedily (Malkov and Yashunin 2018).
+
+    `M` neighbours are chosen for a new vector in each layer, by algorithm 4 without `keepPrunedConnections`; up to
+    M stay in the upper layers, up to 2 M in the lowest. `ef_construction` and `ef_search` are how many
+    candidates are kept while building and searching: more cost time and find better neighbours. `ml`
+    scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
+    round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
+
+    `metric`: "l2" (Euclidean distance), "cosine" (1 - cosine; vectors are kept at length 1) or "ip" (negated
+    inner product). Distances are computed in float32; one that overflows it is infinite.
+
+    Equal vectors cost nothing: one of them is linked, the rest are found with it. Every vector can be
+    reached from every other, so a search with `ef` at least the number of vectors is exact.
+
+    Any number of threads may search while one adds; adding threads wait for one another. The same seed and the
+    same calls give the same arrays. Memory: 4 dim + 8 M + about 50 bytes a vector of capacity, which doubles as needed.
+
+    >>> index = HNSW(dim=2, seed=1)
+    >>> index.add([0.0, 0.0], 10)
+    >>> index.add_many([[3.0, 4.0], [1.0, 0.0]], [11, 12])
+    >>> index.search([0.0, 0.0], k=2)
+    [(10, 0.0), (12, 1.0)]
+    """
+
+    _schema: ClassVar[storage.Schema] = {
+        "vectors": (np.float32, 2),
+        "nodes": (np.int32, 2),
+        "links": (np.int32, 2),
+        "upper": (np.int32, 2),
+        "ids": (np.int64, 1),
+        "entry": (np.int64, 0),
+        "settings": (np.int64, 1),
+        "ml": (np.float64, 0),
+        "random": (np.uint32, 1),
+    }
+
+    def __init__(
+        self,
+        dim: int,
+        M: int = 16,
+        ef_construction: int = 200,
+        ef_search: int = 50,
+        ml: float = 1.0 / math.log(2.0),
+        seed: int | None = None,
+        *,
+        metric: str = "l2",
+    ):
+        self.dim = arguments.integer("dim", dim, 1, _MAX_DIM)
+        self.M = arguments.integer("M", M, 1, _MAX_M)
+        self.ef_construction = arguments.integer("ef_construction", ef_construction, 1, _MAX_EF)
+        self.ef_search = arguments.integer("ef_search", ef_search, 1, _MAX_EF)
+        self.ml = arguments.real("ml", ml, 0.0, _MAX_ML)
+        if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)):
+            raise TypeError(f"seed must be an integer or None, got {seed!r}")
+        self.metric: str = arguments.one_of("metric", metric, _METRICS)
+        self._random = random.Random(None if seed is None else int(seed))
+        self._lock = threading.RLock()
+        self._state = _resized(None, 16, 4, self.dim, self.M)
+
+    def add(self, vec: np.ndarray, vec_id: int) -> None:
+        """Add a vector (dim,) under an id that is new, 0..2**63-1. O(log n ef_construction M dim).
+
+        ValueError, with nothing changed, if the id is there, the shape differs, a value is not finite in float32,
+        or all are zero under "cosine".
+        """
+        vectors = self._vectors("vec", arguments.vector("vec", vec, self.dim)[None])
+        ids = np.array([arguments.integer("vec_id", vec_id, 0)], np.int64)
+        with self._lock:
+            self._add(vectors, ids, lambda count: None)
+
+    def add_many(self, vecs: np.ndarray, ids: np.ndarray, *, progress: Progress = False) -> None:
+        """As `add` for vecs (n, dim) and ids (n,): all or, if one is refused, none. O(n log n ef_construction M dim).
+
+        New vectors are compared with what was there when their batch began, and with each other; a batch is a
+        fiftieth of what is in, at most 256. So the graph is another than n calls of `add` would give, yet
+        always the same. An interruption leaves a whole prefix in.
+        """
+        vectors = self._vectors("vecs", arguments.vectors("vecs", vecs, self.dim))
+        ids = arguments.integers("ids", ids, 0)
+        arguments.same_length(vecs=vectors, ids=ids)
+        with bar(progress, len(ids), "HNSW") as done, self._lock:
+            self._add(vectors, ids, done)
+
+    def search(self, query: np.ndarray, k: int, *, ef: int | None = None) -> list[tuple[int, float]]:
+        """The k nearest found to a query (dim,), as (id, distance), nearest first; equal ones by smaller id.
+
+        `ef` replaces `ef_search`; at least k is used. O(log n + ef M dim) in practice.
+        """
+        ids, distances = self._search("query", arguments.vector("query", query, self.dim)[None], k, ef)
+        found = int(np.count_nonzero(ids >= 0))
+        return list(zip(ids[0, :found].tolist(), distances[0, :found].tolist(), strict=True))
+
+    def search_batch(self, queries: np.ndarray, k: int, *, ef: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `search` for queries (n, dim): ids int64 (n, k) and distances float32 (n, k), nearest first.
+
+        Rows with fewer than k results end in id -1 and distance +inf.
+        """
+        return self._search("queries", arguments.vectors("queries", queries, self.dim), k, ef)
+
+    def distances(self, query: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The distances of a query (dim,) to the vectors `ids` (n,), float32 (n,); +inf for unknown ids. O(n dim)."""
+        given = _writable(arguments.vector("query", query, self.dim)[None])
+        ids = _writable(arguments.integers("ids", ids))
+        state = self._state
+        slots, out = np.empty(len(ids), np.int64), np.empty(len(ids), np.float32)
+        metric = _METRICS[self.metric]
+
+        def compute(start: int, stop: int) -> None:
+            kernels.slots_of(state.arena, state.size, ids[start:stop], slots[start:stop])
+            if not kernels.distances(state.vectors, slots[start:stop], given, metric, out[start:stop]):
+                raise ValueError("query must not be all zeros under metric='cosine'")
+
+        _in_pieces(len(ids), compute)
+        return out
+
+    def get_vector(self, vec_id: int) -> np.ndarray:
+        """A copy of the vector stored under an id, float32 (dim,); of length 1 under "cosine". KeyError if unknown."""
+        vec_id = arguments.integer("vec_id", vec_id)
+        state = self._state
+        slot = _slot(state, vec_id)
+        if slot < 0:
+            raise KeyError(vec_id)
+        return state.vectors[slot, : self.dim].copy()
+
+    def stats(self) -> dict[str, Any]:
+        """What is in. O(n M).
+
+        `num_vectors`; `num_layers`, the levels from 0 to the highest; `entry_point`, the id where searches begin
+        (None if empty), and its `entry_level` (-1); `total_edges`, directed links in all layers; `avg_degree`,
+        links of the lowest layer per linked vector; `num_duplicates`, vectors that hang on an equal one.
+        """
+        state = self._state
+        count, entry = state.size, state.entry
+        duplicates = int(np.count_nonzero(state.nodes[:count, kernels.LEVEL] < 0))
+        ground = int(np.count_nonzero(state.links[:count] >= 0))
+        above = int(np.count_nonzero(state.upper[: _upper_rows(state)] >= 0))
+        level = int(state.nodes[entry, kernels.LEVEL]) if count else -1
+        return {
+            "num_vectors": count,
+            "num_layers": level + 1,
+            "entry_point": int(_ids(state)[entry]) if count else None,
+            "entry_level": level,
+            "total_edges": ground + above,
+            "avg_degree": ground / max(count - duplicates, 1),
+            "num_duplicates": duplicates,
+        }
+
+    def reserve(self, n: int) -> None:
+        """Make room for n vectors in all, so that nothing grows before that. O(n dim)."""
+        n = arguments.integer("n", n, 0, MAX_ROWS)
+        with self._lock:
+            state = self._state
+            if n > len(state.vectors):
+                self._state = _resized(state, n, len(state.upper), self.dim, self.M)
+
+    def shrink_to_fit(self) -> None:
+        """Give back the room that is not used. O(n dim)."""
+        with self._lock:
+            state = self._state
+            self._state = _resized(state, state.size, _upper_rows(state), self.dim, self.M)
+
+    def __len__(self) -> int:
+        return self._state.size
+
+    def __contains__(self, vec_id: object) -> bool:
+        if not isinstance(vec_id, (int, np.integer)) or isinstance(vec_id, bool):
+            return False
+        return bool(0 <= vec_id <= arguments.INT64_MAX) and _slot(self._state, int(vec_id)) >= 0
+
+    def __repr__(self) -> str:
+        return f"HNSW(dim={self.dim}, M={self.M}, metric={self.metric!r}, {len(self)} vectors)"
+
+    @property
+    def _step(self) -> int:
+        """How many levels make one tier."""
+        return max(1, round(math.log(self.M) * self.ml))
+
+    def _vectors(self, name: str, vectors: np.ndarray) -> np.ndarray:
+        """Vectors that may be added: none is zero where it must have a direction."""
+        vectors = _writable(vectors)
+        if self.metric == "cosine" and (zero := kernels.first_zero(vectors)) >= 0:
+            raise ValueError(f"{name} must not be all zeros under metric='cosine', row {zero} is")
+        return vectors
+
+    def _search(self, name: str, queries: np.ndarray, k: int, ef: int | None) -> tuple[np.ndarray, np.ndarray]:
+        k = arguments.integer("k", k, 0)
+        ef = self.ef_search if ef is None else arguments.integer("ef", ef, 1)
+        state = self._state
+        queries = _writable(queries)
+        ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        ef, metric = max(1, min(max(ef, k), state.size)), _METRICS[self.metric]
+
+        def search(start: int, stop: int) -> None:
+            parts = queries[start:stop], metric, ef, ids[start:stop], distances[start:stop]
+            if hnsw_search.search(*state.arrays, state.size, state.entry, *parts) < 0:
+                raise ValueError(f"{name} must not be all zeros under metric='cosine'")
+
+        _in_pieces(len(queries), search)
+        return ids, distances
+
+    def _add(self, vectors: np.ndarray, ids: np.ndarray, done: Callable[[int], None]) -> None:
+        """Add what has been checked but for the ids. The caller holds the lock."""
+        state, n = self._state, len(ids)
+        if state.size + n > MAX_ROWS:
+            raise ValueError(f"HNSW holds at most 2**31-1 vectors, {state.size + n} would be needed")
+        if state.size + n > len(state.vectors):
+            capacity = min(max(2 * len(state.vectors), state.size + n), MAX_ROWS)
+            self._state = state = _resized(state, capacity, len(state.upper), self.dim, self.M)
+        try:
+            if (twice := _append_ids(state.arena, ids)) >= 0:
+                raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
+            levels = np.minimum(np.floor(-np.log(1.0 - self._draw(n)) * self.ml), 2**30).astype(np.int32)
+            at = 0
+            while at < n:
+                size = self._batch_size(levels[at : at + _MAX_BATCH])
+                self._add_batch(vectors[at : at + size], levels[at : at + size])
+                at += size
+                done(size)
+        finally:
+            self._publish()
+            state = self._state
+            for part in reversed(list(chunks(int(state.arena[table.TOP]) - state.size))):
+                kernels.take_back_ids(state.arena, state.size + part.start)
+
+    def _batch_size(self, levels: np.ndarray) -> int:
+        """How many of the next vectors make a batch, which ends with one that becomes the entry point."""
+        state = self._state
+        top = state.nodes[state.entry, kernels.LEVEL] if state.size else -1
+        levels = levels[: max(1, state.size // _BATCH_SHARE)]
+        higher = np.flatnonzero(levels > top)
+        return int(higher[0]) + 1 if len(higher) else len(levels)
+
+    def _add_batch(self, vectors: np.ndarray, levels: np.ndarray) -> None:
+        state, n, step, metric = self._state, len(levels), self._step, _METRICS[self.metric]
+        used = _upper_rows(state)
+        needed = used + int((levels // step).sum())
+        if needed > len(state.upper):
+            self._state = state = state._replace(upper=_copied(state.upper[:used], max(2 * len(state.upper), needed)))
+        kernels.store(state.vectors, state.size, vectors, self.metric == "cosine")
+        batch = np.empty((n, hnsw_build.BATCH), np.int32)
+        rows = hnsw_build.prepare(*state.arrays, levels, step, batch)
+        found, sizes = np.empty((rows, self.ef_construction), np.int64), np.empty(rows, np.int32)
+        _in_pieces(n, lambda start, stop: hnsw_build.find(*state.arrays, metric, start, stop, batch, found, sizes))
+        _in_pieces(n, lambda start, stop: hnsw_build.choose(*state.arrays, metric, start, stop, batch, found, sizes))
+
+        def connect(start: int, stop: int) -> None:
+            hnsw_build.connect(*state.arrays, metric, start, stop, batch)
+            self._publish()
+
+        _in_pieces(n, connect)
+
+    def _publish(self) -> None:
+        """Let readers see what has been linked."""
+        state = self._state
+        linked = int(state.arena[kernels.LINKED])
+        if linked != state.size:
+            self._state = state._replace(size=linked, entry=int(state.arena[kernels.ENTRY]))
+
+    def _draw(self, n: int) -> np.ndarray:
+        """The next n numbers of this instance's random.Random, float64 (n,)."""
+        if n < 64:
+            return np.array([self._random.random() for _ in range(n)])
+        version, words, gauss = self._random.getstate()
+        bulk = np.random.RandomState()  # the same Mersenne Twister, and the same way to a float
+        bulk.set_state(
+            {"bit_generator": "MT19937", "state": {"key": np.array(words[:-1], np.uint32), "pos": words[-1]}}
+        )
+        numbers = bulk.random_sample(n)
+        state: Any = bulk.get_state(legacy=False)
+        self._random.setstate((version, (*state["state"]["key"].tolist(), int(state["state"]["pos"])), gauss))
+        return numbers
+
+    def _owned(self) -> tuple[np.ndarray, ...]:
+        return self._state.arrays
+
+    def _to_arrays(self) -> storage.Arrays:
+        with self._lock:
+            state, rows = self._state, _upper_rows(self._state)
+            settings = (self.dim, self.M, self.ef_construction, self.ef_search, _METRICS[self.metric])
+            return {
+                "vectors": state.vectors[: state.size],
+                "nodes": state.nodes[: state.size],
+                "links": state.links[: state.size],
+                "upper": state.upper[:rows],
+                "ids": _ids(state)[: state.size].copy(),
+                "entry": np.array(state.entry, np.int64),
+                "settings": np.array(settings, np.int64),
+                "ml": np.array(self.ml, np.float64),
+                "random": np.array(self._random.getstate()[1], np.uint32),
+            }
+
+    @classmethod
+    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+        settings, words = arrays["settings"].tolist(), arrays["random"].tolist()
+        storage.expect(len(settings) == 5 and 0 <= settings[4] < len(_METRICS), "settings out of range")
+        storage.expect(len(words) == 625 and words[624] <= 624, "the random state is none")
+        try:
+            dim, M, ef_construction, ef_search, metric = settings
+            self = cls(dim, M, ef_construction, ef_search, float(arrays["ml"]), 0, metric=list(_METRICS)[metric])
+        except ValueError as error:
+            raise storage.Damaged(f"damaged: {error}") from error
+        self._random.setstate((3, tuple(words), None))
+        vectors, nodes, links, upper, ids = (arrays[name] for name in ("vectors", "nodes", "links", "upper", "ids"))
+        empty = self._state
+        storage.expect(len(vectors) == len(nodes) == len(links) == len(ids) <= MAX_ROWS, "lengths differ")
+        shapes = [array.shape[1] for array in (vectors, nodes, links, upper)]
+        storage.expect(shapes == [array.shape[1] for array in empty[:4]], "rows are of another width")
+        storage.expect(len(ids) == 0 or ids.min() >= 0, "an id is negative")
+        arena = kernels.new_arena(len(ids))
+        storage.expect(_append_ids(arena, ids) < 0, "an id comes twice")
+        entry = int(arrays["entry"])
+        storage.expect(entry == -1 if len(ids) == 0 else 0 <= entry < len(ids), "the entry point is out of range")
+        arena[kernels.ENTRY], arena[kernels.UPPER_TOP], arena[kernels.LINKED] = entry, len(upper), len(ids)
+        vectors, nodes, links, upper = (_copied(array, len(array)) for array in (vectors, nodes, links, upper))
+        self._state = _State(vectors, nodes, links, upper, arena, len(ids), entry)
+        return self
+
+    def _fault(self) -> str | None:
+        with self._lock:
+            state, step, metric = self._state, self._step, _METRICS[self.metric]
+            n = state.size
+            vectors, nodes, links, upper, arena = state.arrays
+            head = arena[: table.HEAD]
+            if not head[table.COUNT] == head[table.TOP] == head[kernels.LINKED] == n:
+                return f"{n} vectors counted, {head[table.COUNT]} ids, {head[kernels.LINKED]} linked"
+            if head[kernels.ENTRY] != state.entry or not -(n == 0) <= state.entry < max(n, 0):
+                return f"the entry point {state.entry} is none, or not the writers'"
+            if table.first_fault(*table.parts(arena)) != -1:
+                return "an id does not lead to its slot"
+            if n == 0:
+                return None
+            walks: dict[str, Callable[[int, int], int]] = {
+                "levels, rows, twin or parent": lambda *part: check.first_fault_of_nodes(nodes, arena, step, *part),
+                "twins": lambda *part: -1 if part[0] else check.first_fault_of_chains(nodes, n),
+                "links": lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part),
+                "vector": lambda *part: check.first_fault_of_vectors(vectors, nodes, self.dim, metric, *part),
+            }
+            for what, walk in walks.items():
+                faults: list[int] = []
+                _in_pieces(n, lambda *part, walk=walk, faults=faults: faults.append(walk(*part)))
+                if (fault := next((fault for fault in faults if fault != -1), None)) is not None:
+                    return f"slot {fault}: {what} broken"
+            return None
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write to `path` as .npz. The file there is a whole one at any moment, old or new; adding waits."""
+        with self._lock:
+            super().save(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {name: array.copy() for name, array in self._to_arrays().items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(self._from_arrays(state).__dict__)
+
+
+def _resized(state: _State | None, capacity: int, upper_rows: int, dim: int, M: int) -> _State:
+    """The same graph in arrays of another capacity, or an empty one; readers of `state` keep theirs."""
+    if state is None:
+        stride = -(-dim // kernels.LANES) * kernels.LANES
+        vectors, nodes = np.empty((0, stride), np.float32), np.empty((0, kernels.NODE), np.int32)
+        links, upper = np.empty((0, 2 * M), np.int32), np.empty((0, M), np.int32)
+        arena, count, entry, used = kernels.new_arena(capacity), 0, -1, 0
+    else:
+        vectors, nodes, links, upper, arena, count, entry = state
+        old, used = arena, _upper_rows(state)
+        arena = kernels.new_arena(capacity)
+        _append_ids(arena, np.ascontiguousarray(_ids(state)[:count]))
+        arena[table.OWN : table.HEAD] = old[table.OWN : table.HEAD]
+    return _State(
+        _copied(vectors[:count], capacity), _copied(nodes[:count], capacity), _copied(links[:count], capacity),
+        _copied(upper[:used], upper_rows), arena, count, entry,
+    )  # fmt: skip
+
+
+def _append_ids(arena: np.ndarray, ids: np.ndarray) -> int:
+    """Give ids (n,) the next slots: -1, or the first that is there or comes twice, with those before it in."""
+    for part in chunks(len(ids)):
+        if (twice := kernels.append_ids(arena, _writable(ids[part]))) >= 0:
+            return part.start + twice
+    return -1
+
+
+def _copied(array: np.ndarray, rows: int) -> np.ndarray:
+    """A copy (n, width) with `rows` rows, at least n, on cache-line boundaries; new int32 rows are -1."""
+    size = rows * array.shape[1] * array.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    copy = raw[start : start + size].view(array.dtype).reshape(rows, array.shape[1])
+    copy[: len(array)] = array
+    if array.dtype == np.int32:
+        copy[len(array) :] = -1
+    return copy
+
+
+def _in_pieces(n: int, call: Callable[[int, int], object]) -> None:
+    """call(start, stop) for runs of 0..n whose length adapts to how long the last one took."""
+    start, size = 0, 1
+    while start < n:
+        stop = min(start + size, n)
+        began = time.perf_counter()
+        call(start, stop)
+        took = time.perf_counter() - began
+        size = max(1, min(int(size * _SECONDS_A_CALL / max(took, 1e-6)), 8 * size))
+        start = stop
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """The array, or a copy if it is read-only: a kernel would be compiled anew for that."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _upper_rows(state: _State) -> int:
+    return int(state.arena[kernels.UPPER_TOP])
+
+
+def _ids(state: _State) -> np.ndarray:
+    return table.parts(state.arena)[1][:, table.KEY]
+
+
+def _slot(state: _State, vec_id: int) -> int:
+    slots = np.empty(1, np.int64)
+    kernels.slots_of(state.arena, state.size, np.array([vec_id], np.int64), slots)
+    return int(slots[0])
