@@ -91,6 +91,18 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def strings(name: str, values: Any, optional: bool = False) -> list:
+    """A list of str from a sequence of them (and of None, if `optional`). A lone str is refused."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
+    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    allowed = (str, type(None)) if optional else str
+    others = sorted(kind.__name__ for kind in set(map(type, values)) if not issubclass(kind, allowed))
+    if others:
+        raise TypeError(f"{name} must hold str alone, got {' and '.join(others)}")
+    return values
+
+
 def packed_strings(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """The UTF-8 bytes of a sequence of str, end to end, and where each begins and ends.
 

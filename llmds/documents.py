@@ -71,8 +71,8 @@ class Documents(storage.Structure):
         ValueError, with nothing added, if an id is there already or comes twice, or the lengths differ.
         An interrupted call keeps the documents added so far.
         """
-        ids, texts = _strings("ids", ids), _strings("texts", texts)
-        titles = [""] * len(ids) if titles is None else _strings("titles", titles, (str, type(None)))
+        ids, texts = arguments.strings("ids", ids), arguments.strings("texts", texts)
+        titles = [""] * len(ids) if titles is None else arguments.strings("titles", titles, optional=True)
         arguments.same_length(ids=ids, texts=texts, titles=titles)
         with self._lock:
             self._refuse_known(ids)
@@ -93,7 +93,7 @@ class Documents(storage.Structure):
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
         """The rows of n ids, int64 (n,), -1 for unknown ones. Expected O(bytes)."""
-        ids = _strings("ids", ids)
+        ids = arguments.strings("ids", ids)
         rows = np.empty(len(ids), np.int64)
         _, data, offsets, buckets = self._state
         for part in chunks(len(ids)):
@@ -264,14 +264,3 @@ def _empty(rows: int, size: int) -> tuple[np.ndarray, ...]:
     """head, data, offsets and buckets with room for `rows` documents and `size` bytes."""
     buckets = np.full(bucket_count(rows), strings.ABSENT)
     return np.zeros(kernels.HEAD, np.int64), np.empty(size, np.uint8), np.zeros(PARTS * rows + 1, np.int64), buckets
-
-
-def _strings(name: str, values: Any, kinds: type | tuple[type, ...] = str) -> list:
-    """A list of str (or None, where `kinds` has it)."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
-        raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
-    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    others = [kind.__name__ for kind in set(map(type, values)) if not issubclass(kind, kinds)]
-    if others:
-        raise TypeError(f"{name} must hold str alone, got {' and '.join(sorted(others))}")
-    return values

@@ -109,32 +109,6 @@ def first_repeat(buckets, data, offsets, first, stop):
 
 
 @njit(cache=True)
-def intern_many(buckets, data, offsets, count, query, query_offsets, first, rows):
-    """rows[i] becomes the row of the i-th of m packed strings, from `first` on; unknown strings get the next row.
-
-    The table holds `count` rows (stride 1). Returns (rows then, strings done): fewer than m are done
-    where `data`, `offsets` or `buckets` are too small for the next one. O(total).
-    """
-    for i in range(first, rows.shape[0]):
-        start, stop = query_offsets[i], query_offsets[i + 1]
-        query_tag = tag(query, start, stop)
-        row = find(buckets, data, offsets, np.int64(1), query, start, stop, query_tag)
-        if row < 0:
-            begin = offsets[count]
-            full = count + 1 >= offsets.shape[0] or 2 * (count + 1) > buckets.shape[0]
-            if full or begin + stop - start > data.shape[0]:
-                return count, i
-            for position in range(stop - start):
-                data[begin + position] = query[start + position]
-            offsets[count + 1] = begin + stop - start
-            insert(buckets, count, query_tag)
-            row = count
-            count += 1
-        rows[i] = row
-    return count, rows.shape[0]
-
-
-@njit(cache=True)
 def rehash(buckets, larger):
     """Enter all of `buckets` into `larger`, which is empty (-1 throughout). O(buckets)."""
     for bucket in range(buckets.shape[0]):
