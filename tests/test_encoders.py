@@ -152,7 +152,9 @@ def test_fitting_again_forgets_the_first_corpus():
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [str.split, types.SimpleNamespace(tokenize=str.split), Tokenizer(split=str.split)], ids=str
+    "tokenizer",
+    [str.split, types.SimpleNamespace(tokenize=str.split), Tokenizer(split=str.split)],
+    ids=["callable", "object", "Tokenizer"],
 )
 def test_any_tokenizer_may_be_given(tokenizer):
     encoder = LSAEncoder(2, tokenizer=tokenizer, min_df=1).fit(["A-b c", "a c", "A-b d"])
