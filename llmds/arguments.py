@@ -19,21 +19,26 @@ def integer(name: str, value: Any, low: int = INT64_MIN, high: int = INT64_MAX) 
     """An int in low..high. NumPy integers are accepted, bools are not."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}")
+    value = int(value)  # before the comparison: some versions of NumPy compare uint64 with int as floats
     if not low <= value <= high:
-        raise ValueError(f"{name} must lie in {_range(low, high)}, got {value}")
-    return int(value)
+        raise ValueError(f"{name} must lie in {_range(low, high)}, got {_shown(value)}")
+    return value
 
 
 def integers(name: str, values: Any, low: int = INT64_MIN, high: int = INT64_MAX) -> np.ndarray:
-    """A C-contiguous int64 array (n,) of values in low..high; `values` is any integer array or sequence."""
+    """A C-contiguous, writable int64 array (n,) of values in low..high; `values` is any integer array or sequence.
+
+    It may be the caller's own array. A bool among the ints of a list passes for 0 or 1, as in NumPy.
+    """
     array = _as_array(name, values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        _refuse_too_large(name, values, array, (int, np.integer))
         raise TypeError(f"{name} must be integers of shape (n,), got {array.dtype} of shape {array.shape}")
     if array.size and (low > INT64_MIN or high < INT64_MAX or array.dtype == np.uint64):
         smallest, largest = int(array.min()), int(array.max())
         if smallest < low or largest > high:
             raise ValueError(f"{name} must lie in {_range(low, high)}, got {smallest}..{largest}")
-    return np.ascontiguousarray(array, np.int64)
+    return _ready(array, np.int64)
 
 
 def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
@@ -50,18 +55,19 @@ def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) 
 
 
 def reals(name: str, values: Any, low: float = -math.inf, high: float = math.inf) -> np.ndarray:
-    """A C-contiguous float64 array (n,) of values in low..high, none of them NaN."""
+    """A C-contiguous, writable float64 array (n,) of values in low..high, none of them NaN."""
     array = _as_array(name, values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
+        _refuse_too_large(name, values, array, (int, float, np.integer, np.floating))
         raise TypeError(f"{name} must be numbers of shape (n,), got {array.dtype} of shape {array.shape}")
-    array = np.ascontiguousarray(array, np.float64)
+    array = _ready(array, np.float64)
     if array.size and not (low <= array.min() and array.max() <= high):  # NaN fails this too
         raise ValueError(f"{name} must lie in {_range(low, high)} and hold no NaN, got {array.min()}..{array.max()}")
     return array
 
 
 def vectors(name: str, values: Any, dim: int) -> np.ndarray:
-    """A C-contiguous float32 array (n, dim) of finite values; float64 that overflows float32 is refused."""
+    """A C-contiguous, writable float32 array (n, dim) of finite values; float64 that overflows float32 is refused."""
     array = _as_array(name, values)
     if array.size == 0 and array.ndim <= 2 and 0 in array.shape[:1]:
         return np.empty((0, dim), np.float32)
@@ -70,14 +76,14 @@ def vectors(name: str, values: Any, dim: int) -> np.ndarray:
     if array.ndim != 2 or array.shape[1] != dim:
         raise ValueError(f"{name} must have shape (n, {dim}), got {array.shape}")
     with np.errstate(over="ignore"):  # an overflow becomes the infinity that is refused below
-        array = np.ascontiguousarray(array, np.float32)
+        array = _ready(array, np.float32)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite in float32, row {int(np.argmin(np.isfinite(array).all(1)))} is not")
     return array
 
 
 def vector(name: str, values: Any, dim: int) -> np.ndarray:
-    """A C-contiguous float32 array (dim,) of finite values."""
+    """A C-contiguous, writable float32 array (dim,) of finite values."""
     array = _as_array(name, values)
     if array.ndim != 1 or array.shape[0] != dim:
         raise ValueError(f"{name} must have shape ({dim},), got {array.shape}")
@@ -91,6 +97,16 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def strings(name: str, values: Any, optional: bool = False) -> list:
+    """A list of str from a sequence of them (and of None, if `optional`). A lone str is refused."""
+    values = _listed(name, values)
+    allowed = (str, type(None)) if optional else str
+    others = sorted(kind.__name__ for kind in set(map(type, values)) if not issubclass(kind, allowed))
+    if others:
+        raise TypeError(f"{name} must hold str alone, got {' and '.join(others)}")
+    return values
+
+
 def packed_strings(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """The UTF-8 bytes of a sequence of str, end to end, and where each begins and ends.
 
@@ -98,16 +114,13 @@ def packed_strings(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
     surrogates are kept (as three bytes each), so that any str has an encoding. O(total), no loop
     in Python.
     """
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
-        raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
-    if isinstance(values, np.ndarray):
-        values = values.tolist()
+    values = _listed(name, values)
     try:
         joined = "".join(values)
     except TypeError as error:
         raise TypeError(f"{name} must hold str alone: {error}") from error
     offsets = np.zeros(len(values) + 1, np.int64)
-    offsets[1:] = np.fromiter(map(len, values), np.int64, len(values))
+    offsets[1:] = np.fromiter(map(str.__len__, values), np.int64, len(values))
     np.cumsum(offsets, out=offsets)
     data = np.frombuffer(bytearray(joined, "utf-8", "surrogatepass"), np.uint8)
     if data.size != len(joined):
@@ -127,6 +140,35 @@ def same_length(**arrays: Sequence | np.ndarray) -> None:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError("lengths must match, got " + ", ".join(f"{name} of {n}" for name, n in lengths.items()))
+
+
+def _listed(name: str, values: Any) -> list:
+    """A list of its own from a sequence or a 1-d array, so that nobody else changes it meanwhile."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise TypeError(f"{name} must be of shape (n,), got {values.shape}")
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def _ready(array: np.ndarray, dtype: type) -> np.ndarray:
+    """`array` as the kernels are compiled for it: C-contiguous, aligned and writable; copied only where it must be."""
+    array = np.ascontiguousarray(array, dtype)
+    return array if array.flags.behaved else array.copy()
+
+
+def _refuse_too_large(name: str, values: Any, array: np.ndarray, kinds: tuple[type, ...]) -> None:
+    """ValueError if `values` are numbers after all, of which NumPy made no such array because they are too large."""
+    if array.ndim == 1 and not isinstance(values, np.ndarray):
+        if all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"{name} must fit 64 bits each, got {_shown(max(values, key=abs))}")
+
+
+def _shown(value: Any) -> str:
+    """The value as text, a huge integer by its size (Python refuses to print it)."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
 
 
 def _as_array(name: str, values: Any) -> np.ndarray:

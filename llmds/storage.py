@@ -108,8 +108,10 @@ class Structure:
 
 def write(path: str | os.PathLike, kind: str, version: int, arrays: Mapping[str, np.ndarray]) -> None:
     """Write `arrays` to `path`, under a fresh name in the same folder first, then renamed into place."""
+    if "format" in arrays:
+        raise ValueError("arrays must not be named 'format', the member that names the structure")
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    temporary = path.with_name(f".llmds-{secrets.token_hex(8)}.part")  # short, however long the name of the file
     try:
         with open(temporary, "xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -132,6 +134,7 @@ def read(path: str | os.PathLike, kind: str, version: int) -> Arrays:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
+                _refuse_overlaps(members, os.fstat(file.fileno()).st_size)
                 arrays = {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
             words = str(arrays.pop("format")).split(" ")
             found_kind, found_version = " ".join(words[:-1]), int(words[-1])
@@ -173,13 +176,13 @@ def part(prefix: str, arrays: Arrays) -> Arrays:
 
 def text_array(text: str) -> np.ndarray:
     """A str as a uint8 array (n,) of UTF-8, for `write`."""
-    return np.frombuffer(bytearray(text, "utf-8"), np.uint8)
+    return np.frombuffer(bytearray(text, "utf-8", "surrogatepass"), np.uint8)
 
 
 def text_of(array: np.ndarray) -> str:
     """What `text_array` was made of. Damaged if it is no UTF-8."""
     try:
-        return array.tobytes().decode("utf-8")
+        return array.tobytes().decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
         raise Damaged(f"damaged: text is no UTF-8 ({error})") from error
 
@@ -193,10 +196,18 @@ def _write_member(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np
         np.lib.format.write_array(stream, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
 
 
+def _refuse_overlaps(members: list[zipfile.ZipInfo], size: int) -> None:
+    """ValueError unless all members can lie side by side in `size` bytes: many small entries may name one large run."""
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("its members announce more bytes than it has")
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("two of its members have one name")
+
+
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array. Sizes are compared before anything is allocated, so that no header can ask for terabytes."""
-    if member.compress_type != zipfile.ZIP_STORED or member.file_size > os.fstat(archive.fp.fileno()).st_size:  # type: ignore[union-attr]
-        raise ValueError(f"{member.filename} is compressed, or longer than the file")
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename} is compressed")
     with archive.open(member) as stream:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{member.filename} has an unknown array header")
@@ -212,4 +223,4 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
                 raise ValueError(f"{member.filename} ends early")
             filled += count
         stream.read()  # the checksum is compared at the end of the member
-        return np.frombuffer(data, dtype).reshape(shape)
+        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
