@@ -1,0 +1,498 @@
+"""What is done with a KV cache: whole calls over its pool of pages and its sequences.
+
+State, owned by the caller: `pool`, `ids` and `store` as in `kv_pool`, `seqs` and `tables` as in `kv_tables`. Every
+function takes them first, in the order (pool, seqs, tables, ids, store), and answers (code, a, b):
+
+    OK
+    FULL       `kv_tables.resized` must make room first, or it already has (seqs is retired)
+    ABSENT     a = the sequence (or, of several, its index in the call) that is not there
+    PRESENT    the new sequence is there already
+    NO_PAGES   a = pages needed, b = pages available
+    OUTSIDE    a = the present length
+    TWICE      a = index of the sequence that comes twice
+
+Where it is not OK, nothing is changed. Entries come as uint8, entry_bytes each, end to end; none where nothing is stored.
+"""
+
+import numpy as np
+from numba import njit
+
+from . import table
+from .kv_pool import (
+    BUCKET,
+    COPIES,
+    COUNT,
+    ENTRY_BYTES,
+    HITS,
+    LOOKUPS,
+    MAX_PAGES,
+    NEXT,
+    PAGE_SIZE,
+    PART,
+    REFS,
+    SHARES,
+    SHARING,
+    STORED,
+    acquire,
+    available,
+    copy_entries,
+    find,
+    forget,
+    hash_ids,
+    link,
+    parts,
+    release,
+    same_entries,
+    same_ids,
+    take,
+)
+from .kv_tables import (
+    LENGTH,
+    LIVE,
+    PAGES,
+    PREFIX,
+    PREFIX_PAGES,
+    ROOM,
+    START,
+    TOP_SLOT,
+    add,
+    filled,
+    give_back_slots,
+    has_room,
+    pages_for,
+    place,
+    wanted_slots,
+    widen,
+)
+from .table import RETIRED
+
+OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE = 0, 1, 2, 3, 4, 5, 6
+
+
+@njit(cache=True)
+def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix):
+    """Let `seq` be a sequence of `length` entries whose first are those of `prefix`, token ids int64 (p,), p <= length.
+
+    What is there under `seq` is replaced. O(length).
+    """
+    origin = np.empty((0, 3), np.int64)
+    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, prefix.shape[0], False)
+
+
+@njit(cache=True)
+def attach_blocks(pool, seqs, tables, ids, store, seq, blocks):
+    """Let `seq` be a sequence of whole pages named by content ids `blocks` int64 (m,). O(m).
+
+    What is there under `seq` is replaced. Entries of new pages are zeros.
+    """
+    origin, none = np.empty((0, 3), np.int64), np.empty(0, np.uint8)
+    length = blocks.shape[0] * pool[PAGE_SIZE]
+    return _attach(pool, seqs, tables, ids, store, origin, seq, length, none, 0, blocks, 0, blocks.shape[0], True)
+
+
+@njit(cache=True)
+def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr):
+    """Attach n sequences in order, or none: entries indptr[e]..indptr[e + 1], ids prefix_indptr[e]..prefix_indptr[e + 1].
+
+    Where it is not certain beforehand that the pages suffice, the work is done on a copy of the bookkeeping first,
+    and entries are copied when it has succeeded: a page is overwritten only then. O(entries), + O(max_pages) then.
+    """
+    page_size, shead = pool[PAGE_SIZE], seqs[: table.HEAD]
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    n, most = seq_ids.shape[0], 0
+    for e in range(n):
+        named = prefix_indptr[e + 1] - prefix_indptr[e]
+        most += pages_for(named, page_size) + pages_for(indptr[e + 1] - indptr[e] - named, page_size)
+    _, srows, _ = table.parts(seqs)
+    if not has_room(shead, srows, tables, n, most):
+        return FULL, 0, 0
+    certain = most <= available(pool)
+    origin = np.full((0 if certain else pool[MAX_PAGES], 3), -1, np.int64)
+    pool_, seqs_, tables_ = pool, seqs, tables
+    if not certain:
+        pool_, seqs_, tables_ = pool.copy(), seqs.copy(), tables.copy()
+    for e in range(n):
+        answer = _attach(
+            pool_, seqs_, tables_, ids, store, origin, seq_ids[e], indptr[e + 1] - indptr[e], entries, indptr[e],
+            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], False,
+        )  # fmt: skip
+        if answer[0] != OK:
+            return answer
+    if not certain:
+        pool[:] = pool_
+        seqs[:] = seqs_
+        tables[:] = tables_
+        head, rows, _, _ = parts(pool)
+        for page in range(origin.shape[0]):
+            if origin[page, 1] >= 0:
+                for i in range(rows[page, COUNT]):
+                    ids[page, i] = prefix[origin[page, 0] + i]
+                if head[STORED]:
+                    copy_entries(head, store, page, 0, entries, origin[page, 1], origin[page, 2])
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def detach(pool, seqs, tables, ids, store, seq):
+    """Let go of a sequence: its last page becomes the oldest of its own. O(pages)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    row = table.find(srows, sbuckets, seq)
+    if row < 0:
+        return ABSENT, seq, 0
+    head, rows, _, _ = parts(pool)
+    _release_pages(head, rows, shead, srows, tables, row, 0)
+    give_back_slots(shead, srows, row)
+    table.remove(srows, sbuckets, row)
+    table.free_row(shead, srows, row)
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def gather(pool, seqs, tables, ids, store, seq):
+    """(code, entries of a sequence, uint8 (length * entry_bytes,)). O(length)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    row = np.int64(-1) if shead[RETIRED] else table.find(srows, sbuckets, seq)
+    if row < 0:
+        return FULL if shead[RETIRED] else ABSENT, np.empty(0, np.uint8)
+    page_size, width = pool[PAGE_SIZE], pool[ENTRY_BYTES]
+    entries = np.empty(srows[row, LENGTH] * width, np.uint8)
+    done = 0
+    for i in range(srows[row, PAGES]):
+        first = tables[srows[row, START] + i] * page_size * width
+        stop = filled(srows, row, page_size, i) * width
+        for byte in range(stop):
+            entries[done + byte] = store[first + byte]
+        done += stop
+    return OK, entries
+
+
+@njit(cache=True)
+def append(pool, seqs, tables, ids, store, seq, count, entries):
+    """Add `count` entries to the end of a sequence. O(count)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    row = table.find(srows, sbuckets, seq)
+    if row < 0:
+        return ABSENT, seq, 0
+    head, rows, names, buckets = parts(pool)
+    pages, copies = _growth(head, rows, srows, tables, row, count)
+    needed = pages - srows[row, PAGES] + copies
+    if needed > available(head):
+        return NO_PAGES, needed, available(head)
+    if not has_room(shead, srows, tables, 0, wanted_slots(srows, row, pages)):
+        return FULL, 0, 0
+    _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, 0)
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
+    """Add one entry each to the ends of n distinct sequences, or to none. O(n)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    head, rows, names, buckets = parts(pool)
+    n = seq_ids.shape[0]
+    found, copied = np.empty(n, np.int64), np.empty(n, np.bool_)
+    code, at, planned, needed, slots = OK, np.int64(0), 0, 0, 0
+    # Two forks that share their last page need one copy of it, not two. So the plan takes references away as the
+    # appends will, and marks what it has seen by a negative length; both are undone below.
+    for e in range(n):
+        row = table.find(srows, sbuckets, seq_ids[e])
+        if row < 0 or srows[row, LENGTH] < 0:
+            code, at = (ABSENT, np.int64(e)) if row < 0 else (TWICE, np.int64(e))
+            break
+        pages, copies = _growth(head, rows, srows, tables, row, 1)
+        found[e], copied[e] = row, copies > 0
+        if copies:
+            rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] -= 1
+        needed += pages - srows[row, PAGES] + copies
+        slots += wanted_slots(srows, row, pages)
+        srows[row, LENGTH] = ~srows[row, LENGTH]
+        planned += 1
+    for e in range(planned):
+        row = found[e]
+        srows[row, LENGTH] = ~srows[row, LENGTH]
+        if copied[e]:
+            rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] += 1
+    if code != OK:
+        return code, at, 0
+    if needed > available(head):
+        return NO_PAGES, needed, available(head)
+    if not has_room(shead, srows, tables, 0, slots):
+        return FULL, 0, 0
+    for e in range(n):
+        pages, _ = _growth(head, rows, srows, tables, found[e], 1)
+        _append(head, rows, names, buckets, shead, srows, tables, store, found[e], pages, 1, entries, e)
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def write(pool, seqs, tables, ids, store, seq, start, count, entries):
+    """Replace entries start..start + count of a sequence, all within its length. O(count + page_size)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    row = table.find(srows, sbuckets, seq)
+    if row < 0:
+        return ABSENT, seq, 0
+    length = srows[row, LENGTH]
+    if start > length or count > length - start:
+        return OUTSIDE, length, 0
+    if count == 0:
+        return OK, 0, 0
+    head, rows, names, buckets = parts(pool)
+    page_size, first = head[PAGE_SIZE], srows[row, START]
+    at, slot = place(srows, row, page_size, start)
+    last, _ = place(srows, row, page_size, start + count - 1)
+    needed = 0
+    for i in range(at, last + 1):
+        needed += rows[tables[first + i], REFS] > 1
+    if needed > available(head):
+        return NO_PAGES, needed, available(head)
+    done = 0
+    for i in range(at, last + 1):
+        used = filled(srows, row, page_size, i)
+        page = _own(head, rows, names, buckets, store, tables, first + i, used)
+        part = min(count - done, used - slot)
+        if head[STORED]:
+            copy_entries(head, store, page, slot, entries, done, part)
+        done += part
+        slot = 0
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def truncate(pool, seqs, tables, ids, store, seq, length):
+    """Cut a sequence to its first `length` entries. A prefix that is cut into is no longer named. O(pages let go)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    row = table.find(srows, sbuckets, seq)
+    if row < 0:
+        return ABSENT, seq, 0
+    if length > srows[row, LENGTH]:
+        return OUTSIDE, srows[row, LENGTH], 0
+    if length < srows[row, PREFIX]:
+        srows[row, PREFIX] = srows[row, PREFIX_PAGES] = 0
+    head, rows, _, _ = parts(pool)
+    rest = pages_for(length - srows[row, PREFIX], head[PAGE_SIZE])
+    _release_pages(head, rows, shead, srows, tables, row, srows[row, PREFIX_PAGES] + rest)
+    srows[row, LENGTH] = length
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def fork(pool, seqs, tables, ids, store, source, target):
+    """Let `target`, which must be new, hold the pages of `source`. O(pages)."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    row = table.find(srows, sbuckets, source)
+    if row < 0:
+        return ABSENT, source, 0
+    if table.find(srows, sbuckets, target) >= 0:
+        return PRESENT, 0, 0
+    pages = srows[row, PAGES]
+    if not has_room(shead, srows, tables, 1, pages):
+        return FULL, 0, 0
+    head, rows, _, _ = parts(pool)
+    other, start = add(shead, srows, sbuckets, target), shead[TOP_SLOT]
+    for column in (PAGES, LENGTH, PREFIX, PREFIX_PAGES):
+        srows[other, column] = srows[row, column]
+    srows[other, START], srows[other, ROOM] = start if pages > 0 else 0, pages
+    shead[TOP_SLOT] += pages
+    shead[LIVE] += pages
+    for i in range(pages):
+        page = tables[srows[row, START] + i]
+        acquire(head, rows, page)
+        tables[start + i] = page
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def match_many(pool, seqs, tables, ids, store, tokens, indptr, matched):
+    """Fill `matched` int64 (n,): how many leading ids of tokens[indptr[e]:indptr[e + 1]] lie in pages that can be found.
+
+    Changes nothing. O(tokens), and O(prefixes of less than a page that begin where the full pages end).
+    """
+    if seqs[RETIRED]:
+        return FULL, 0, 0
+    head, rows, names, buckets = parts(pool)
+    origin = np.empty((0, 3), np.int64)
+    page_size = head[PAGE_SIZE]
+    for e in range(matched.shape[0]):
+        parent, at, stop = head[MAX_PAGES], indptr[e], indptr[e + 1]
+        while stop - at >= page_size:
+            name = hash_ids(tokens, at, page_size)
+            page = find(rows, names, buckets, ids, origin, parent, name, tokens, at, page_size)
+            if page < 0:
+                break
+            parent = page
+            at += page_size
+        best = np.int64(0)
+        part = np.int64(rows[parent, PART])
+        while part >= 0:
+            count = np.int64(rows[part, COUNT])
+            if best < count <= stop - at and same_ids(ids, origin, part, tokens, at, count):
+                best = count
+            part = np.int64(rows[part, NEXT])
+        matched[e] = at - indptr[e] + best
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry, prefix, first, named, blocks):
+    """Attach from entry number `entry` of `entries` and id number `first` of `prefix`; `named` ids, or content ids."""
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[RETIRED]:
+        return FULL, 0, 0
+    head, rows, names, buckets = parts(pool)
+    page_size, sharing = head[PAGE_SIZE], head[SHARING] != 0
+    prefix_length = named if sharing and not blocks else 0
+    prefix_pages = pages_for(prefix_length, page_size)
+    total = prefix_pages + pages_for(length - prefix_length, page_size)
+    keyed = (named if blocks else prefix_pages) if sharing else 0
+    if not has_room(shead, srows, tables, 1, total):
+        return FULL, 0, 0
+
+    # What is found is noted in the slots that the new table will have, which nobody reads yet.
+    start, parent, found, distinct, cached = shead[TOP_SLOT], head[MAX_PAGES], 0, True, 0
+    while found < keyed:
+        name, at, count = _key(prefix, first, named, page_size, found, blocks)
+        page = find(rows, names, buckets, ids, origin, parent, name, prefix, at, count)
+        if page < 0:
+            break
+        begin = entry + found * page_size
+        if not blocks and head[STORED] and not same_entries(head, store, origin, page, entries, begin, count):
+            distinct = False
+            break
+        tables[start + found] = page
+        cached += rows[page, REFS] == 0
+        parent = page
+        found += 1
+    row = table.find(srows, sbuckets, seq)
+    free = available(head) - cached
+    if row >= 0:
+        for i in range(srows[row, PAGES]):
+            page = tables[srows[row, START] + i]
+            # a page that can be found stands at the same place in every table
+            free += rows[page, REFS] == 1 and not (i < found and tables[start + i] == page)
+    if total - found > free:
+        return NO_PAGES, total - found, free
+
+    for i in range(found):
+        acquire(head, rows, np.int64(tables[start + i]))
+    shead[TOP_SLOT] += total
+    if row >= 0:
+        _release_pages(head, rows, shead, srows, tables, row, 0)
+        give_back_slots(shead, srows, row)
+    else:
+        row = add(shead, srows, sbuckets, seq)
+    shead[LIVE] += total
+    srows[row, START], srows[row, PAGES], srows[row, ROOM] = start if total > 0 else 0, total, total
+    srows[row, LENGTH], srows[row, PREFIX], srows[row, PREFIX_PAGES] = length, prefix_length, prefix_pages
+    for i in range(found, total):
+        page = take(head, rows, names, buckets)
+        tables[start + i] = page
+        begin = i * page_size if i < prefix_pages else prefix_length + (i - prefix_pages) * page_size
+        name, at, count = 0, np.int64(0), np.int64(0)
+        if i < keyed and distinct:
+            name, at, count = _key(prefix, first, named, page_size, i, blocks)
+            link(head, rows, names, buckets, page, parent, name, count, blocks or count == page_size)
+            parent = page
+        used = filled(srows, row, page_size, i)
+        if origin.shape[0] > 0:
+            origin[page, 0], origin[page, 1], origin[page, 2] = at, entry + begin, used
+            continue
+        for k in range(count):
+            ids[page, k] = prefix[at + k]
+        if head[STORED]:
+            if blocks:
+                width = page_size * head[ENTRY_BYTES]
+                for byte in range(page * width, (page + 1) * width):
+                    store[byte] = 0
+            else:
+                copy_entries(head, store, page, 0, entries, entry + begin, used)
+    if keyed > 0:
+        head[LOOKUPS] += named * (page_size if blocks else 1)
+        head[HITS] += found * page_size if blocks else min(found * page_size, named)
+        head[SHARES] += found > 0
+    return OK, 0, 0
+
+
+@njit(cache=True)
+def _key(prefix, first, named, page_size, i, blocks):
+    """(name, index of its first id, ids in it) of page number i of a prefix."""
+    if blocks:
+        return prefix[first + i], first, np.int64(0)
+    at, count = first + i * page_size, min(page_size, named - i * page_size)
+    return hash_ids(prefix, at, count), at, count
+
+
+@njit(cache=True)
+def _release_pages(head, rows, shead, srows, tables, row, keep):
+    """Let go of all pages of a sequence but the first `keep`, the last one first."""
+    start = srows[row, START]
+    for i in range(srows[row, PAGES] - 1, keep - 1, -1):
+        release(head, rows, np.int64(tables[start + i]))
+    shead[LIVE] -= srows[row, PAGES] - keep
+    srows[row, PAGES] = keep
+
+
+@njit(cache=True)
+def _growth(head, rows, srows, tables, row, count):
+    """(pages that a sequence will have after `count` more entries, copies of shared pages that takes: 0 or 1)."""
+    rest, page_size = srows[row, LENGTH] - srows[row, PREFIX], head[PAGE_SIZE]
+    pages = srows[row, PREFIX_PAGES] + pages_for(rest + count, page_size)
+    if count == 0 or rest % page_size == 0:
+        return pages, 0
+    return pages, np.int64(rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] > 1)
+
+
+@njit(cache=True)
+def _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, entry):
+    """Add entries to a sequence that will have `pages` pages then; there are enough of them, and slots."""
+    page_size = head[PAGE_SIZE]
+    used = (srows[row, LENGTH] - srows[row, PREFIX]) % page_size
+    widen(shead, srows, tables, row, pages)
+    start, done = srows[row, START], 0
+    if used > 0 and count > 0:
+        page = _own(head, rows, names, buckets, store, tables, start + srows[row, PAGES] - 1, used)
+        done = min(count, page_size - used)
+        if head[STORED]:
+            copy_entries(head, store, page, used, entries, entry, done)
+    for i in range(srows[row, PAGES], pages):
+        page = take(head, rows, names, buckets)
+        tables[start + i] = page
+        part = min(count - done, page_size)
+        if head[STORED]:
+            copy_entries(head, store, page, 0, entries, entry + done, part)
+        done += part
+    shead[LIVE] += pages - srows[row, PAGES]
+    srows[row, PAGES] = pages
+    srows[row, LENGTH] += count
+
+
+@njit(cache=True)
+def _own(head, rows, names, buckets, store, tables, slot, used):
+    """The page in a slot of `tables`, made one that may be written to; its first `used` entries stay.
+
+    A page that others hold is copied. One that can be found no longer can, since its entries change.
+    """
+    page = np.int64(tables[slot])
+    if rows[page, REFS] > 1:
+        fresh = np.int64(take(head, rows, names, buckets))
+        if head[STORED]:
+            copy_entries(head, store, fresh, 0, store, page * head[PAGE_SIZE], used)
+        release(head, rows, page)
+        tables[slot] = fresh
+        head[COPIES] += 1
+        return fresh
+    if rows[page, BUCKET] >= 0:
+        forget(head, rows, names, buckets, page)
+    return page
