@@ -41,6 +41,14 @@ def integers(name: str, values: Any, low: int = INT64_MIN, high: int = INT64_MAX
     return _ready(array, np.int64)
 
 
+def matrix(name: str, values: Any, rows: int) -> np.ndarray:
+    """A C-contiguous, writable int64 array (rows, c); `values` is any integer array."""
+    array = _as_array(name, values)
+    if array.ndim != 2 or len(array) != rows:
+        raise ValueError(f"{name} must have shape ({rows}, c), got {array.shape}")
+    return integers(name, array.ravel()).reshape(array.shape)
+
+
 def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """A float in low..high, never NaN. Python and NumPy numbers are accepted, bools are not."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):

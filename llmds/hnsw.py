@@ -144,21 +144,39 @@ class HNSW(storage.Structure):
         """
         return self._search("queries", arguments.vectors("queries", queries, self.dim), k, ef)
 
-    def distances(self, query: np.ndarray, ids: np.ndarray) -> np.ndarray:
-        """The distances of a query (dim,) to the vectors `ids` (n,), float32 (n,); +inf for unknown ids. O(n dim)."""
-        given = _writable(arguments.vector("query", query, self.dim)[None])
-        ids = _writable(arguments.integers("ids", ids))
-        state = self._state
-        slots, out = np.empty(len(ids), np.int64), np.empty(len(ids), np.float32)
-        metric = _METRICS[self.metric]
+    def distances(self, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The distances of each query (n, dim) to c vectors, ids (n, c): float32 (n, c); +inf for unknown ids.
+
+        O(n c dim).
+        """
+        queries = _writable(arguments.vectors("queries", queries, self.dim))
+        ids = arguments.matrix("ids", ids, len(queries))
+        state, metric = self._state, _METRICS[self.metric]
+        slots, out = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.float32)
 
         def compute(start: int, stop: int) -> None:
-            kernels.slots_of(state.arena, state.size, ids[start:stop], slots[start:stop])
-            if not kernels.distances(state.vectors, slots[start:stop], given, metric, out[start:stop]):
-                raise ValueError("query must not be all zeros under metric='cosine'")
+            kernels.slots_of(state.arena, state.size, ids[start:stop].ravel(), slots[start:stop].ravel())
+            if not kernels.distances(state.vectors, slots[start:stop], queries[start:stop], metric, out[start:stop]):
+                raise ValueError("queries must not be all zeros under metric='cosine'")
 
         _in_pieces(len(ids), compute)
         return out
+
+    def get_vectors(self, ids: np.ndarray) -> np.ndarray:
+        """Copies of the vectors `ids` (n,), float32 (n, dim), as `get_vector`. KeyError if one is unknown."""
+        ids = arguments.integers("ids", ids)
+        state = self._state
+        slots = np.empty(len(ids), np.int64)
+        kernels.slots_of(state.arena, state.size, ids, slots)
+        if len(unknown := ids[slots < 0]):
+            raise KeyError(int(unknown[0]))
+        return state.vectors[slots, : self.dim]
+
+    def emptied(self) -> "Self":
+        """An empty index of the same settings, which draws levels from where this one stopped."""
+        other = type(self)(self.dim, self.M, self.ef_construction, self.ef_search, self.ml, metric=self.metric)
+        other._random.setstate(self._random.getstate())
+        return other
 
     def get_vector(self, vec_id: int) -> np.ndarray:
         """A copy of the vector stored under an id, float32 (dim,); of length 1 under "cosine". KeyError if unknown."""

@@ -14,7 +14,7 @@ from .growing import chunks
 from .kernels import bm25 as kernels
 from .kernels import bm25_check, bm25_write
 from .progress import Progress, bar
-from .tokenizer import Stemmer, Stops, Tokenizer
+from .tokenizer import Stemmer, Stops, analysis
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _MOST = 2**31 - 1
 _CHARACTERS = 1 << 20
 _BUDGET = 1 << 24
 _QUERIES = 64
+# Documents scored by name in one call.
+_SCORED = 1 << 15
 # Removed documents are swept out when they are more than this, and more than half as many as the live ones.
 _SWEEP = 32
 _NO_SHARES = np.empty(0, np.float32)
@@ -108,7 +110,7 @@ class InvertedIndex(storage.Structure):
         stemmer: Stemmer = None,
     ):
         self._k1, self._b = arguments.real("k1", k1, 0.0, 1e6), arguments.real("b", b, 0.0, 1.0)
-        self._tokenizer = _tokenizer(tokenizer, stop_words, stemmer)
+        self._tokenizer = analysis(tokenizer, stop_words, stemmer)
         self._begin(_empty(16, 64, 256, 16, Vocabulary.empty()))
 
     def add_document(self, doc_id: int, text: str) -> None:
@@ -180,21 +182,22 @@ class InvertedIndex(storage.Structure):
         _in_threads(run, chunks(len(queries), _QUERIES), min(threads, -(-len(queries) // _QUERIES)))
         return ids, scores
 
-    def score_many(self, query: str, doc_ids: np.ndarray) -> np.ndarray:
-        """The scores of given documents for a query, float32 (n,): as `search` gives them.
+    def score_many(self, queries: Sequence[str], doc_ids: np.ndarray) -> np.ndarray:
+        """What `search` scores given documents, c for each of n queries: doc_ids int64 (n, c), float32 (n, c).
 
-        0 for documents that hold no word of the query, or are unknown. O(n * words * log postings).
+        0 for documents that hold no word of their query, or are unknown (as -1 is). O(n * c * words * log postings).
         """
-        query, ids = arguments.text("query", query), arguments.integers("doc_ids", doc_ids, 0)
+        queries = _texts("queries", queries)
+        ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         view = self._view
-        terms = self._tokenizer.terms([query], "query")
+        terms = self._tokenizer.terms(queries, "queries")
         numbers = view.vocabulary.find(terms)
-        scores = np.empty(len(ids), np.float32)
-        for part in chunks(len(ids)):
-            documents = _slots(view, ids[part])
-            kernels.score(
+        scores = np.empty(ids.shape, np.float32)
+        for part in chunks(len(queries), max(1, _SCORED // max(ids.shape[1], 1))):
+            documents = _slots(view, ids[part].ravel()).reshape(-1, ids.shape[1])
+            kernels.score_many(
                 view.seen, view.lengths, view.terms, view.slots, view.tfs, self._k1, self._b, numbers, terms.hashes,
-                documents, scores[part],
+                terms.ends, part.start, documents, scores[part],
             )  # fmt: skip
         return scores
 
@@ -244,6 +247,10 @@ class InvertedIndex(storage.Structure):
     def __len__(self) -> int:
         return int(self._view.seen[kernels.LIVE])
 
+    def contains_many(self, doc_ids: np.ndarray) -> np.ndarray:
+        """Whether each of doc_ids (n,) is a document, bool (n,). O(n)."""
+        return _slots(self._view, arguments.integers("doc_ids", doc_ids)) >= 0
+
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, (int, np.integer)) or isinstance(doc_id, bool) or not 0 <= doc_id < 2**63:
             return False
@@ -260,7 +267,7 @@ class InvertedIndex(storage.Structure):
 
         ValueError if the file is damaged, of another kind or a newer version, or was made by another analysis.
         """
-        return cls._load(path, tokenizer=_tokenizer(tokenizer, stop_words, stemmer))
+        return cls._load(path, tokenizer=analysis(tokenizer, stop_words, stemmer))
 
     def _begin(self, view: _View) -> None:
         self._view = view
@@ -498,14 +505,6 @@ def _slots(view: _View, ids: np.ndarray) -> np.ndarray:
     found = np.empty(len(ids), np.int64)
     kernels.find_slots(view.seen, view.doc_ids, view.removed, view.id_buckets, ids, found)
     return found
-
-
-def _tokenizer(tokenizer: Any, stop_words: Stops, stemmer: Stemmer) -> Tokenizer:
-    if not isinstance(tokenizer, Tokenizer):
-        return Tokenizer(stop_words=stop_words, stemmer=stemmer, split=tokenizer)
-    if stop_words is not None or stemmer is not None:
-        raise ValueError("stop_words and stemmer are the Tokenizer's own: give them to it")
-    return tokenizer
 
 
 def _texts(name: str, values: Any) -> list[str]:

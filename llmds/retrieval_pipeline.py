@@ -14,6 +14,7 @@ from .inverted_index import InvertedIndex
 from .kernels import fusion as kernels
 from .progress import Progress, bar
 from .token_lru import TokenLRU
+from .tokenizer import analysis
 from .vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -223,6 +224,11 @@ class RetrievalPipeline(storage.Structure):
         return self._vectors.score_many(query_embeddings, doc_ids), text
 
     @property
+    def encoder(self) -> Encoder | None:
+        """What encodes documents and queries that have no embedding."""
+        return self._encoder
+
+    @property
     def embedding_dim(self) -> int:
         """Dimension of the embeddings."""
         return self._vectors.dim
@@ -264,14 +270,15 @@ class RetrievalPipeline(storage.Structure):
         path: str | os.PathLike,
         *,
         tokenizer: Any = None,
+        stop_words: Any = None,
         stemmer: Callable[[str], str] | None = None,
         encoder: Encoder | None = None,
     ) -> "Self":
-        """Read what `save` wrote; callables are given again. The cache starts empty.
+        """Read what `save` wrote; analysis and encoder are given as they were to the pipeline. The cache starts empty.
 
         ValueError if the file is damaged, of another kind or a newer version, or was analysed otherwise.
         """
-        return cls._load(path, tokenizer=tokenizer, stemmer=stemmer, encoder=encoder)
+        return cls._load(path, tokenizer=analysis(tokenizer, stop_words, stemmer), encoder=encoder)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -338,13 +345,12 @@ class RetrievalPipeline(storage.Structure):
 
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        encoder = given.pop("encoder", None)
-        _check_encoder(encoder)
+        _check_encoder(encoder := given["encoder"])
         settings = arrays.get("settings", np.zeros(0))
         storage.expect(settings.dtype == np.int64 and settings.shape == (2,) and bool((settings > 0).all()), "settings")
         self = cls.__new__(cls)
         self._assemble(
-            InvertedIndex._restored(storage.part("index", arrays), "index", **given),
+            InvertedIndex._restored(storage.part("index", arrays), "index", tokenizer=given["tokenizer"]),
             VectorStore._restored(storage.part("vectors", arrays), "vectors"),
             CountMinSketch._restored(storage.part("sketch", arrays), "sketch"),
             *settings.tolist(),

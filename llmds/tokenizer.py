@@ -214,6 +214,15 @@ class _Stems:
         return _Stems, (self.stemmer,)
 
 
+def analysis(tokenizer: Any, stop_words: Stops, stemmer: Stemmer) -> Tokenizer:
+    """The Tokenizer that these arguments of an index ask for; `tokenizer` may be one already, or a callable, or None."""
+    if not isinstance(tokenizer, Tokenizer):
+        return Tokenizer(stop_words=stop_words, stemmer=stemmer, split=tokenizer)
+    if stop_words is not None or stemmer is not None:
+        raise ValueError("stop_words and stemmer are the Tokenizer's own: give them to it")
+    return tokenizer
+
+
 def fold(text: str) -> str:
     """A text as the analysis reads it: NFKC and case-folded, one apostrophe. ASCII is left to the kernel."""
     if text.isascii():

@@ -83,13 +83,13 @@ class VectorStore(storage.Structure):
     def score_many(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """Similarity of each query (n, dim) to its documents (n, c): float32 (n, c), -inf where there is no vector."""
         graph, arena, _ = self._state
-        return self._similarity(graph.distances_many(queries, kernels.numbers_of(arena, documents)))
+        return self._similarity(graph.distances(queries, kernels.numbers_of(arena, documents)))
 
     def documents_lie_in(self, index: InvertedIndex) -> bool:
         """Whether every document with a vector is one of `index`."""
         document_of = self._state[2]
         documents = document_of[document_of >= 0]
-        return all(document in index for document in documents.tolist())
+        return bool(index.contains_many(documents).all())
 
     def stats(self) -> dict[str, Any]:
         """Those of the graph, in which replaced vectors count until it is built anew."""
@@ -127,7 +127,7 @@ class VectorStore(storage.Structure):
         graph, arena, document_of = self._state
         numbers = np.flatnonzero(document_of >= 0)
         documents = document_of[numbers]
-        fresh, arena = graph.empty_like(), table.new(len(numbers), kernels.COLUMNS)
+        fresh, arena = graph.emptied(), table.new(len(numbers), kernels.COLUMNS)
         fresh.add_many(graph.get_vectors(numbers), np.arange(len(numbers)))
         document_of = np.full(len(numbers), -1, np.int64)
         kernels.assign(arena, document_of, documents, np.arange(len(numbers)))

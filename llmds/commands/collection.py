@@ -10,6 +10,7 @@ from ..documents import Documents
 from ..encoders import LSAEncoder, SentenceTransformerEncoder
 from ..progress import bar
 from ..retrieval_pipeline import Encoder, RetrievalPipeline
+from ..tokenizer import Tokenizer
 from .corpus import Corpus
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ _CHUNK = 2048
 class Collection(storage.Structure):
     """A searchable corpus in one file. Rows of `documents` are the pipeline's document ids."""
 
-    def __init__(self, pipeline: RetrievalPipeline, encoder_spec: str | None):
-        self.documents, self.pipeline, self.encoder_spec = Documents(), pipeline, encoder_spec
+    def __init__(self, pipeline: RetrievalPipeline, encoder_spec: str | None, stop_words: str | None):
+        self.documents, self.pipeline = Documents(), pipeline
+        self.encoder_spec, self.stop_words = encoder_spec, stop_words
 
     def add(self, corpus: Corpus, searched: list[str], embeddings: np.ndarray | None) -> None:
         """Add documents: `searched` is the text of each that is indexed and encoded."""
@@ -59,6 +61,7 @@ class Collection(storage.Structure):
     def _to_arrays(self) -> storage.Arrays:
         arrays = {
             "encoder_spec": storage.text_array(self.encoder_spec or ""),
+            "stop_words": storage.text_array(self.stop_words or ""),
             **storage.prefixed("documents", self.documents._to_arrays()),
             **storage.prefixed("pipeline", self.pipeline._to_arrays()),
         }
@@ -68,15 +71,19 @@ class Collection(storage.Structure):
 
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        storage.expect("encoder_spec" in arrays and arrays["encoder_spec"].dtype == np.uint8, "encoder_spec")
-        spec = storage.text_of(arrays["encoder_spec"]) or None
+        texts = {name: arrays.get(name, np.zeros(0)) for name in ("encoder_spec", "stop_words")}
+        storage.match_schema(texts, dict.fromkeys(texts, (np.uint8, 1)))
+        spec, stop_words = (storage.text_of(text) or None for text in texts.values())
+        storage.expect(stop_words in (None, "english"), f"stop words {stop_words!r}")
         encoder: Encoder | None = None
         if lsa := storage.part("lsa", arrays):
-            encoder = LSAEncoder._restored(lsa, "lsa")
+            encoder = LSAEncoder._restored(lsa, "lsa", tokenizer=None)
         elif spec not in (None, "none"):
             encoder = encoder_of(spec)
-        pipeline = RetrievalPipeline._restored(storage.part("pipeline", arrays), "pipeline", encoder=encoder)
-        self = cls(pipeline, spec)
+        pipeline = RetrievalPipeline._restored(
+            storage.part("pipeline", arrays), "pipeline", encoder=encoder, tokenizer=Tokenizer(stop_words=stop_words)
+        )
+        self = cls(pipeline, spec, stop_words)
         self.documents = Documents._restored(storage.part("documents", arrays), "documents")
         return self
 

@@ -71,7 +71,8 @@ def run(options: argparse.Namespace) -> None:
         encoder=encoder,
         stop_words=options.stop_words,
     )
-    collection = Collection(pipeline, encoder_spec=None if options.embeddings else options.encoder)
+    spec = None if options.embeddings else options.encoder
+    collection = Collection(pipeline, spec, options.stop_words)
     collection.add(corpus, texts, embeddings)
     collection.shrink_to_fit()
     collection.save(options.output)

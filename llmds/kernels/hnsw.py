@@ -148,16 +148,17 @@ def first_zero(vectors):
 
 @njit(cache=True, nogil=True)
 def distances(vectors, slots, queries, metric, out):
-    """Fill out (m,) with the reported distances from queries[0] (1, dim) to `slots` (m,); infinity where a slot is -1.
+    """Fill out (n, c) with the reported distances from queries (n, dim) to `slots` (n, c); infinity where one is -1.
 
-    Whether the query was fit (see `load`). O(m dim).
+    Whether the queries were fit (see `load`). O(n c dim).
     """
     query = np.empty((1, vectors.shape[1]), np.float32)
-    if not load(queries, 0, query, metric == COSINE):
-        return False
-    for e in range(slots.shape[0]):
-        slot = slots[e]
-        out[e] = np.inf if slot < 0 else reported(distance(query, 0, vectors, slot, metric != L2), metric)
+    for q in range(queries.shape[0]):
+        if not load(queries, q, query, metric == COSINE):
+            return False
+        for e in range(slots.shape[1]):
+            slot = slots[q, e]
+            out[q, e] = np.inf if slot < 0 else reported(distance(query, 0, vectors, slot, metric != L2), metric)
     return True
 
 
