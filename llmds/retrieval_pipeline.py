@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -55,6 +55,8 @@ class RetrievalPipeline(storage.Structure):
     [(7, 0.75), (8, 0.25)]
     """
 
+    _schema: ClassVar[storage.Schema] = {"settings": (np.int64, 1)}
+    _parts = ("index", "vectors", "sketch")
     _unpickled = ("_lock", "_cache_lock")
 
     def __init__(
@@ -346,8 +348,8 @@ class RetrievalPipeline(storage.Structure):
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
         _check_encoder(encoder := given["encoder"])
-        settings = arrays.get("settings", np.zeros(0))
-        storage.expect(settings.dtype == np.int64 and settings.shape == (2,) and bool((settings > 0).all()), "settings")
+        settings = arrays["settings"]
+        storage.expect(len(settings) == 2 and bool((settings > 0).all()), "settings are out of range")
         self = cls.__new__(cls)
         self._assemble(
             InvertedIndex._restored(storage.part("index", arrays), "index", tokenizer=given["tokenizer"]),

@@ -35,10 +35,12 @@ class Structure:
     """What all structures have in common: files, pickling, `check`, `nbytes`.
 
     A subclass names its arrays in `_schema` and gives `_to_arrays`, `_from_arrays` and `_fault`.
-    Everything it holds is in those arrays, but for locks and the callables it was given.
+    Everything it holds is in those arrays, but for locks and the callables it was given. Arrays named
+    `part.name` with `part` in `_parts` belong to a structure inside it, which examines them itself.
     """
 
-    _schema: ClassVar[Schema]
+    _schema: ClassVar[Schema] = {}
+    _parts: ClassVar[tuple[str, ...]] = ()
     _version: ClassVar[int] = 1
     _unpickled: ClassVar[tuple[str, ...]] = ("_lock",)
 
@@ -88,7 +90,8 @@ class Structure:
     def _restored(cls, arrays: Arrays, where: str, **given: Any) -> "Self":
         """From arrays that nobody has examined yet, found at `where`."""
         try:
-            match_schema(arrays, cls._schema)
+            own = {name: array for name, array in arrays.items() if name.split(".")[0] not in cls._parts}
+            match_schema(own, cls._schema)
             structure = cls._from_arrays(arrays, **given)
             fault = structure._fault()
         except Damaged as error:

@@ -1,7 +1,7 @@
 """The vectors of documents, replaced and dropped as documents are."""
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class VectorStore(storage.Structure):
     anew from the others (amortised, a rebuild for every n/2 changes).
     """
 
+    _schema: ClassVar[storage.Schema] = {"arena": (np.int64, 1), "document_of": (np.int64, 1)}
+    _parts = ("graph",)
     _MIN_REBUILD = 1024
 
     def __init__(self, graph: HNSW):
@@ -139,12 +141,10 @@ class VectorStore(storage.Structure):
 
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        own = {name: array for name, array in arrays.items() if not name.startswith("graph.")}
-        storage.match_schema(own, {"arena": (np.int64, 1), "document_of": (np.int64, 1)})
-        storage.expect(bool(table.well_formed(own["arena"], kernels.COLUMNS)), "its rows do not add up")
+        storage.expect(bool(table.well_formed(arrays["arena"], kernels.COLUMNS)), "its rows do not add up")
         self = cls.__new__(cls)
         self._lock = threading.RLock()
-        self._publish(HNSW._restored(storage.part("graph", arrays), "graph"), own["arena"], own["document_of"])
+        self._publish(HNSW._restored(storage.part("graph", arrays), "graph"), arrays["arena"], arrays["document_of"])
         return self
 
     def _fault(self) -> str | None:

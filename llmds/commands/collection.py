@@ -1,7 +1,7 @@
 """What `llmds index` writes: texts with their ids, the pipeline that searches them, and how they were encoded."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ _CHUNK = 2048
 
 class Collection(storage.Structure):
     """A searchable corpus in one file. Rows of `documents` are the pipeline's document ids."""
+
+    _schema: ClassVar[storage.Schema] = {"encoder_spec": (np.uint8, 1), "stop_words": (np.uint8, 1)}
+    _parts = ("documents", "pipeline", "lsa")
 
     def __init__(self, pipeline: RetrievalPipeline, encoder_spec: str | None, stop_words: str | None):
         self.documents, self.pipeline = Documents(), pipeline
@@ -71,9 +74,7 @@ class Collection(storage.Structure):
 
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        texts = {name: arrays.get(name, np.zeros(0)) for name in ("encoder_spec", "stop_words")}
-        storage.match_schema(texts, dict.fromkeys(texts, (np.uint8, 1)))
-        spec, stop_words = (storage.text_of(text) or None for text in texts.values())
+        spec, stop_words = (storage.text_of(arrays[name]) or None for name in cls._schema)
         storage.expect(stop_words in (None, "english"), f"stop words {stop_words!r}")
         encoder: Encoder | None = None
         if lsa := storage.part("lsa", arrays):
