@@ -418,7 +418,7 @@ def test_a_refused_call_changes_nothing(call, error):
     "options, error",
     [
         ({"max_batch_size": 0}, ValueError),
-        ({"max_batch_size": 65537}, ValueError),
+        ({"max_batch_size": 16385}, ValueError),
         ({"max_batch_size": 2.0}, TypeError),
         ({"max_wait_ms": -1}, ValueError),
         ({"max_wait_ms": math.nan}, ValueError),
