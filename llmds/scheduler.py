@@ -1,6 +1,7 @@
 """Requests gathered into batches: which go next, and when it is time."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -50,9 +51,9 @@ class Scheduler(Clocked):
     - `priority_fn(request) -> float` in place of a policy gives the key, once at `submit` (request.key is NaN then)
       and at each `update_priority` (with the new tokens and the former key). It may not call this scheduler.
 
-    A key sinks by `aging` for each second waited, so that no stream of better requests keeps one waiting
-    for ever, even with an infinite `max_wait_ms`. All sink alike, so the order of two waiting requests never changes
-    by waiting alone. An infinite key (no deadline under "edf") cannot sink.
+    A key sinks by `aging` (in units of the key: tokens, seconds) for each second waited, so that no stream of
+    better requests keeps one waiting for ever, even with an infinite `max_wait_ms`. All sink alike, so the order of
+    two waiting requests never changes by waiting alone. An infinite key (no deadline under "edf") cannot sink.
 
     `max_batch_tokens` bounds the tokens of a batch; a larger request goes alone. A batch ends at the first request
     that does not fit: to pass it over for a smaller one behind it would let large requests starve.
@@ -138,6 +139,8 @@ class Scheduler(Clocked):
         else:
             slos = arguments.reals("slo_ms", slo_ms, 0.0)
             arguments.same_length(tokens=tokens, slo_ms=slos)
+        if not len(tokens):
+            return np.empty(0, np.int64)
         return self._submit_many(tokens, slos / 1000, self._now())
 
     def get_batch(self, force: bool = False) -> list[int] | None:
@@ -158,6 +161,8 @@ class Scheduler(Clocked):
         KeyError, with nothing completed, if an id is not in flight or comes twice.
         """
         ids = arguments.integers("request_ids", request_ids)
+        if not len(ids):
+            return None
         now = self._now()
         if len(ids) > CHUNK:
             return self._in_chunks(len(ids), lambda scheduler, part: scheduler._complete(ids[part], now))
@@ -237,7 +242,7 @@ class Scheduler(Clocked):
     @classmethod
     def load(
         cls,
-        path: Any,
+        path: str | os.PathLike,
         *,
         priority_fn: Callable[[Request], float] | None = None,
         clock: Clock = time.monotonic,
@@ -263,7 +268,7 @@ class Scheduler(Clocked):
 
     def _submit_by_priority(self, tokens: int, slo: float, now: float) -> int:
         with self._lock:  # the id shown to priority_fn is the one the request gets
-            number = int(self._arena[kernels.NEXT_ID])
+            number, now = int(self._arena[kernels.NEXT_ID]), max(now, self._latest())
             key = self._key_of(Request(number, tokens, math.nan, now, now + slo, "waiting"))
             while (code := kernels.submit(arena := self._arena, now, tokens, slo, key)) < 0:
                 self._make_room(arena)
