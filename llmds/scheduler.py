@@ -21,6 +21,7 @@ _MOST_TOKENS = kernels.MOST_TOKENS
 # A batch is one kernel call, which must return within 100 ms.
 _MAX_BATCH_SIZE = 1 << 14
 _NO_LIMIT = 2**62
+_LARGEST = sys.float_info.max
 
 
 class Request(NamedTuple):
@@ -103,8 +104,8 @@ class Scheduler(Clocked):
         if max_batch_tokens is not None:
             most = arguments.integer("max_batch_tokens", max_batch_tokens, 1, _NO_LIMIT)
         wait = arguments.real("max_wait_ms", max_wait_ms, 0.0) / 1000
-        service = arguments.real("service_ms", service_ms, 0.0, sys.float_info.max) / 1000
-        aging = arguments.real("aging", aging, 0.0, sys.float_info.max)
+        service = arguments.real("service_ms", service_ms, 0.0, _LARGEST) / 1000
+        aging = arguments.real("aging", aging, 0.0, _LARGEST)
         if priority_fn is None:
             code = _POLICIES.index(arguments.one_of("policy", "sjf" if policy is None else policy, _POLICIES))
         elif policy is not None:
@@ -342,6 +343,6 @@ def _tokens(name: str, tokens: Any) -> int:
 def _seconds(slo_ms: Any) -> float:
     if slo_ms is None:
         return math.inf
-    if type(slo_ms) in (int, float) and 0 <= slo_ms <= sys.float_info.max:  # the common case, without a call
+    if (type(slo_ms) is float or type(slo_ms) is int) and 0 <= slo_ms <= _LARGEST:  # the common case, without a call
         return slo_ms / 1000
     return arguments.real("slo_ms", slo_ms, 0.0) / 1000
