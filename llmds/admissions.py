@@ -1,6 +1,7 @@
 """How many requests, and how many tokens, are let in over a sliding window of time."""
 
 import math
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from . import arguments, storage
 from .clocked import Clock, Clocked
 from .growing import chunks
 from .kernels import admission as kernels
-from .kernels import clock as times_kernels
+from .kernels import clock as clock_kernels
 from .kernels import table
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class AdmissionController(Clocked):
 
     The window slides exactly (a log of admissions, no buckets): one that came at second t counts while the
     clock shows less than t + window_size. Both limits are per second and may be fractions or infinite; a window
-    holds the whole numbers below the products, so bursts inside it are allowed, below one request a
-    window nobody is admitted, and a request that is larger than a window's tokens never is.
+    holds the whole numbers up to the products: bursts inside it are allowed, with less than one request a window
+    nobody is admitted, and a request larger than a window's tokens never is.
 
     An admission reserves the request's estimated tokens; `record_request` puts the true ones in
     their place, which may exceed the limit, and later requests wait for that. Tokens of one request lie in
@@ -90,7 +91,7 @@ class AdmissionController(Clocked):
         admitted = np.zeros(len(times), np.bool_)
         with self._lock:
             if len(times):
-                latest = self._real(times_kernels.EPOCH) + self._real(times_kernels.LATEST)
+                latest = self._latest()
                 if times[0] < latest or (times[1:] < times[:-1]).any():
                     raise ValueError(f"times must never decrease, nor begin before {latest}, the latest time seen")
             for part in chunks(len(times)):
@@ -152,7 +153,7 @@ class AdmissionController(Clocked):
         }
 
     @classmethod
-    def load(cls, path: Any, *, clock: Clock = time.monotonic) -> "Self":
+    def load(cls, path: str | os.PathLike, *, clock: Clock = time.monotonic) -> "Self":
         """Read what `save` wrote; the window goes on under `clock` where it stopped.
 
         ValueError if the file is damaged, of another kind or of a newer version.
@@ -188,7 +189,7 @@ class AdmissionController(Clocked):
         storage.expect(bool(kernels.well_formed(arena)), "its window does not add up")
         self = cls.__new__(cls)
         Clocked.__init__(self, arena, clock)
-        times_kernels.resume(arena, self._now())
+        clock_kernels.resume(arena, self._now())
         return self
 
 

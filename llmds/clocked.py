@@ -31,6 +31,10 @@ class Clocked(Growing):
             return now
         return arguments.real("clock()", now, -sys.float_info.max, sys.float_info.max)
 
+    def _latest(self) -> float:
+        """What the clock showed at the latest second seen, -inf before the first."""
+        return float(self._arena[kernels.EPOCH : kernels.LATEST + 1].view(np.float64).sum())
+
     def _to_arrays(self) -> storage.Arrays:
         return {"arena": kernels.snapshot(self._arena, self._now())}
 

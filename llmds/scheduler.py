@@ -1,6 +1,7 @@
 """Requests gathered into batches: which go next, and when it is time."""
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from .kernels import scheduling as kernels
 _POLICIES = ("sjf", "fcfs", "edf")  # in the order of the kernels' codes
 _MOST_TOKENS = kernels.MOST_TOKENS
 # A batch is one kernel call, which must return within 100 ms.
-_MAX_BATCH_SIZE = 1 << 16
+_MAX_BATCH_SIZE = 1 << 14
 _NO_LIMIT = 2**62
+_LARGEST = sys.float_info.max
 
 
 class Request(NamedTuple):
@@ -50,16 +52,16 @@ class Scheduler(Clocked):
     - `priority_fn(request) -> float` in place of a policy gives the key, once at `submit` (request.key is NaN then)
       and at each `update_priority` (with the new tokens and the former key). It may not call this scheduler.
 
-    A key sinks by `aging` for each second waited, so that no stream of better requests keeps one waiting
-    for ever, even with an infinite `max_wait_ms`. All sink alike, so the order of two waiting requests never changes
-    by waiting alone. An infinite key (no deadline under "edf") cannot sink.
+    A key sinks by `aging` (in units of the key: tokens, seconds) for each second waited, so that no stream of
+    better requests keeps one waiting for ever, even with an infinite `max_wait_ms`. All sink alike, so the order of
+    two waiting requests never changes by waiting alone. An infinite key (no deadline under "edf") cannot sink.
 
     `max_batch_tokens` bounds the tokens of a batch; a larger request goes alone. A batch ends at the first request
     that does not fit: to pass it over for a smaller one behind it would let large requests starve.
 
-    Request ids count up from 0. Tokens of one request lie in 0..2**31-1, `max_batch_size` in 1..65536. Requests handed
+    Request ids count up from 0. Tokens of one request lie in 0..2**31-1, `max_batch_size` in 1..16384. Requests handed
     out are in flight until `complete_batch`, and forgotten then. `clock` gives seconds; where it runs back, time
-    stands still until it has caught up. Memory: 184 to 208 bytes a request of capacity, which doubles
+    stands still until it has caught up. Memory: 160 to 184 bytes a request of capacity, which doubles
     as needed, and 19 kB for the histogram of waits. `submit`, `update_priority` and `cancel` are O(log n).
 
     A single call is atomic under the GIL: threads may share a scheduler.
@@ -102,8 +104,8 @@ class Scheduler(Clocked):
         if max_batch_tokens is not None:
             most = arguments.integer("max_batch_tokens", max_batch_tokens, 1, _NO_LIMIT)
         wait = arguments.real("max_wait_ms", max_wait_ms, 0.0) / 1000
-        service = arguments.real("service_ms", service_ms, 0.0, sys.float_info.max) / 1000
-        aging = arguments.real("aging", aging, 0.0, sys.float_info.max)
+        service = arguments.real("service_ms", service_ms, 0.0, _LARGEST) / 1000
+        aging = arguments.real("aging", aging, 0.0, _LARGEST)
         if priority_fn is None:
             code = _POLICIES.index(arguments.one_of("policy", "sjf" if policy is None else policy, _POLICIES))
         elif policy is not None:
@@ -118,11 +120,12 @@ class Scheduler(Clocked):
     def submit(self, tokens: int, slo_ms: float | None = None) -> int:
         """Put a request of `tokens` in the queue, due `slo_ms` from now if given; its id. O(log n)."""
         tokens = _tokens("tokens", tokens)
-        slo = math.inf if slo_ms is None else arguments.real("slo_ms", slo_ms, 0.0) / 1000
-        now = self._now()
+        slo, now = _seconds(slo_ms), self._now()
         if self._priority_fn is not None:
             return self._submit_by_priority(tokens, slo, now)
-        return self._submit(tokens, slo, now, 0.0)
+        while (number := kernels.submit(arena := self._arena, now, tokens, slo, 0.0)) < 0:
+            self._make_room(arena)
+        return number
 
     def submit_many(self, tokens: np.ndarray, slo_ms: np.ndarray | float | None = None) -> np.ndarray:
         """As `submit` for tokens int64 (n,), in order, all at the present time: request ids int64 (n,). O(n log n).
@@ -137,6 +140,8 @@ class Scheduler(Clocked):
         else:
             slos = arguments.reals("slo_ms", slo_ms, 0.0)
             arguments.same_length(tokens=tokens, slo_ms=slos)
+        if not len(tokens):
+            return np.empty(0, np.int64)
         return self._submit_many(tokens, slos / 1000, self._now())
 
     def get_batch(self, force: bool = False) -> list[int] | None:
@@ -157,6 +162,8 @@ class Scheduler(Clocked):
         KeyError, with nothing completed, if an id is not in flight or comes twice.
         """
         ids = arguments.integers("request_ids", request_ids)
+        if not len(ids):
+            return None
         now = self._now()
         if len(ids) > CHUNK:
             return self._in_chunks(len(ids), lambda scheduler, part: scheduler._complete(ids[part], now))
@@ -236,7 +243,7 @@ class Scheduler(Clocked):
     @classmethod
     def load(
         cls,
-        path: Any,
+        path: str | os.PathLike,
         *,
         priority_fn: Callable[[Request], float] | None = None,
         clock: Clock = time.monotonic,
@@ -260,16 +267,13 @@ class Scheduler(Clocked):
         order = f"policy={self.policy!r}" if self.policy else "priority_fn"
         return f"Scheduler({order}, {waiting} waiting, {len(self) - waiting} in flight)"
 
-    def _submit(self, tokens: int, slo: float, now: float, key: float) -> int:
-        while (number := kernels.submit(arena := self._arena, now, tokens, slo, key)) < 0:
-            self._make_room(arena)
-        return number
-
     def _submit_by_priority(self, tokens: int, slo: float, now: float) -> int:
         with self._lock:  # the id shown to priority_fn is the one the request gets
-            number = int(self._arena[kernels.NEXT_ID])
+            number, now = int(self._arena[kernels.NEXT_ID]), max(now, self._latest())
             key = self._key_of(Request(number, tokens, math.nan, now, now + slo, "waiting"))
-            return self._submit(tokens, slo, now, key)
+            while (code := kernels.submit(arena := self._arena, now, tokens, slo, key)) < 0:
+                self._make_room(arena)
+            return code
 
     def _submit_many(self, tokens: np.ndarray, slos: np.ndarray, now: float) -> np.ndarray:
         if self._priority_fn is not None:
@@ -334,3 +338,11 @@ def _tokens(name: str, tokens: Any) -> int:
     if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS:  # the common case, without a call
         return tokens
     return arguments.integer(name, tokens, 0, _MOST_TOKENS)
+
+
+def _seconds(slo_ms: Any) -> float:
+    if slo_ms is None:
+        return math.inf
+    if (type(slo_ms) is float or type(slo_ms) is int) and 0 <= slo_ms <= _LARGEST:  # the common case, without a call
+        return slo_ms / 1000
+    return arguments.real("slo_ms", slo_ms, 0.0) / 1000

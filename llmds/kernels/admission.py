@@ -5,10 +5,11 @@
                                entry[TIME] the bits of a float64, the arena's second of the admission;
                                entry[TOKENS] its tokens once settled, ~tokens while they are an estimate
 
-The request with ticket t stands t - head[OLDEST] places behind the start. It leaves the window at the
-second TIME + WINDOW, settled or not. `new` makes an arena. FULL means that nothing was changed and
-`resized` must make room first, or that it already has (the arena is retired): take the new one and
-call again.
+The request with ticket t stands t - head[OLDEST] places behind the start; all before head[UNSETTLED] are
+settled. It leaves the window at the second TIME + WINDOW, settled or not.
+
+`new` makes an arena. FULL means that the request was neither counted nor refused and `resized` must make
+room first, or that it already has (the arena is retired): take the new one and call again.
 """
 
 import numpy as np
@@ -23,6 +24,7 @@ HEAD = 24
 WINDOW, QPS, TOKEN_RATE = 8, 9, 10  # bits of float64: seconds, and what was asked for a second
 MAX_REQUESTS, MAX_TOKENS = 11, 12  # what a window holds
 START, OLDEST, UNSETTLED, IN_WINDOW, ACCEPTED, REJECTED, LAST_TICKET = 13, 14, 15, 16, 17, 18, 19
+ASKED_AT, ASKED_TOKENS, ANSWER = 20, 21, 22  # where the arguments of a single call are put
 TIME, TOKENS, WIDTH = 0, 1, 2
 MOST_TOKENS = 2**31 - 1
 
@@ -49,12 +51,17 @@ def parts(arena):
 def admit(arena, now, tokens):
     """Admit a request of `tokens` (int64, estimated) at the clock's `now` if it fits the window.
 
-    ADMITTED, and it is in the window; or TOO_MANY_REQUESTS or TOO_MANY_TOKENS; or FULL. Amortised O(1).
+    ADMITTED, and it is in the window; TOO_MANY_REQUESTS or TOO_MANY_TOKENS, and it is counted as rejected; or
+    FULL. Amortised O(1).
     """
-    head, seconds, ring, times = parts(arena)
-    if head[RETIRED]:
+    if arena[RETIRED]:
         return FULL
-    return _admit(head, seconds, ring, times, clock.advance(seconds, now), tokens)
+    seconds = arena.view(np.float64)
+    seconds[ASKED_AT], arena[ASKED_TOKENS] = now, tokens
+    moments, asked = seconds[ASKED_AT : ASKED_AT + 1], arena[ASKED_TOKENS : ASKED_TOKENS + 1]
+    _, answer = _admit_all(arena, moments, asked, arena[ANSWER : ANSWER + 1].view(np.bool_)[:1])
+    arena[ASKED_AT] = arena[ASKED_TOKENS] = arena[ANSWER] = 0
+    return answer
 
 
 @njit(cache=True)
@@ -63,15 +70,9 @@ def admit_many(arena, moments, tokens, admitted):
 
     Returns how many are done: fewer than m where it stopped for want of room. Amortised O(m).
     """
-    head, seconds, ring, times = parts(arena)
-    if head[RETIRED]:
+    if arena[RETIRED]:
         return 0
-    for e in range(moments.shape[0]):
-        answer = _admit(head, seconds, ring, times, clock.advance(seconds, moments[e]), tokens[e])
-        if answer == FULL:
-            return e
-        admitted[e] = answer == ADMITTED
-    return moments.shape[0]
+    return _admit_all(arena, moments, tokens, admitted)[0]
 
 
 @njit(cache=True)
@@ -89,18 +90,18 @@ def record(arena, now, tokens, ticket):
     now = clock.advance(seconds, now)
     _expire(head, seconds, ring, times, now)
     if ticket < 0:
-        ticket = head[UNSETTLED]
+        ticket = _oldest_unsettled(head, ring)
         if ticket == head[OLDEST] + head[COUNT]:
             if head[COUNT] == ring.shape[0]:
                 return FULL
-            _append(head, ring, times, now, tokens, tokens)
-            head[UNSETTLED] += 1
-            return ADMITTED
+            entry = _place(head[START], head[COUNT], ring.shape[0])
+            times[entry, TIME], ring[entry, TOKENS] = now, 0
+            head[COUNT] += 1
+            head[TOP] = head[COUNT]
     if ticket >= head[OLDEST]:
-        entry = _place(head, ring, ticket)
+        entry = _place(head[START], ticket - head[OLDEST], ring.shape[0])
         head[IN_WINDOW] += tokens - _counted(ring[entry, TOKENS])
         ring[entry, TOKENS] = tokens
-        _pass_settled(head, ring)
     return ADMITTED
 
 
@@ -129,7 +130,7 @@ def resized(arena, capacity):
     larger[CAPACITY], larger[START] = capacity, 0
     head, _, ring, _ = parts(larger)
     for e in range(head[COUNT]):
-        entry = _place(old_head, old_ring, old_head[OLDEST] + e)
+        entry = _place(old_head[START], e, old_ring.shape[0])
         ring[e, TIME], ring[e, TOKENS] = old_ring[entry, TIME], old_ring[entry, TOKENS]
     old_head[RETIRED] = 1
     return larger
@@ -161,7 +162,7 @@ def first_fault(arena):
     if not (
         0 <= head[START] < max(head[CAPACITY], 1)
         and 0 <= head[OLDEST] < 2**62
-        and 0 <= head[UNSETTLED] - head[OLDEST] <= count
+        and 0 <= head[UNSETTLED] <= head[OLDEST] + count
         and -1 <= head[LAST_TICKET] < head[OLDEST] + count
         and 0 <= head[ACCEPTED] < 2**62
         and 0 <= head[REJECTED] < 2**62
@@ -174,13 +175,11 @@ def first_fault(arena):
         return np.int64(-2)
     before, total = -np.inf, 0
     for e in range(count):
-        ticket = head[OLDEST] + e
-        entry = _place(head, ring, ticket)
+        ticket, entry = head[OLDEST] + e, _place(head[START], e, ring.shape[0])
         time, tokens = times[entry, TIME], ring[entry, TOKENS]
-        settled = tokens >= 0
         if not (np.isfinite(time) and before <= time <= seconds[clock.LATEST] and _counted(tokens) <= MOST_TOKENS):
             return np.int64(e)
-        if (settled and ticket == head[UNSETTLED]) or (not settled and ticket < head[UNSETTLED]):
+        if tokens < 0 and ticket < head[UNSETTLED]:
             return np.int64(e)
         before = time
         total += _counted(tokens)
@@ -188,62 +187,74 @@ def first_fault(arena):
 
 
 @njit(cache=True)
-def _admit(head, seconds, ring, times, now, tokens):
-    _expire(head, seconds, ring, times, now)
-    if head[COUNT] >= head[MAX_REQUESTS]:
-        head[REJECTED] += 1
-        return TOO_MANY_REQUESTS
-    if tokens > head[MAX_TOKENS] - head[IN_WINDOW]:
-        head[REJECTED] += 1
-        return TOO_MANY_TOKENS
-    if head[COUNT] == ring.shape[0]:
-        return FULL
-    head[LAST_TICKET] = _append(head, ring, times, now, tokens, ~tokens)
-    head[ACCEPTED] += 1
-    return ADMITTED
+def _admit_all(arena, moments, tokens, admitted):
+    """`admit_many`, and the last answer.
 
-
-@njit(cache=True)
-def _append(head, ring, times, now, tokens, stored):
-    """Put a request at the end of the ring, which has room; its ticket."""
-    ticket = head[OLDEST] + head[COUNT]
-    entry = _place(head, ring, ticket)
-    times[entry, TIME] = now
-    ring[entry, TOKENS] = stored
-    head[IN_WINDOW] += tokens
-    head[COUNT] += 1
-    head[TOP] = head[COUNT]
-    return ticket
+    One loop, whose state is in variables: with it in the head and the steps in functions a request took five
+    times as long, so a single call is a loop over one, and its arguments lie in the head.
+    """
+    head, seconds, ring, times = parts(arena)
+    start, oldest, count, in_window = head[START], head[OLDEST], head[COUNT], head[IN_WINDOW]
+    epoch, latest, window = seconds[clock.EPOCH], seconds[clock.LATEST], seconds[WINDOW]
+    done, accepted, answer = 0, 0, ADMITTED
+    while done < moments.shape[0]:
+        latest = max(moments[done] - epoch, latest)
+        while count > 0 and times[start, TIME] + window <= latest:
+            in_window -= _counted(ring[start, TOKENS])
+            start = _place(start, 1, ring.shape[0])
+            oldest += 1
+            count -= 1
+        if count >= head[MAX_REQUESTS]:
+            answer = TOO_MANY_REQUESTS
+        elif tokens[done] > head[MAX_TOKENS] - in_window:
+            answer = TOO_MANY_TOKENS
+        elif count == ring.shape[0]:
+            answer = FULL
+            break
+        else:
+            answer = ADMITTED
+            entry = _place(start, count, ring.shape[0])
+            times[entry, TIME] = latest
+            ring[entry, TOKENS] = ~tokens[done]
+            in_window += tokens[done]
+            count += 1
+            accepted += 1
+            head[LAST_TICKET] = oldest + count - 1
+        admitted[done] = answer == ADMITTED
+        done += 1
+    seconds[clock.LATEST] = latest
+    head[START], head[OLDEST], head[COUNT], head[TOP], head[IN_WINDOW] = start, oldest, count, count, in_window
+    head[ACCEPTED] += accepted
+    head[REJECTED] += done - accepted
+    return done, answer
 
 
 @njit(cache=True)
 def _expire(head, seconds, ring, times, now):
     window = seconds[WINDOW]
-    passed = False
     while head[COUNT] > 0 and times[head[START], TIME] + window <= now:
         head[IN_WINDOW] -= _counted(ring[head[START], TOKENS])
         head[START] = head[START] + 1 if head[START] + 1 < ring.shape[0] else 0
         head[OLDEST] += 1
         head[COUNT] -= 1
-        passed = True
-    if passed:
         head[TOP] = head[COUNT]
-        if head[UNSETTLED] < head[OLDEST]:
-            head[UNSETTLED] = head[OLDEST]
-            _pass_settled(head, ring)
 
 
 @njit(cache=True)
-def _pass_settled(head, ring):
-    """Let UNSETTLED stand at the oldest unsettled request, or behind the newest."""
-    while head[UNSETTLED] < head[OLDEST] + head[COUNT] and ring[_place(head, ring, head[UNSETTLED]), TOKENS] >= 0:
-        head[UNSETTLED] += 1
+def _oldest_unsettled(head, ring):
+    """The ticket of the oldest unsettled request, or the one behind the newest. Amortised O(1)."""
+    behind = max(head[UNSETTLED] - head[OLDEST], 0)
+    while behind < head[COUNT] and ring[_place(head[START], behind, ring.shape[0]), TOKENS] >= 0:
+        behind += 1
+    head[UNSETTLED] = head[OLDEST] + behind
+    return head[UNSETTLED]
 
 
 @njit(cache=True)
-def _place(head, ring, ticket):
-    place = head[START] + ticket - head[OLDEST]
-    return place if place < ring.shape[0] else place - ring.shape[0]
+def _place(start, behind, size):
+    """The entry that is so far behind the start. Scalars alone: an array handed to a helper is counted, atomically."""
+    place = start + behind
+    return place if place < size else place - size
 
 
 @njit(cache=True)
