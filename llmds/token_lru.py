@@ -20,6 +20,8 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _MISSING: Any = object()
+_MIN, _MAX, _MOST = arguments.INT64_MIN, arguments.INT64_MAX, kernels.MOST
+_ANY_SIZE = 1 << 4096
 
 
 class TokenLRU(Growing, Generic[K, V]):
@@ -85,10 +87,10 @@ class TokenLRU(Growing, Generic[K, V]):
         `token_of` gives anything but an int of 0 or more.
         """
         tokens = self.token_of(value)
-        if type(tokens) is not int or not 0 <= tokens <= kernels.MOST:
-            tokens = min(arguments.integer("token_of(value)", tokens, 0, _ANY_SIZE), kernels.MOST + 1)
+        if type(tokens) is not int or not 0 <= tokens <= _MOST:
+            tokens = min(arguments.integer("token_of(value)", tokens, 0, _ANY_SIZE), _MOST + 1)
         outside = False
-        if not (type(key) is int and arguments.INT64_MIN <= key <= arguments.INT64_MAX):  # type: ignore[operator]
+        if not (type(key) is int and _MIN <= key <= _MAX):  # type: ignore[operator]
             key, outside = _checked(key)
         fits = tokens <= self.token_budget
         gone: list[tuple[int, Any, Any]] = []  # outlives the lock: finalisers of what leaves run outside it
@@ -127,7 +129,7 @@ class TokenLRU(Growing, Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value under `key`, which becomes the newest item; None if there is none. Expected O(1)."""
-        if not (type(key) is int and arguments.INT64_MIN <= key <= arguments.INT64_MAX):  # type: ignore[operator]
+        if not (type(key) is int and _MIN <= key <= _MAX):  # type: ignore[operator]
             key, outside = _checked(key)
             if outside:
                 return self._get_outside(key)
@@ -448,7 +450,6 @@ class TokenLRU(Growing, Generic[K, V]):
         return None
 
 
-_ANY_SIZE = 1 << 4096
 _REENTERED = "a TokenLRU was changed from inside a change of itself (by a finaliser or a signal handler)"
 
 
