@@ -135,7 +135,8 @@ def _heap(contest: harness.Contest, rng: np.random.Generator, n: int, rounds: in
     _same("heap: order of pops", popped)
     _same("heap: order of pops when mixed", {name: mixed(make()) for name, make in names.items()})
     many = IndexedHeap()
-    many.push_many(keys, scores), many.update_many(lowered_keys, lowered)
+    many.push_many(keys, scores)
+    many.update_many(lowered_keys, lowered)
     many_scores, many_keys = many.pop_many(n)
     _same("heap: bulk", {"llmds": list(zip(many_scores.tolist(), many_keys.tolist(), strict=True)), **_first(popped)})
 
@@ -157,7 +158,7 @@ def _heap(contest: harness.Contest, rng: np.random.Generator, n: int, rounds: in
 
 def _indexed(keys: list[int] | tuple = (), scores: list[float] | tuple = ()) -> IndexedHeap:
     heap = IndexedHeap()
-    heap.push_many(list(keys), list(scores))
+    heap.push_many(np.array(keys, np.int64), np.array(scores))
     return heap
 
 
@@ -204,7 +205,7 @@ def _cache(contest: harness.Contest, rng: np.random.Generator, n: int, batch: in
     tokens, budget = sizes[keys], int(sizes.sum()) // 10
     key_list, token_list = keys.tolist(), tokens.tolist()
     names: dict[str, Callable[..., Any]] = {
-        "llmds": lambda: TokenLRU(budget, int),
+        "llmds": lambda: TokenLRU[int, int](budget, int),
         "OrderedDict": lambda: OrderedCache(budget),
         "cachetools": lambda: CachetoolsCache(budget),
     }
