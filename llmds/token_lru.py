@@ -231,10 +231,10 @@ class TokenLRU(Growing, Generic[K, V]):
         arguments.same_length(keys=keys, tokens=tokens)
         evicted, gone = [np.empty(0, np.int64)], list[tuple[int, K, V]]()
         for part in chunks(len(keys)):
-            start, some_keys, some_tokens = 0, keys[part], tokens[part]
+            start, some_keys, some_tokens, records = 0, keys[part], tokens[part], part.stop - part.start + 64
             while start < len(some_keys):
                 with self._changing():
-                    left = np.empty((len(self) + len(some_keys) - start + 2, kernels.RECORD), np.int64)
+                    left = np.empty((records, kernels.RECORD), np.int64)
                     code, n, start = kernels.put_many(self._arena, some_keys, some_tokens, start, left)
                     self._next = kernels.next_row(self._arena)
                     left = left[:n]
@@ -242,6 +242,8 @@ class TokenLRU(Growing, Generic[K, V]):
                     gone += self._release(left if self.on_evict is not None else left[left[:, TOKENS] >= 0])
                     if code == kernels.FULL:
                         self._make_room(self._arena)
+                    elif code == kernels.MORE:
+                        records *= 2
         self._tell(gone)
         return np.concatenate(evicted)
 
