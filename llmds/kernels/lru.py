@@ -11,7 +11,7 @@ in the head, stands between the newest and the oldest.
 
 TOTAL never exceeds BUDGET, and BUDGET never MOST. A caller that keeps values stores one at `next_row`
 before it calls `put`, which gives the item exactly that row: at no moment does a key lead to another
-item's value. What leaves is recorded in `left`, int64 (n, RECORD):
+item's value. What leaves is recorded in `left`, int64 (n, RECORD), n >= 2:
 
     left[ROW], left[ITEM], left[TOKENS]   the row, its KEY and WEIGHT as they were
     left[WHY]                             EVICTED, or REPLACED (a new value under its key); + UNKEYED for OUTSIDE rows
