@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import cmsketch
+from llmds import cmsketch, growing
 from llmds.cmsketch import CountMinSketch
 from llmds.kernels import hashing
 from llmds.kernels import sketch as kernels
@@ -218,7 +218,7 @@ def test_long_calls_run_in_chunks(monkeypatch):
     texts = [f"item {e} " + "x" * (e % 50) for e in ids.tolist()]
     whole, cut = CountMinSketch(100, 3), CountMinSketch(100, 3)
     whole.add_many(ids, ids), whole.add_many(texts, ids)
-    monkeypatch.setattr(cmsketch, "CHUNK", 300)
+    monkeypatch.setattr(cmsketch, "chunks", lambda n, size=300: growing.chunks(n, size))
     monkeypatch.setattr(cmsketch, "_STRINGS", 70)
     cut.add_many(ids, ids), cut.add_many(texts, ids)
     face.same_arrays(whole, cut)
@@ -226,7 +226,7 @@ def test_long_calls_run_in_chunks(monkeypatch):
 
 
 def test_an_interrupted_bulk_call_keeps_a_prefix(monkeypatch):
-    monkeypatch.setattr(cmsketch, "CHUNK", 10)
+    monkeypatch.setattr(cmsketch, "chunks", lambda n: growing.chunks(n, 10))
     sketch, expected = CountMinSketch(100, 3), CountMinSketch(100, 3)
     expected.add_many(np.arange(20))
     add_ints = kernels.add_ints

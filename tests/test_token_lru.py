@@ -426,6 +426,11 @@ def test_more_leave_at_once_than_one_kernel_call_records():
     cache.put("large", "x" * 1000)
     assert told[899:] == [*range(900, 1000), 5] and cache.items() == [("large", "x" * 1000)]
     cache.check()
+    cache.put_many(range(1000), np.ones(1000, int))
+    evicted = cache.put_many([5, 7, 8], [1, 995, 800]).tolist()
+    assert evicted == [*(key for key in range(1000) if key not in (5, 7)), 5, 7]
+    assert cache.items() == [(8, 800)]
+    cache.check()
 
 
 def test_long_calls_run_in_chunks():

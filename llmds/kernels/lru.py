@@ -4,11 +4,14 @@
                             of its own (a key that is no int64)
     row[WEIGHT]             tokens >= 0 where the caller keeps a value beside the row; ~tokens < 0 where
                             the token count is the value itself
-    OLDER, NEWER            neighbours in the recency list, or -1: two int32 in row[LINKS]
+    OLDER, NEWER            neighbours in the recency list: two int32 in row[LINKS]
+
+The list is a ring of nodes, so that linking needs no branch: row r is node r + FIRST, and node RING, which lies
+in the head, stands between the newest and the oldest.
 
 TOTAL never exceeds BUDGET, and BUDGET never MOST. A caller that keeps values stores one at `next_row`
 before it calls `put`, which gives the item exactly that row: at no moment does a key lead to another
-item's value. What leaves is recorded in `left`, int64 (n, RECORD):
+item's value. What leaves is recorded in `left`, int64 (n, RECORD), n >= 2:
 
     left[ROW], left[ITEM], left[TOKENS]   the row, its KEY and WEIGHT as they were
     left[WHY]                             EVICTED, or REPLACED (a new value under its key); + UNKEYED for OUTSIDE rows
@@ -22,17 +25,19 @@ import numpy as np
 from numba import njit
 
 from . import table
-from .table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
+from .table import BUCKET, COUNT, FREE, HEAD, KEY, OWN, RETIRED, TOP
 
 OK, MORE, FULL = 0, 1, 2
 ABSENT, STALE = -1, -2
 MOST = 2**62
 OUTSIDE = -2
 
-BUDGET, TOTAL, OLDEST, NEWEST, HITS, MISSES, EVICTIONS = OWN, OWN + 1, OWN + 2, OWN + 3, OWN + 4, OWN + 5, OWN + 6
+BUDGET, TOTAL, HITS, MISSES, EVICTIONS = OWN, OWN + 1, OWN + 2, OWN + 3, OWN + 4
 # 32 bytes a row: half a cache line, so that one miss brings key, weight and links.
 WEIGHT, LINKS, COLUMNS = 2, 3, 4
 OLDER, NEWER = 2 * LINKS, 2 * LINKS + 1
+FIRST = HEAD // COLUMNS
+RING = FIRST - 1  # its links are the head's last slot
 ROW, ITEM, TOKENS, WHY, RECORD = 0, 1, 2, 3, 4
 EVICTED, REPLACED, UNKEYED = 0, 1, 2
 
@@ -41,7 +46,8 @@ EVICTED, REPLACED, UNKEYED = 0, 1, 2
 def new(capacity, budget):
     """An empty arena of `capacity` rows for at most `budget` (0..MOST) tokens."""
     lru = table.new(capacity, COLUMNS)
-    lru[BUDGET], lru[OLDEST], lru[NEWEST] = budget, -1, -1
+    lru[BUDGET] = budget
+    _empty_ring(_ring(lru))
     return lru
 
 
@@ -59,7 +65,7 @@ def get(lru, key):
     head, rows, buckets = table.parts(lru)
     if head[RETIRED]:
         return np.int64(STALE)
-    row = _get(head, rows, rows.view(np.int32), buckets, key)
+    row = _get(head, rows, _ring(lru), buckets, key)
     return row if row < 0 or rows[row, WEIGHT] >= 0 else rows[row, WEIGHT] - 2
 
 
@@ -78,7 +84,7 @@ def get_outside(lru, row):
     if row < 0 or rows[row, BUCKET] != OUTSIDE:
         head[MISSES] += 1
         return False
-    _touch(head, rows.view(np.int32), row)
+    _touch(_ring(lru), row)
     head[HITS] += 1
     return True
 
@@ -92,7 +98,7 @@ def put(lru, key, weight, left):
     """
     head, rows, buckets = table.parts(lru)
     at = table.find(rows, buckets, key)
-    code, n = _put(head, rows, rows.view(np.int32), buckets, at, key, weight, False, left, 0)
+    code, n = _put(head, rows, _ring(lru), buckets, at, key, weight, False, left, 0)
     return code, n, _next_row(head, rows), left[0, ROW]
 
 
@@ -100,7 +106,7 @@ def put(lru, key, weight, left):
 def put_outside(lru, at, weight, left):
     """As `put` for an OUTSIDE key, now in row `at` (-1: absent). O(1 + records)."""
     head, rows, buckets = table.parts(lru)
-    code, n = _put(head, rows, rows.view(np.int32), buckets, at, 0, weight, True, left, 0)
+    code, n = _put(head, rows, _ring(lru), buckets, at, 0, weight, True, left, 0)
     return code, n, _next_row(head, rows), left[0, ROW]
 
 
@@ -108,10 +114,15 @@ def put_outside(lru, at, weight, left):
 def put_many(lru, keys, tokens, start, left):
     """`put` keys[start:] with their counts as values, shapes (m,). (code, records, how far it came). O(m)."""
     head, rows, buckets = table.parts(lru)
-    links = rows.view(np.int32)
+    links = _ring(lru)
     n = 0
+    if head[RETIRED]:
+        return FULL, n, start
     for e in range(start, keys.shape[0]):
         at = table.find(rows, buckets, keys[e])
+        if at >= 0 and rows[at, WEIGHT] == ~tokens[e]:  # nothing but its recency changes
+            _touch(links, at)
+            continue
         code, n = _put(head, rows, links, buckets, at, keys[e], ~tokens[e], False, left, n)
         if code != OK:
             return code, n, e
@@ -124,9 +135,16 @@ def get_many(lru, keys, hits):
     head, rows, buckets = table.parts(lru)
     if head[RETIRED]:
         return False
-    links = rows.view(np.int32)
+    links = _ring(lru)
+    count = 0
     for e in range(keys.shape[0]):
-        hits[e] = _get(head, rows, links, buckets, keys[e]) >= 0
+        row = table.find(rows, buckets, keys[e])
+        hits[e] = row >= 0
+        if row >= 0:
+            _touch(links, row)
+            count += 1
+    head[HITS] += count
+    head[MISSES] += keys.shape[0] - count
     return True
 
 
@@ -134,12 +152,12 @@ def get_many(lru, keys, hits):
 def evict(lru, target, left):
     """Let the oldest leave until TOTAL <= target, recorded in `left`. (OK or MORE, records). O(records)."""
     head, rows, buckets = table.parts(lru)
-    links = rows.view(np.int32)
+    links = _ring(lru)
     n = 0
     while head[TOTAL] > target:
         if n == left.shape[0]:
             return MORE, n
-        n = _leave(head, rows, links, buckets, head[OLDEST], EVICTED, left, n)
+        n = _leave(head, rows, links, buckets, _oldest(links), EVICTED, left, n)
     return OK, n
 
 
@@ -147,7 +165,7 @@ def evict(lru, target, left):
 def take(lru, row, left):
     """Let the item at `row` leave, recorded in left[0] as REPLACED. O(1)."""
     head, rows, buckets = table.parts(lru)
-    _leave(head, rows, rows.view(np.int32), buckets, row, REPLACED, left, 0)
+    _leave(head, rows, _ring(lru), buckets, row, REPLACED, left, 0)
 
 
 @njit(cache=True)
@@ -157,7 +175,8 @@ def clear(lru):
     rows[:, BUCKET] = -1
     buckets[:] = -1
     head[COUNT] = head[TOP] = 0
-    head[FREE] = head[OLDEST] = head[NEWEST] = -1
+    head[FREE] = -1
+    _empty_ring(_ring(lru))
     head[TOTAL] = head[HITS] = head[MISSES] = head[EVICTIONS] = 0
 
 
@@ -172,13 +191,13 @@ def row_of(lru, key):
 def oldest_first(lru):
     """The rows of all items in order of last use, and (item, WHY) of each: int64 (COUNT, RECORD). O(COUNT)."""
     head, rows, _ = table.parts(lru)
-    links = rows.view(np.int32)
+    links = _ring(lru)
     items = np.empty((head[COUNT], RECORD), np.int64)
-    row = head[OLDEST]
+    row = _oldest(links)
     for e in range(items.shape[0]):
         items[e, ROW], items[e, ITEM], items[e, TOKENS] = row, rows[row, KEY], rows[row, WEIGHT]
         items[e, WHY] = UNKEYED if rows[row, BUCKET] == OUTSIDE else EVICTED
-        row = np.int64(links[row, NEWER])
+        row = np.int64(links[row + FIRST, NEWER]) - FIRST
     return items
 
 
@@ -186,26 +205,23 @@ def oldest_first(lru):
 def packed(lru):
     """The same items in an arena without room to spare, the e-th oldest in row e; the old one is retired. O(COUNT)."""
     old_head, old_rows, _ = table.parts(lru)
-    old_links = old_rows.view(np.int32)
+    old_links = _ring(lru)
     count = old_head[COUNT]
     tight = new(count, old_head[BUDGET])
     head, rows, buckets = table.parts(tight)
-    links = rows.view(np.int32)
-    head[TOTAL:] = old_head[TOTAL:]
+    links = _ring(tight)
+    for slot in (TOTAL, HITS, MISSES, EVICTIONS):
+        head[slot] = old_head[slot]
     head[COUNT] = head[TOP] = count
-    row = old_head[OLDEST]
+    row = _oldest(old_links)
     for e in range(count):
         if old_rows[row, BUCKET] == OUTSIDE:
             rows[e, KEY], rows[e, BUCKET] = 0, OUTSIDE
         else:
             table.insert(rows, buckets, e, old_rows[row, KEY])
         rows[e, WEIGHT] = old_rows[row, WEIGHT]
-        links[e, OLDER], links[e, NEWER] = e - 1, e + 1
-        row = np.int64(old_links[row, NEWER])
-    head[OLDEST], head[NEWEST] = -1, -1
-    if count:
-        head[OLDEST], head[NEWEST] = 0, count - 1
-        links[count - 1, NEWER] = -1
+        _append(links, e)
+        row = np.int64(old_links[row + FIRST, NEWER]) - FIRST
     old_head[RETIRED] = 1
     return tight
 
@@ -225,21 +241,22 @@ def first_fault(lru):
     if table.first_fault(head, rows, buckets) != -1:
         return 1
     head, rows, buckets = table.parts(lru)
-    links = rows.view(np.int32)
+    links = _ring(lru)
     if not 0 <= head[BUDGET] <= MOST or min(head[HITS], head[MISSES], head[EVICTIONS]) < 0:
         return 3
-    total, count, older, row = np.int64(0), 0, np.int64(-1), head[OLDEST]
-    while row != -1:
-        if not 0 <= row < head[TOP] or rows[row, BUCKET] == -1 or links[row, OLDER] != older or count == head[COUNT]:
+    total, count, older, node = np.int64(0), 0, np.int64(RING), np.int64(links[RING, NEWER])
+    while node != RING:
+        row = node - FIRST
+        if not 0 <= row < head[TOP] or rows[row, BUCKET] == -1 or links[node, OLDER] != older or count == head[COUNT]:
             return 2
         tokens = _tokens(rows[row, WEIGHT])
         if tokens > head[BUDGET] - total:
             return 3
         total += tokens
         count += 1
-        older = row
-        row = np.int64(links[row, NEWER])
-    if count != head[COUNT] or head[NEWEST] != older:
+        older = node
+        node = np.int64(links[node, NEWER])
+    if count != head[COUNT] or links[RING, OLDER] != older:
         return 2
     return 0 if total == head[TOTAL] else 3
 
@@ -257,34 +274,39 @@ def _next_row(head, rows):
 
 
 @njit(cache=True)
-def _unlink(head, links, row):
-    older, newer = np.int64(links[row, OLDER]), np.int64(links[row, NEWER])
-    if older >= 0:
-        links[older, NEWER] = newer
-    else:
-        head[OLDEST] = newer
-    if newer >= 0:
-        links[newer, OLDER] = older
-    else:
-        head[NEWEST] = older
+def _ring(lru):
+    """The nodes, a view of head and rows as int32."""
+    return lru[: HEAD + lru[table.CAPACITY] * COLUMNS].view(np.int32).reshape(FIRST + lru[table.CAPACITY], 2 * COLUMNS)
 
 
 @njit(cache=True)
-def _append(head, links, row):
-    newest = head[NEWEST]
-    links[row, OLDER], links[row, NEWER] = newest, -1
-    if newest >= 0:
-        links[newest, NEWER] = row
-    else:
-        head[OLDEST] = row
-    head[NEWEST] = row
+def _empty_ring(links):
+    links[RING, OLDER] = links[RING, NEWER] = RING
 
 
 @njit(cache=True)
-def _touch(head, links, row):
-    if head[NEWEST] != row:
-        _unlink(head, links, row)
-        _append(head, links, row)
+def _oldest(links):
+    return np.int64(links[RING, NEWER]) - FIRST
+
+
+@njit(cache=True)
+def _unlink(links, row):
+    older, newer = np.uint64(links[row + FIRST, OLDER]), np.uint64(links[row + FIRST, NEWER])
+    links[older, NEWER] = newer
+    links[newer, OLDER] = older
+
+
+@njit(cache=True)
+def _append(links, row):
+    newest = np.uint64(links[RING, OLDER])
+    links[row + FIRST, OLDER], links[row + FIRST, NEWER] = newest, RING
+    links[newest, NEWER] = links[RING, OLDER] = row + FIRST
+
+
+@njit(cache=True)
+def _touch(links, row):
+    _unlink(links, row)
+    _append(links, row)
 
 
 @njit(cache=True)
@@ -294,7 +316,7 @@ def _get(head, rows, links, buckets, key):
         head[MISSES] += 1
     else:
         head[HITS] += 1
-        _touch(head, links, row)
+        _touch(links, row)
     return row
 
 
@@ -304,7 +326,7 @@ def _leave(head, rows, links, buckets, row, why, left, n):
     outside = rows[row, BUCKET] == OUTSIDE
     left[n, ROW], left[n, ITEM], left[n, TOKENS] = row, rows[row, KEY], rows[row, WEIGHT]
     left[n, WHY] = why + (UNKEYED if outside else 0)
-    _unlink(head, links, row)
+    _unlink(links, row)
     head[TOTAL] -= _tokens(rows[row, WEIGHT])
     head[EVICTIONS] += why == EVICTED
     if outside:
@@ -335,13 +357,13 @@ def _put(head, rows, links, buckets, at, key, weight, outside, left, n):
     replaced = np.int64(0)
     if at >= 0:
         replaced = _tokens(rows[at, WEIGHT])
-        _touch(head, links, at)  # not to be evicted below
+        _touch(links, at)  # not to be evicted below
     while head[TOTAL] - replaced > head[BUDGET] - tokens:
         if n + 1 == left.shape[0]:  # the last record is kept for the predecessor
             if not in_place:
                 table.free_row(head, rows, row)
             return MORE, n
-        n = _leave(head, rows, links, buckets, head[OLDEST], EVICTED, left, n)
+        n = _leave(head, rows, links, buckets, _oldest(links), EVICTED, left, n)
     if in_place:
         if rows[at, WEIGHT] >= 0:
             left[n, ROW], left[n, ITEM], left[n, TOKENS], left[n, WHY] = at, key, rows[at, WEIGHT], REPLACED
@@ -354,7 +376,7 @@ def _put(head, rows, links, buckets, at, key, weight, outside, left, n):
             rows[row, KEY], rows[row, BUCKET] = 0, OUTSIDE
         else:
             table.insert(rows, buckets, row, key)
-        _append(head, links, row)
+        _append(links, row)
     rows[row, WEIGHT] = weight
     head[TOTAL] += tokens
     return OK, n
