@@ -73,7 +73,7 @@ class LSAEncoder(storage.Structure):
         *,
         tokenizer: Any = None,
         min_df: int = 2,
-        max_features: int = 200_000,
+        max_features: int = 100_000,
         n_iter: int = 4,
         seed: int = 0,
     ):
