@@ -132,13 +132,13 @@ class LSAEncoder(storage.Structure):
         return {
             "dim": self.dim,
             "texts": count,
-            "terms": len(vocabulary),
+            "terms": vocabulary.terms,
             "rank": int(np.count_nonzero(singular)),
             "singular_values": singular.copy(),
         }
 
     def __repr__(self) -> str:
-        return f"LSAEncoder(dim={self.dim}, {len(self._state[1])} terms of {self._state[0]} texts)"
+        return f"LSAEncoder(dim={self.dim}, {self._state[1].terms} terms of {self._state[0]} texts)"
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, tokenizer: Any = None) -> "Self":
@@ -190,7 +190,7 @@ class LSAEncoder(storage.Structure):
         fault = vocabulary.fault()
         if fault is not None:
             return fault
-        terms = len(vocabulary)
+        terms = vocabulary.terms
         if idf.shape != (terms,) or projection.shape != (terms, self.dim) or singular.shape != (self.dim,):
             return "idf, projection and singular values do not fit the vocabulary"
         if count < 0 or (count == 0) != (terms == 0):
@@ -210,7 +210,7 @@ class LSAEncoder(storage.Structure):
         for part in chunks(len(texts), CHUNK):
             terms = self._tokenizer.terms(texts[part])
             vocabulary, numbers = vocabulary.intern(terms)
-            parts.append(_counted(numbers, terms.ends, len(vocabulary)))
+            parts.append(_counted(numbers, terms.ends, vocabulary.terms))
             advance(part.stop - part.start)
         indptrs, indices, counts = zip(*parts, strict=True)
         indptr = np.zeros(len(texts) + 1, np.int64)
@@ -220,7 +220,7 @@ class LSAEncoder(storage.Structure):
     def _select(self, vocabulary: Vocabulary, rows: Rows, n: int) -> tuple[Vocabulary, np.ndarray, Rows]:
         """The terms that `min_df` and `max_features` leave, their idf, and the rows of them alone."""
         indptr, indices, counts = rows
-        df = np.bincount(indices, minlength=len(vocabulary))
+        df = np.bincount(indices, minlength=vocabulary.terms)
         keep = df >= self.min_df
         if np.count_nonzero(keep) > self.max_features:
             most = np.argsort(np.where(keep, -df, 0), kind="stable")
