@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 9
 _CHUNK_WORK = 1 << 25
 _OVERSAMPLING = 16
+_TALL = 1 << 13  # rows of a tall matrix that one BLAS call takes
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr, indices, values: see kernels.lsa
 
@@ -73,7 +74,7 @@ class LSAEncoder(storage.Structure):
         *,
         tokenizer: Any = None,
         min_df: int = 2,
-        max_features: int = 200_000,
+        max_features: int = 100_000,
         n_iter: int = 4,
         seed: int = 0,
     ):
@@ -131,13 +132,13 @@ class LSAEncoder(storage.Structure):
         return {
             "dim": self.dim,
             "texts": count,
-            "terms": len(vocabulary),
+            "terms": vocabulary.terms,
             "rank": int(np.count_nonzero(singular)),
             "singular_values": singular.copy(),
         }
 
     def __repr__(self) -> str:
-        return f"LSAEncoder(dim={self.dim}, {len(self._state[1])} terms of {self._state[0]} texts)"
+        return f"LSAEncoder(dim={self.dim}, {self._state[1].terms} terms of {self._state[0]} texts)"
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, tokenizer: Any = None) -> "Self":
@@ -189,7 +190,7 @@ class LSAEncoder(storage.Structure):
         fault = vocabulary.fault()
         if fault is not None:
             return fault
-        terms = len(vocabulary)
+        terms = vocabulary.terms
         if idf.shape != (terms,) or projection.shape != (terms, self.dim) or singular.shape != (self.dim,):
             return "idf, projection and singular values do not fit the vocabulary"
         if count < 0 or (count == 0) != (terms == 0):
@@ -209,7 +210,7 @@ class LSAEncoder(storage.Structure):
         for part in chunks(len(texts), CHUNK):
             terms = self._tokenizer.terms(texts[part])
             vocabulary, numbers = vocabulary.intern(terms)
-            parts.append(_counted(numbers, terms.ends, len(vocabulary)))
+            parts.append(_counted(numbers, terms.ends, vocabulary.terms))
             advance(part.stop - part.start)
         indptrs, indices, counts = zip(*parts, strict=True)
         indptr = np.zeros(len(texts) + 1, np.int64)
@@ -219,7 +220,7 @@ class LSAEncoder(storage.Structure):
     def _select(self, vocabulary: Vocabulary, rows: Rows, n: int) -> tuple[Vocabulary, np.ndarray, Rows]:
         """The terms that `min_df` and `max_features` leave, their idf, and the rows of them alone."""
         indptr, indices, counts = rows
-        df = np.bincount(indices, minlength=len(vocabulary))
+        df = np.bincount(indices, minlength=vocabulary.terms)
         keep = df >= self.min_df
         if np.count_nonzero(keep) > self.max_features:
             most = np.argsort(np.where(keep, -df, 0), kind="stable")
@@ -292,7 +293,7 @@ def _leading_right_singular_vectors(
     basis = np.random.default_rng(seed).standard_normal((terms, width), np.float32)
     pieces = list(_equal_work(indptr, max(1, _CHUNK_WORK // width)))
     for _ in range(iterations + 1):
-        basis = np.ascontiguousarray(np.linalg.qr(basis)[0])
+        basis = _orthonormal(basis)
         product = np.zeros_like(basis)
         for start, stop in pieces:
             kernels.add_gram_times_dense(*rows, start, stop, basis, product)
@@ -306,6 +307,30 @@ def _leading_right_singular_vectors(
     found *= np.where(found[np.abs(found).argmax(0), np.arange(rank)] < 0, np.float32(-1), np.float32(1))
     vectors[:, :rank], singular[:rank] = found, np.sqrt(squares[:rank])
     return vectors, singular
+
+
+def _orthonormal(basis: np.ndarray) -> np.ndarray:
+    """Orthonormal columns, float32 (t, w' <= w), that span what those of `basis` (float32 (t, w)) do.
+
+    By the eigenvectors of the Gram matrix, summed in float64 (Stathopoulos and Wu 2002), again where the columns
+    were nearly dependent. LAPACK's QR of so tall a matrix was most of a fit's time, in single calls that no Ctrl-C ends.
+    """
+    for _ in range(3):
+        gram = np.zeros((basis.shape[1], basis.shape[1]))
+        for part in chunks(len(basis), _TALL):
+            piece = basis[part].astype(np.float64)
+            gram += piece.T @ piece
+        scale = 1 / np.sqrt(np.maximum(gram.diagonal(), np.finfo(np.float64).tiny))
+        squares, rotation = np.linalg.eigh(gram * scale * scale[:, None])
+        kept = squares > 1e-10 * max(squares[-1], 0)
+        turn = (scale[:, None] * rotation[:, kept] / np.sqrt(squares[kept])).astype(np.float32)
+        turned = np.empty((len(basis), turn.shape[1]), np.float32)
+        for part in chunks(len(basis), _TALL):
+            np.matmul(basis[part], turn, out=turned[part])
+        basis = turned
+        if kept.all() and squares[0] > 1e-3 * squares[-1]:
+            break
+    return basis
 
 
 def _equal_work(indptr: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
