@@ -11,7 +11,7 @@ function takes them first, in the order (pool, seqs, tables, ids, store), and an
     OUTSIDE    a = the present length
     TWICE      a = index of the sequence that comes twice
 
-Where it is not OK, nothing is changed. Entries come as uint8, entry_bytes each, end to end; none where nothing is stored.
+Where it is not OK, nothing is changed. Entries come as uint8, entry_bytes each, end to end; none where none are stored.
 """
 
 import numpy as np
@@ -92,7 +92,9 @@ def attach_blocks(pool, seqs, tables, ids, store, seq, blocks):
 
 @njit(cache=True)
 def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr):
-    """Attach n sequences in order, or none: entries indptr[e]..indptr[e + 1], ids prefix_indptr[e]..prefix_indptr[e + 1].
+    """Attach n sequences in order, or none.
+
+    Sequence e has entries indptr[e]..indptr[e + 1] and prefix ids prefix_indptr[e]..prefix_indptr[e + 1].
 
     Where it is not certain beforehand that the pages suffice, the work is done on a copy of the bookkeeping first,
     and entries are copied when it has succeeded: a page is overwritten only then. O(entries), + O(max_pages) then.
@@ -316,7 +318,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
 
 @njit(cache=True)
 def match_many(pool, seqs, tables, ids, store, tokens, indptr, matched):
-    """Fill `matched` int64 (n,): how many leading ids of tokens[indptr[e]:indptr[e + 1]] lie in pages that can be found.
+    """Fill `matched` int64 (n,): how many leading ids of tokens[indptr[e]:indptr[e + 1]] can be found.
 
     Changes nothing. O(tokens), and O(prefixes of less than a page that begin where the full pages end).
     """
