@@ -102,7 +102,7 @@ class KVCache(storage.Structure):
         if len(prefix) > length:
             raise ValueError(f"prefix_tokens must be no longer than kv_tokens, got {len(prefix)} and {length}")
         self._prepare_ids(len(prefix))
-        self._answered(self._call(kernels.attach, seq, length, entries, prefix))
+        self._answered(self._call(kernels.attach, seq, length, entries, prefix, False))
 
     def attach_many(
         self,
@@ -137,9 +137,9 @@ class KVCache(storage.Structure):
         The leading pages that are there already, each under the same content ids before it, are shared. The entries
         of the others are zeros until they are written. Errors and replacement are those of `attach`.
         """
-        self._answered(
-            self._call(kernels.attach_blocks, _id("seq_id", seq_id), kv_arguments.integers("block_ids", block_ids))
-        )
+        seq, blocks = _id("seq_id", seq_id), kv_arguments.integers("block_ids", block_ids)
+        length = len(blocks) * self.page_size
+        self._answered(self._call(kernels.attach, seq, length, np.empty(0, np.uint8), blocks, True))
 
     def detach(self, seq_id: int) -> None:
         """Let go of a sequence; nothing happens if there is none. O(pages)."""

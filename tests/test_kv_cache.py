@@ -586,7 +586,7 @@ def test_every_type_shares_one_compilation():
     other.attach(1, tensors(3)[::-1], [1]), other.append(1, tensors(1)), other.append_many([1], tensors(1))
     other.attach_many([2], tensors(2), np.array([0, 2], np.int32)), cache.attach_many([3], [1], [0, 1], [1], [0, 1])
     other.match_prefix([1]), other.match_prefix_many(np.array([1], np.int32), [0, 1])
-    names = ("attach", "attach_blocks", "attach_many", "append", "append_many", "match_many")
+    names = ("attach", "attach_many", "append", "append_many", "match_many")
     assert {name: len(getattr(kernels, name).signatures) for name in names} == dict.fromkeys(names, 1)
 
 
@@ -600,7 +600,10 @@ def test_files_and_pickles_keep_everything(tmp_path, options):
         assert (each.dtype, each.token_shape, each.store) == (cache.dtype, cache.token_shape, cache.store)
         each.attach(9, [5, 6, 7, 8, 9, 10, 3], [5, 6, 7, 8, 9, 10])
     for each in copies:
-        face.same_arrays(each, cache)
+        left, right = each._to_arrays(), cache._to_arrays()
+        for name in left.keys() - {"store"}:  # blank pages are not kept, so the rest of a page may differ
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+        assert not cache.store or all(each.get(seq) == cache.get(seq) for seq in range(10))
 
 
 def test_a_file_holds_the_pages_in_use_alone(tmp_path):

@@ -70,24 +70,14 @@ OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE = 0, 1, 2, 3, 4, 5, 6
 
 
 @njit(cache=True)
-def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix):
+def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix, blocks):
     """Let `seq` be a sequence of `length` entries whose first are those of `prefix`, token ids int64 (p,), p <= length.
 
-    What is there under `seq` is replaced. O(length).
+    With `blocks` (a bool), `prefix` are content ids instead, one for each of its pages, which are whole; entries of
+    new pages are then zeros. What is there under `seq` is replaced. O(length), with `blocks` O(p).
     """
-    origin = np.empty((0, 3), np.int64)
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, prefix.shape[0], False)
-
-
-@njit(cache=True)
-def attach_blocks(pool, seqs, tables, ids, store, seq, blocks):
-    """Let `seq` be a sequence of whole pages named by content ids `blocks` int64 (m,). O(m).
-
-    What is there under `seq` is replaced. Entries of new pages are zeros.
-    """
-    origin, none = np.empty((0, 3), np.int64), np.empty(0, np.uint8)
-    length = blocks.shape[0] * pool[PAGE_SIZE]
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, none, 0, blocks, 0, blocks.shape[0], True)
+    origin, named = np.empty((0, 3), np.int64), prefix.shape[0]
+    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, named, blocks)
 
 
 @njit(cache=True)
