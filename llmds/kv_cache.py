@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import arguments, storage
+from . import arguments, kv_arguments, storage
 from .kernels import kv_cache as kernels
 from .kernels import kv_faults, kv_pool, kv_tables, table
 from .paged_allocator import MAX_PAGES, OutOfPagesError
@@ -62,6 +62,9 @@ class KVCache(storage.Structure):
         "entry": (np.uint8, 1),
     }
 
+    # pool, seqs, tables, ids, store: what the kernels take first; exchanged as one
+    _state: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
     def __init__(
         self,
         page_size: int = 512,
@@ -81,7 +84,7 @@ class KVCache(storage.Structure):
         arguments.one_of("eviction", eviction, ("lru",))
         self._set_entry(token_shape, dtype)
         pool = kv_pool.new(page_size, max_pages, self._entry_bytes, int(enable_prefix_sharing), int(store))
-        self._set_arrays(pool, table.new(16, kv_tables.COLUMNS), np.zeros(max(64, max_pages), np.int32))
+        self._set_arrays(pool, *kv_tables.new(16))
 
     def attach(self, seq_id: int, kv_tokens: list, prefix_tokens: list | None = None) -> None:
         """Hold `kv_tokens` under `seq_id`. O(len(kv_tokens)).
@@ -95,11 +98,11 @@ class KVCache(storage.Structure):
         suffice; ValueError if the prefix is longer than `kv_tokens`.
         """
         seq, (length, entries) = _id("seq_id", seq_id), self._entries("kv_tokens", kv_tokens)
-        prefix = _integers("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
+        prefix = kv_arguments.integers("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
         if len(prefix) > length:
             raise ValueError(f"prefix_tokens must be no longer than kv_tokens, got {len(prefix)} and {length}")
         self._prepare_ids(len(prefix))
-        self._answered(self._call(kernels.attach, seq, length, entries, prefix))
+        self._answered(self._call(kernels.attach, seq, length, entries, prefix, False))
 
     def attach_many(
         self,
@@ -115,14 +118,14 @@ class KVCache(storage.Structure):
         `indptr` (n + 1,); likewise their prefixes `prefix_tokens` (any,) and `prefix_indptr` (n + 1,), both or
         neither. OutOfPagesError, with nothing changed, if the pages do not suffice for all.
         """
-        seqs, (length, entries) = _integers("seq_ids", seq_ids, 0), self._entries("kv_tokens", kv_tokens)
-        indptr = _indptr("indptr", indptr, len(seqs), length)
+        seqs, (length, entries) = kv_arguments.integers("seq_ids", seq_ids, 0), self._entries("kv_tokens", kv_tokens)
+        indptr = kv_arguments.indptr("indptr", indptr, len(seqs), length)
         if (prefix_tokens is None) != (prefix_indptr is None):
             raise ValueError("prefix_tokens and prefix_indptr must both be given, or neither")
-        prefix = _integers("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
+        prefix = kv_arguments.integers("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
         if prefix_indptr is None:
             prefix_indptr = np.zeros(len(seqs) + 1, np.int64)
-        prefix_indptr = _indptr("prefix_indptr", prefix_indptr, len(seqs), len(prefix))
+        prefix_indptr = kv_arguments.indptr("prefix_indptr", prefix_indptr, len(seqs), len(prefix))
         if (long := np.diff(prefix_indptr) > np.diff(indptr)).any():
             raise ValueError(f"prefix_tokens must be no longer than kv_tokens, those of seq_ids[{long.argmax()}] are")
         self._prepare_ids(len(prefix))
@@ -134,7 +137,9 @@ class KVCache(storage.Structure):
         The leading pages that are there already, each under the same content ids before it, are shared. The entries
         of the others are zeros until they are written. Errors and replacement are those of `attach`.
         """
-        self._answered(self._call(kernels.attach_blocks, _id("seq_id", seq_id), _integers("block_ids", block_ids)))
+        seq, blocks = _id("seq_id", seq_id), kv_arguments.integers("block_ids", block_ids)
+        length = len(blocks) * self.page_size
+        self._answered(self._call(kernels.attach, seq, length, np.empty(0, np.uint8), blocks, True))
 
     def detach(self, seq_id: int) -> None:
         """Let go of a sequence; nothing happens if there is none. O(pages)."""
@@ -174,7 +179,7 @@ class KVCache(storage.Structure):
         `seq_ids` (n,), distinct; `entries` (n, *token_shape). KeyError if one is unknown, OutOfPagesError if the
         pages do not suffice for all, ValueError if one comes twice.
         """
-        seqs, (count, data) = _integers("seq_ids", seq_ids, 0), self._entries("entries", entries)
+        seqs, (count, data) = kv_arguments.integers("seq_ids", seq_ids, 0), self._entries("entries", entries)
         if len(seqs) != count:
             raise ValueError(f"lengths must match, got seq_ids of {len(seqs)}, entries of {count}")
         self._answered(self._call(kernels.append_many, seqs, data), seqs)
@@ -220,7 +225,7 @@ class KVCache(storage.Structure):
 
         Nothing changes, recency included.
         """
-        tokens = _integers("token_ids", token_ids)
+        tokens = kv_arguments.integers("token_ids", token_ids)
         return int(self._match(tokens, np.array([0, len(tokens)]))[0])
 
     def match_prefix_many(self, token_ids: np.ndarray, indptr: np.ndarray) -> np.ndarray:
@@ -228,8 +233,8 @@ class KVCache(storage.Structure):
 
         `token_ids` (total,), those of request e from `indptr[e]` to `indptr[e + 1]`, `indptr` (n + 1,).
         """
-        tokens = _integers("token_ids", token_ids)
-        return self._match(tokens, _indptr("indptr", indptr, None, len(tokens)))
+        tokens = kv_arguments.integers("token_ids", token_ids)
+        return self._match(tokens, kv_arguments.indptr("indptr", indptr, None, len(tokens)))
 
     def block_table(self, seq_ids: np.ndarray) -> list[Level]:
         """The pages of sequences (n,) as paged and cascade attention kernels read them. O(pages).
@@ -239,7 +244,7 @@ class KVCache(storage.Structure):
         `indices[indptr[e]:indptr[e + 1]]`, the last of which holds `last_page_len[e]` entries, the others page_size
         (0 where there are none). KeyError if one is unknown.
         """
-        seqs = _integers("seq_ids", seq_ids, 0)
+        seqs = kv_arguments.integers("seq_ids", seq_ids, 0)
         code, at, named, *levels = self._call(kv_tables.block_table, seqs)
         if code == kernels.ABSENT:
             raise KeyError(int(seqs[at]))
@@ -366,7 +371,7 @@ class KVCache(storage.Structure):
 
     def _entries(self, name: str, values: Any) -> tuple[int, np.ndarray]:
         """How many, and their bytes: uint8 (n * entry_bytes,), empty where none are stored."""
-        array = _cast(name, values, self._dtype, self._token_shape)
+        array = kv_arguments.entries(name, values, self._dtype, self._token_shape)
         if not self.store:
             return len(array), np.empty(0, np.uint8)
         return len(array), array.reshape(-1).view(np.uint8)
@@ -392,7 +397,7 @@ class KVCache(storage.Structure):
         if count == 0 or len(self._state[3]) > 0 or not self.enable_prefix_sharing:
             return
         with self._lock:
-            pool, seqs, tables, ids, _ = self._state
+            _, seqs, tables, ids, _ = self._state
             if len(ids) == 0:
                 ids = np.zeros((self.max_pages, self.page_size), np.int64)
                 self._resize(int(seqs[table.CAPACITY]), len(tables), ids)
@@ -431,7 +436,7 @@ class KVCache(storage.Structure):
         return {
             "pool": pool,
             "seqs": seqs,
-            "tables": tables[: int(seqs[kv_tables.TOP_SLOT])],
+            "tables": tables,
             "ids": ids[named[: len(ids)]],
             "store": store.reshape(self.max_pages, -1)[used] if self.store else np.zeros((0, 0), np.uint8),
             "entry": storage.text_array(f"{self._dtype.str} {shape}"),
@@ -474,48 +479,6 @@ def _id(name: str, value: Any) -> int:
     if type(value) is int and 0 <= value <= MAX_ID:  # the common case, without a call
         return value
     return arguments.integer(name, value, 0, MAX_ID)
-
-
-def _integers(name: str, values: Any, low: int = arguments.INT64_MIN) -> np.ndarray:
-    """As `arguments.integers`, writable: a read-only array would be compiled for anew."""
-    array = arguments.integers(name, values, low)
-    return array if array.flags.writeable else array.copy()
-
-
-def _indptr(name: str, values: Any, n: int | None, total: int) -> np.ndarray:
-    """Where each of n ragged items begins and ends among `total`."""
-    array = _integers(name, values, 0)
-    if len(array) == 0 or (n is not None and len(array) != n + 1):
-        raise ValueError(f"{name} must have one entry more than there are items, got {len(array)}")
-    if array[0] != 0 or array[-1] != total or (np.diff(array) < 0).any():
-        raise ValueError(f"{name} must rise from 0 to {total}, got {array[0]}..{array[-1]}")
-    return array
-
-
-def _cast(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...]) -> np.ndarray:
-    """A C-contiguous, writable array (n, *token_shape) of that type; nothing is rounded to an integer or wraps."""
-    if dtype == np.int64 and not token_shape:
-        return _integers(name, values)
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from error
-    if array.size == 0 and array.shape[:1] == (0,):
-        array = np.empty((0, *token_shape), dtype)
-    if array.shape[1:] != token_shape or array.ndim == 0:
-        raise ValueError(f"{name} must have shape (n, {', '.join(map(str, token_shape))}), got {array.shape}")
-    if array.dtype != dtype:
-        if (array.dtype.kind == "b") != (dtype.kind == "b") or not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise TypeError(f"{name} must be {dtype}, got {array.dtype}")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-            cast = array.astype(dtype)
-        if dtype.kind in "iu" and not (cast == array).all():
-            raise ValueError(f"{name} must fit {dtype}, got {array.min()}..{array.max()}")
-        if dtype.kind in "fc" and (np.isfinite(array) & ~np.isfinite(cast)).any():
-            raise ValueError(f"{name} must fit {dtype}, some are too large")
-        array = cast
-    array = np.ascontiguousarray(array)
-    return array if array.flags.writeable else array.copy()
 
 
 def _pages_in_use(pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -129,7 +129,7 @@ class PagedAllocator(storage.Structure):
     def __contains__(self, page_id: object) -> bool:
         if not isinstance(page_id, (int, np.integer)) or isinstance(page_id, bool):
             return False
-        return 0 <= page_id < self.max_pages and bool(kernels.parts(self._pages)[2][page_id] == kernels.ALLOCATED)
+        return bool(0 <= page_id < self.max_pages and kernels.parts(self._pages)[2][page_id] == kernels.ALLOCATED)
 
     def __repr__(self) -> str:
         return f"PagedAllocator(page_size={self.page_size}, max_pages={self.max_pages}, {len(self)} allocated)"

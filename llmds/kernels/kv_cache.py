@@ -11,7 +11,7 @@ function takes them first, in the order (pool, seqs, tables, ids, store), and an
     OUTSIDE    a = the present length
     TWICE      a = index of the sequence that comes twice
 
-Where it is not OK, nothing is changed. Entries come as uint8, entry_bytes each, end to end; none where nothing is stored.
+Where it is not OK, nothing is changed. Entries come as uint8, entry_bytes each, end to end; none where none are stored.
 """
 
 import numpy as np
@@ -70,29 +70,21 @@ OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE = 0, 1, 2, 3, 4, 5, 6
 
 
 @njit(cache=True)
-def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix):
+def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix, blocks):
     """Let `seq` be a sequence of `length` entries whose first are those of `prefix`, token ids int64 (p,), p <= length.
 
-    What is there under `seq` is replaced. O(length).
+    With `blocks` (a bool), `prefix` are content ids instead, one for each of its pages, which are whole; entries of
+    new pages are then zeros. What is there under `seq` is replaced. O(length), with `blocks` O(p).
     """
-    origin = np.empty((0, 3), np.int64)
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, prefix.shape[0], False)
-
-
-@njit(cache=True)
-def attach_blocks(pool, seqs, tables, ids, store, seq, blocks):
-    """Let `seq` be a sequence of whole pages named by content ids `blocks` int64 (m,). O(m).
-
-    What is there under `seq` is replaced. Entries of new pages are zeros.
-    """
-    origin, none = np.empty((0, 3), np.int64), np.empty(0, np.uint8)
-    length = blocks.shape[0] * pool[PAGE_SIZE]
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, none, 0, blocks, 0, blocks.shape[0], True)
+    origin, named = np.empty((0, 3), np.int64), prefix.shape[0]
+    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, named, blocks)
 
 
 @njit(cache=True)
 def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr):
-    """Attach n sequences in order, or none: entries indptr[e]..indptr[e + 1], ids prefix_indptr[e]..prefix_indptr[e + 1].
+    """Attach n sequences in order, or none.
+
+    Sequence e has entries indptr[e]..indptr[e + 1] and prefix ids prefix_indptr[e]..prefix_indptr[e + 1].
 
     Where it is not certain beforehand that the pages suffice, the work is done on a copy of the bookkeeping first,
     and entries are copied when it has succeeded: a page is overwritten only then. O(entries), + O(max_pages) then.
@@ -316,7 +308,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
 
 @njit(cache=True)
 def match_many(pool, seqs, tables, ids, store, tokens, indptr, matched):
-    """Fill `matched` int64 (n,): how many leading ids of tokens[indptr[e]:indptr[e + 1]] lie in pages that can be found.
+    """Fill `matched` int64 (n,): how many leading ids of tokens[indptr[e]:indptr[e + 1]] can be found.
 
     Changes nothing. O(tokens), and O(prefixes of less than a page that begin where the full pages end).
     """

@@ -1,0 +1,49 @@
+"""What callers hand a KV cache, checked and brought to what its kernels are compiled for."""
+
+from typing import Any
+
+import numpy as np
+
+from . import arguments
+
+
+def integers(name: str, values: Any, low: int = arguments.INT64_MIN) -> np.ndarray:
+    """As `arguments.integers`, writable: a read-only array would be compiled for anew."""
+    array = arguments.integers(name, values, low)
+    return array if array.flags.writeable else array.copy()
+
+
+def indptr(name: str, values: Any, n: int | None, total: int) -> np.ndarray:
+    """Where each of n ragged items begins and ends among `total`."""
+    array = integers(name, values, 0)
+    if len(array) == 0 or (n is not None and len(array) != n + 1):
+        raise ValueError(f"{name} must have one entry more than there are items, got {len(array)}")
+    if array[0] != 0 or array[-1] != total or (np.diff(array) < 0).any():
+        raise ValueError(f"{name} must rise from 0 to {total}, got {array[0]}..{array[-1]}")
+    return array
+
+
+def entries(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...]) -> np.ndarray:
+    """A C-contiguous, writable array (n, *token_shape) of that type; nothing is rounded to an integer or wraps."""
+    if dtype == np.int64 and not token_shape:
+        return integers(name, values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} is no array: {error}") from error
+    if array.size == 0 and array.shape[:1] == (0,):
+        array = np.empty((0, *token_shape), dtype)
+    if array.shape[1:] != token_shape or array.ndim == 0:
+        raise ValueError(f"{name} must have shape (n, {', '.join(map(str, token_shape))}), got {array.shape}")
+    if array.dtype != dtype:
+        if (array.dtype.kind == "b") != (dtype.kind == "b") or not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise TypeError(f"{name} must be {dtype}, got {array.dtype}")
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            cast = array.astype(dtype)
+        if dtype.kind in "iu" and not (cast == array).all():
+            raise ValueError(f"{name} must fit {dtype}, got {array.min()}..{array.max()}")
+        if dtype.kind in "fc" and (np.isfinite(array) & ~np.isfinite(cast)).any():
+            raise ValueError(f"{name} must fit {dtype}, some are too large")
+        array = cast
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable else array.copy()
