@@ -133,8 +133,15 @@ class HNSW(storage.Structure):
 
         `ef` replaces `ef_search`; at least k is used. O(log n + ef M dim) in practice.
         """
-        ids, distances = self._search("query", arguments.vector("query", query, self.dim)[None], k, ef)
-        found = int(np.count_nonzero(ids >= 0))
+        if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
+                and query.flags.carray):  # fmt: skip  # the common case goes on as it is
+            query = _writable(arguments.vector("query", query, self.dim))
+        k, ef = self._widths(k, ef)
+        ids, distances = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
+        found = self._search_some(self._state, query[None], ef, ids, distances)
+        if found < 0:
+            arguments.vector("query", query, self.dim)  # names what is not finite
+            raise ValueError("query must not be all zeros under metric='cosine'")
         return list(zip(ids[0, :found].tolist(), distances[0, :found].tolist(), strict=True))
 
     def search_batch(self, queries: np.ndarray, k: int, *, ef: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +149,17 @@ class HNSW(storage.Structure):
 
         Rows with fewer than k results end in id -1 and distance +inf.
         """
-        return self._search("queries", arguments.vectors("queries", queries, self.dim), k, ef)
+        queries = _writable(arguments.vectors("queries", queries, self.dim))
+        k, ef = self._widths(k, ef)
+        ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        state = self._state
+
+        def search(part: slice) -> None:
+            if self._search_some(state, queries[part], ef, ids[part], distances[part]) < 0:
+                raise ValueError("queries must not be all zeros under metric='cosine'")
+
+        _in_pieces(len(queries), search)
+        return ids, distances
 
     def distances(self, query: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The distances of a query (dim,) to the vectors `ids` (n,), float32 (n,); +inf for unknown ids. O(n dim)."""
@@ -152,9 +169,9 @@ class HNSW(storage.Structure):
         slots, out = np.empty(len(ids), np.int64), np.empty(len(ids), np.float32)
         metric = _METRICS[self.metric]
 
-        def compute(start: int, stop: int) -> None:
-            kernels.slots_of(state.arena, state.size, ids[start:stop], slots[start:stop])
-            if not kernels.distances(state.vectors, slots[start:stop], given, metric, out[start:stop]):
+        def compute(part: slice) -> None:
+            kernels.slots_of(state.arena, state.size, ids[part], slots[part])
+            if not kernels.distances(state.vectors, slots[part], given, metric, out[part]):
                 raise ValueError("query must not be all zeros under metric='cosine'")
 
         _in_pieces(len(ids), compute)
@@ -229,25 +246,19 @@ class HNSW(storage.Structure):
             raise ValueError(f"{name} must not be all zeros under metric='cosine', row {zero} is")
         return vectors
 
-    def _search(self, name: str, queries: np.ndarray, k: int, ef: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _widths(self, k: int, ef: int | None) -> tuple[int, int]:
         k = arguments.integer("k", k, 0)
-        ef = self.ef_search if ef is None else arguments.integer("ef", ef, 1)
-        state = self._state
-        queries = _writable(queries)
-        ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        ef, metric = max(1, min(max(ef, k), state.size)), _METRICS[self.metric]
+        return k, max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)
 
-        def search(start: int, stop: int) -> None:
-            parts = queries[start:stop], metric, ef, ids[start:stop], distances[start:stop]
-            if hnsw_search.search(*state.arrays, state.size, state.entry, *parts) < 0:
-                raise ValueError(f"{name} must not be all zeros under metric='cosine'")
-
-        _in_pieces(len(queries), search)
-        return ids, distances
+    def _search_some(self, state: _State, queries: np.ndarray, ef: int, ids: np.ndarray, distances: np.ndarray) -> int:
+        ef = max(1, min(ef, state.size))
+        metric = _METRICS[self.metric]
+        return hnsw_search.search(*state.arrays, state.size, state.entry, queries, metric, ef, ids, distances)
 
     def _add(self, vectors: np.ndarray, ids: np.ndarray, done: Callable[[int], None]) -> None:
         """Add what has been checked but for the ids. The caller holds the lock."""
-        state, n = self._state, len(ids)
+        before, n = self._state, len(ids)
+        state = before
         if state.size + n > MAX_ROWS:
             raise ValueError(f"HNSW holds at most 2**31-1 vectors, {state.size + n} would be needed")
         if state.size + n > len(state.vectors):
@@ -255,9 +266,10 @@ class HNSW(storage.Structure):
             self._state = state = _resized(state, capacity, len(state.upper), self.dim, self.M)
         try:
             if (twice := _append_ids(state.arena, ids)) >= 0:
+                _take_back_ids(state)
+                self._state = before
                 raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
-            levels = np.minimum(np.floor(-np.log(1.0 - self._draw(n)) * self.ml), 2**30).astype(np.int32)
-            at = 0
+            levels, at = self._draw_levels(n), 0
             while at < n:
                 size = self._batch_size(levels[at : at + _MAX_BATCH])
                 self._add_batch(vectors[at : at + size], levels[at : at + size])
@@ -265,16 +277,15 @@ class HNSW(storage.Structure):
                 done(size)
         finally:
             self._publish()
-            state = self._state
-            for part in reversed(list(chunks(int(state.arena[table.TOP]) - state.size))):
-                kernels.take_back_ids(state.arena, state.size + part.start)
+            _take_back_ids(self._state)
 
     def _batch_size(self, levels: np.ndarray) -> int:
         """How many of the next vectors make a batch, which ends with one that becomes the entry point."""
         state = self._state
-        top = state.nodes[state.entry, kernels.LEVEL] if state.size else -1
-        levels = levels[: max(1, state.size // _BATCH_SHARE)]
-        higher = np.flatnonzero(levels > top)
+        levels = levels[: state.size // _BATCH_SHARE]
+        if len(levels) < 2:
+            return 1
+        higher = np.flatnonzero(levels > state.nodes[state.entry, kernels.LEVEL])
         return int(higher[0]) + 1 if len(higher) else len(levels)
 
     def _add_batch(self, vectors: np.ndarray, levels: np.ndarray) -> None:
@@ -283,15 +294,16 @@ class HNSW(storage.Structure):
         needed = used + int((levels // step).sum())
         if needed > len(state.upper):
             self._state = state = state._replace(upper=_copied(state.upper[:used], max(2 * len(state.upper), needed)))
+        arrays = state.arrays
         kernels.store(state.vectors, state.size, vectors, self.metric == "cosine")
         batch = np.empty((n, hnsw_build.BATCH), np.int32)
-        rows = hnsw_build.prepare(*state.arrays, levels, step, batch)
+        rows = hnsw_build.prepare(*arrays, levels, step, batch)
         found, sizes = np.empty((rows, self.ef_construction), np.int64), np.empty(rows, np.int32)
-        _in_pieces(n, lambda start, stop: hnsw_build.find(*state.arrays, metric, start, stop, batch, found, sizes))
-        _in_pieces(n, lambda start, stop: hnsw_build.choose(*state.arrays, metric, start, stop, batch, found, sizes))
+        _in_pieces(n, lambda part: hnsw_build.find(*arrays, metric, part.start, part.stop, batch, found, sizes))
+        _in_pieces(n, lambda part: hnsw_build.choose(*arrays, metric, part.start, part.stop, batch, found, sizes))
 
-        def connect(start: int, stop: int) -> None:
-            hnsw_build.connect(*state.arrays, metric, start, stop, batch)
+        def connect(part: slice) -> None:
+            hnsw_build.connect(*arrays, metric, part.start, part.stop, batch)
             self._publish()
 
         _in_pieces(n, connect)
@@ -303,10 +315,10 @@ class HNSW(storage.Structure):
         if linked != state.size:
             self._state = state._replace(size=linked, entry=int(state.arena[kernels.ENTRY]))
 
-    def _draw(self, n: int) -> np.ndarray:
-        """The next n numbers of this instance's random.Random, float64 (n,)."""
-        if n < 64:
-            return np.array([self._random.random() for _ in range(n)])
+    def _draw_levels(self, n: int) -> np.ndarray:
+        """Levels for the next n vectors, int32 (n,), from this instance's random.Random."""
+        if n == 1:
+            return np.array([-math.log(1.0 - self._random.random()) * self.ml], np.int32)  # cut off, as floor does
         version, words, gauss = self._random.getstate()
         bulk = np.random.RandomState()  # the same Mersenne Twister, and the same way to a float
         bulk.set_state(
@@ -315,7 +327,7 @@ class HNSW(storage.Structure):
         numbers = bulk.random_sample(n)
         state: Any = bulk.get_state(legacy=False)
         self._random.setstate((version, (*state["state"]["key"].tolist(), int(state["state"]["pos"])), gauss))
-        return numbers
+        return (-np.log(1.0 - numbers) * self.ml).astype(np.int32)
 
     def _owned(self) -> tuple[np.ndarray, ...]:
         return self._state.arrays
@@ -376,16 +388,20 @@ class HNSW(storage.Structure):
                 return "an id does not lead to its slot"
             if n == 0:
                 return None
+            if (fault := check.first_fault_of_nodes(nodes, arena, step, n)) != -1:
+                return f"slot {fault}: levels, rows, twin or parent broken"
+            if (fault := check.first_fault_of_chains(nodes, n)) != -1:
+                return f"slot {fault}: twins broken"
             walks: dict[str, Callable[[int, int], int]] = {
-                "levels, rows, twin or parent": lambda *part: check.first_fault_of_nodes(nodes, arena, step, *part),
-                "twins": lambda *part: -1 if part[0] else check.first_fault_of_chains(nodes, n),
-                "links": lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part),
-                "vector": lambda *part: check.first_fault_of_vectors(vectors, nodes, self.dim, metric, *part),
+                "links": lambda start, stop: check.first_fault_of_links(nodes, links, upper, arena, start, stop),
+                "vector": lambda start, stop: check.first_fault_of_vectors(
+                    vectors, nodes, self.dim, metric, start, stop
+                ),
             }
             for what, walk in walks.items():
                 faults: list[int] = []
-                _in_pieces(n, lambda *part, walk=walk, faults=faults: faults.append(walk(*part)))
-                if (fault := next((fault for fault in faults if fault != -1), None)) is not None:
+                _in_pieces(n, lambda part, walk=walk, faults=faults: faults.append(walk(part.start, part.stop)))
+                if (fault := max(faults)) >= 0:
                     return f"slot {fault}: {what} broken"
             return None
 
@@ -429,6 +445,14 @@ def _append_ids(arena: np.ndarray, ids: np.ndarray) -> int:
     return -1
 
 
+def _take_back_ids(state: _State) -> None:
+    """Forget the ids of slots that have not been linked."""
+    surplus = int(state.arena[table.TOP]) - state.size
+    if surplus:
+        for part in reversed(list(chunks(surplus))):
+            kernels.take_back_ids(state.arena, state.size + part.start)
+
+
 def _copied(array: np.ndarray, rows: int) -> np.ndarray:
     """A copy (n, width) with `rows` rows, at least n, on cache-line boundaries; new int32 rows are -1."""
     size = rows * array.shape[1] * array.itemsize
@@ -441,16 +465,16 @@ def _copied(array: np.ndarray, rows: int) -> np.ndarray:
     return copy
 
 
-def _in_pieces(n: int, call: Callable[[int, int], object]) -> None:
-    """call(start, stop) for runs of 0..n whose length adapts to how long the last one took."""
+def _in_pieces(n: int, call: Callable[[slice], object]) -> None:
+    """call(slice) for runs of 0..n whose length adapts to how long the last one took."""
     start, size = 0, 1
     while start < n:
-        stop = min(start + size, n)
+        part = slice(start, min(start + size, n))
         began = time.perf_counter()
-        call(start, stop)
+        call(part)
         took = time.perf_counter() - began
         size = max(1, min(int(size * _SECONDS_A_CALL / max(took, 1e-6)), 8 * size))
-        start = stop
+        start = part.stop
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""llmds beside its peers, interleaved in one run: `python -m benchmarks NAME`."""

@@ -1,0 +1,32 @@
+"""`python -m benchmarks NAME [options]`: run one benchmark, write its JSON, print its table."""
+
+import argparse
+import ast
+import sys
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from . import __path__ as _path
+from . import harness
+
+
+def main() -> None:
+    """Parse the command line and run what it names."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+    for name in sorted({module.name for module in iter_modules(_path)} - {"__main__", "harness"}):
+        told = ast.get_docstring(ast.parse((Path(_path[0]) / f"{name}.py").read_text())) or ""
+        command = commands.add_parser(name, description=told, help=told.split("\n")[0])
+        command.add_argument("--rounds", type=int, default=7, help="times each contender is timed (default 7)")
+        command.add_argument("--out", type=Path, help=f"the JSON (default {harness.RESULTS.name}/NAME.json)")
+        command.add_argument("--pin", type=int, metavar="CORE", help="keep the process on one core")
+        if name in sys.argv:  # the others' peers need not be installed
+            import_module(f".{name}", __package__).arguments(command)
+    options = parser.parse_args()
+    harness.pin(options.pin)
+    import_module(f".{options.name}", __package__).run(options)
+
+
+if __name__ == "__main__":
+    main()
