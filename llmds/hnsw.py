@@ -4,14 +4,14 @@ import math
 import os
 import random
 import threading
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import arguments, storage
-from .growing import MAX_ROWS, chunks
+from . import arguments, hnsw_state, storage
+from .growing import MAX_ROWS
+from .hnsw_state import State, append_ids, copied, first_fault, in_pieces, writable
 from .kernels import hnsw as kernels
 from .kernels import hnsw_build, hnsw_search, table
 from .kernels import hnsw_check as check
@@ -25,23 +25,6 @@ _MAX_DIM, _MAX_M, _MAX_EF, _MAX_ML = 2**16, 2**10, 2**20, 2.0**16
 # A batch is linked against the graph before it, so it must be a small part of that; what a batch compares
 # within itself grows with the square of its size.
 _BATCH_SHARE, _MAX_BATCH = 50, 256
-_SECONDS_A_CALL = 0.04  # what a kernel call aims at, so that none exceeds 0.1
-
-
-class _State(NamedTuple):
-    """All that a reader needs, exchanged as one. The arrays are described in `kernels.hnsw`."""
-
-    vectors: np.ndarray
-    nodes: np.ndarray
-    links: np.ndarray
-    upper: np.ndarray
-    arena: np.ndarray
-    size: int
-    entry: int
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self[:5]
 
 
 class HNSW(storage.Structure):
@@ -49,7 +32,7 @@ class HNSW(storage.Structure):
 
     `M` neighbours are chosen for a new vector in each layer, by algorithm 4 without `keepPrunedConnections`; up to
     M stay in the upper layers, up to 2 M in the lowest. `ef_construction` and `ef_search` are how many
-    candidates are kept while building and searching: more cost time and find better neighbours. `ml`
+    candidates are kept while building and searching (`ef_search` may be set anew at any time). `ml`
     scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
     round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
 
@@ -102,7 +85,7 @@ class HNSW(storage.Structure):
         self.metric: str = arguments.one_of("metric", metric, _METRICS)
         self._random = random.Random(None if seed is None else int(seed))
         self._lock = threading.RLock()
-        self._state = _resized(None, 16, 4, self.dim, self.M)
+        self._state = hnsw_state.empty(16, self.dim, self.M)
 
     def add(self, vec: np.ndarray, vec_id: int) -> None:
         """Add a vector (dim,) under an id that is new, 0..2**63-1. O(log n ef_construction M dim).
@@ -135,7 +118,7 @@ class HNSW(storage.Structure):
         """
         if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
                 and query.flags.carray):  # fmt: skip  # the common case goes on as it is
-            query = _writable(arguments.vector("query", query, self.dim))
+            query = writable(arguments.vector("query", query, self.dim))
         k, ef = self._widths(k, ef)
         ids, distances = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
         found = self._search_some(self._state, query[None], ef, ids, distances)
@@ -149,7 +132,7 @@ class HNSW(storage.Structure):
 
         Rows with fewer than k results end in id -1 and distance +inf.
         """
-        queries = _writable(arguments.vectors("queries", queries, self.dim))
+        queries = writable(arguments.vectors("queries", queries, self.dim))
         k, ef = self._widths(k, ef)
         ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         state = self._state
@@ -158,13 +141,13 @@ class HNSW(storage.Structure):
             if self._search_some(state, queries[part], ef, ids[part], distances[part]) < 0:
                 raise ValueError("queries must not be all zeros under metric='cosine'")
 
-        _in_pieces(len(queries), search)
+        in_pieces(len(queries), search)
         return ids, distances
 
     def distances(self, query: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The distances of a query (dim,) to the vectors `ids` (n,), float32 (n,); +inf for unknown ids. O(n dim)."""
-        given = _writable(arguments.vector("query", query, self.dim)[None])
-        ids = _writable(arguments.integers("ids", ids))
+        given = writable(arguments.vector("query", query, self.dim)[None])
+        ids = writable(arguments.integers("ids", ids))
         state = self._state
         slots, out = np.empty(len(ids), np.int64), np.empty(len(ids), np.float32)
         metric = _METRICS[self.metric]
@@ -174,14 +157,14 @@ class HNSW(storage.Structure):
             if not kernels.distances(state.vectors, slots[part], given, metric, out[part]):
                 raise ValueError("query must not be all zeros under metric='cosine'")
 
-        _in_pieces(len(ids), compute)
+        in_pieces(len(ids), compute)
         return out
 
     def get_vector(self, vec_id: int) -> np.ndarray:
         """A copy of the vector stored under an id, float32 (dim,); of length 1 under "cosine". KeyError if unknown."""
         vec_id = arguments.integer("vec_id", vec_id)
         state = self._state
-        slot = _slot(state, vec_id)
+        slot = state.slot(vec_id)
         if slot < 0:
             raise KeyError(vec_id)
         return state.vectors[slot, : self.dim].copy()
@@ -197,12 +180,12 @@ class HNSW(storage.Structure):
         count, entry = state.size, state.entry
         duplicates = int(np.count_nonzero(state.nodes[:count, kernels.LEVEL] < 0))
         ground = int(np.count_nonzero(state.links[:count] >= 0))
-        above = int(np.count_nonzero(state.upper[: _upper_rows(state)] >= 0))
+        above = int(np.count_nonzero(state.upper[: state.upper_rows] >= 0))
         level = int(state.nodes[entry, kernels.LEVEL]) if count else -1
         return {
             "num_vectors": count,
             "num_layers": level + 1,
-            "entry_point": int(_ids(state)[entry]) if count else None,
+            "entry_point": int(state.ids[entry]) if count else None,
             "entry_level": level,
             "total_edges": ground + above,
             "avg_degree": ground / max(count - duplicates, 1),
@@ -215,13 +198,13 @@ class HNSW(storage.Structure):
         with self._lock:
             state = self._state
             if n > len(state.vectors):
-                self._state = _resized(state, n, len(state.upper), self.dim, self.M)
+                self._state = state.resized(n, len(state.upper))
 
     def shrink_to_fit(self) -> None:
         """Give back the room that is not used. O(n dim)."""
         with self._lock:
             state = self._state
-            self._state = _resized(state, state.size, _upper_rows(state), self.dim, self.M)
+            self._state = state.resized(state.size, state.upper_rows)
 
     def __len__(self) -> int:
         return self._state.size
@@ -229,7 +212,7 @@ class HNSW(storage.Structure):
     def __contains__(self, vec_id: object) -> bool:
         if not isinstance(vec_id, (int, np.integer)) or isinstance(vec_id, bool):
             return False
-        return bool(0 <= vec_id <= arguments.INT64_MAX) and _slot(self._state, int(vec_id)) >= 0
+        return bool(0 <= vec_id <= arguments.INT64_MAX) and self._state.slot(int(vec_id)) >= 0
 
     def __repr__(self) -> str:
         return f"HNSW(dim={self.dim}, M={self.M}, metric={self.metric!r}, {len(self)} vectors)"
@@ -241,7 +224,7 @@ class HNSW(storage.Structure):
 
     def _vectors(self, name: str, vectors: np.ndarray) -> np.ndarray:
         """Vectors that may be added: none is zero where it must have a direction."""
-        vectors = _writable(vectors)
+        vectors = writable(vectors)
         if self.metric == "cosine" and (zero := kernels.first_zero(vectors)) >= 0:
             raise ValueError(f"{name} must not be all zeros under metric='cosine', row {zero} is")
         return vectors
@@ -250,7 +233,7 @@ class HNSW(storage.Structure):
         k = arguments.integer("k", k, 0)
         return k, max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)
 
-    def _search_some(self, state: _State, queries: np.ndarray, ef: int, ids: np.ndarray, distances: np.ndarray) -> int:
+    def _search_some(self, state: State, queries: np.ndarray, ef: int, ids: np.ndarray, distances: np.ndarray) -> int:
         ef = max(1, min(ef, state.size))
         metric = _METRICS[self.metric]
         return hnsw_search.search(*state.arrays, state.size, state.entry, queries, metric, ef, ids, distances)
@@ -263,10 +246,10 @@ class HNSW(storage.Structure):
             raise ValueError(f"HNSW holds at most 2**31-1 vectors, {state.size + n} would be needed")
         if state.size + n > len(state.vectors):
             capacity = min(max(2 * len(state.vectors), state.size + n), MAX_ROWS)
-            self._state = state = _resized(state, capacity, len(state.upper), self.dim, self.M)
+            self._state = state = state.resized(capacity, len(state.upper))
         try:
-            if (twice := _append_ids(state.arena, ids)) >= 0:
-                _take_back_ids(state)
+            if (twice := append_ids(state.arena, ids)) >= 0:
+                state.take_back_ids()
                 self._state = before
                 raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
             levels, at = self._draw_levels(n), 0
@@ -277,7 +260,7 @@ class HNSW(storage.Structure):
                 done(size)
         finally:
             self._publish()
-            _take_back_ids(self._state)
+            self._state.take_back_ids()
 
     def _batch_size(self, levels: np.ndarray) -> int:
         """How many of the next vectors make a batch, which ends with one that becomes the entry point."""
@@ -290,30 +273,24 @@ class HNSW(storage.Structure):
 
     def _add_batch(self, vectors: np.ndarray, levels: np.ndarray) -> None:
         state, n, step, metric = self._state, len(levels), self._step, _METRICS[self.metric]
-        used = _upper_rows(state)
-        needed = used + int((levels // step).sum())
-        if needed > len(state.upper):
-            self._state = state = state._replace(upper=_copied(state.upper[:used], max(2 * len(state.upper), needed)))
+        self._state = state = state.with_upper_rows(state.upper_rows + int((levels // step).sum()))
         arrays = state.arrays
         kernels.store(state.vectors, state.size, vectors, self.metric == "cosine")
         batch = np.empty((n, hnsw_build.BATCH), np.int32)
         rows = hnsw_build.prepare(*arrays, levels, step, batch)
         found, sizes = np.empty((rows, self.ef_construction), np.int64), np.empty(rows, np.int32)
-        _in_pieces(n, lambda part: hnsw_build.find(*arrays, metric, part.start, part.stop, batch, found, sizes))
-        _in_pieces(n, lambda part: hnsw_build.choose(*arrays, metric, part.start, part.stop, batch, found, sizes))
+        in_pieces(n, lambda part: hnsw_build.find(*arrays, metric, part.start, part.stop, batch, found, sizes))
+        in_pieces(n, lambda part: hnsw_build.choose(*arrays, metric, part.start, part.stop, batch, found, sizes))
 
         def connect(part: slice) -> None:
             hnsw_build.connect(*arrays, metric, part.start, part.stop, batch)
             self._publish()
 
-        _in_pieces(n, connect)
+        in_pieces(n, connect)
 
     def _publish(self) -> None:
         """Let readers see what has been linked."""
-        state = self._state
-        linked = int(state.arena[kernels.LINKED])
-        if linked != state.size:
-            self._state = state._replace(size=linked, entry=int(state.arena[kernels.ENTRY]))
+        self._state = self._state.published()
 
     def _draw_levels(self, n: int) -> np.ndarray:
         """Levels for the next n vectors, int32 (n,), from this instance's random.Random."""
@@ -334,14 +311,14 @@ class HNSW(storage.Structure):
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
-            state, rows = self._state, _upper_rows(self._state)
+            state, rows = self._state, self._state.upper_rows
             settings = (self.dim, self.M, self.ef_construction, self.ef_search, _METRICS[self.metric])
             return {
                 "vectors": state.vectors[: state.size],
                 "nodes": state.nodes[: state.size],
                 "links": state.links[: state.size],
                 "upper": state.upper[:rows],
-                "ids": _ids(state)[: state.size].copy(),
+                "ids": state.ids.copy(),
                 "entry": np.array(state.entry, np.int64),
                 "settings": np.array(settings, np.int64),
                 "ml": np.array(self.ml, np.float64),
@@ -366,17 +343,17 @@ class HNSW(storage.Structure):
         storage.expect(shapes == [array.shape[1] for array in empty[:4]], "rows are of another width")
         storage.expect(len(ids) == 0 or ids.min() >= 0, "an id is negative")
         arena = kernels.new_arena(len(ids))
-        storage.expect(_append_ids(arena, ids) < 0, "an id comes twice")
+        storage.expect(append_ids(arena, ids) < 0, "an id comes twice")
         entry = int(arrays["entry"])
         storage.expect(entry == -1 if len(ids) == 0 else 0 <= entry < len(ids), "the entry point is out of range")
         arena[kernels.ENTRY], arena[kernels.UPPER_TOP], arena[kernels.LINKED] = entry, len(upper), len(ids)
-        vectors, nodes, links, upper = (_copied(array, len(array)) for array in (vectors, nodes, links, upper))
-        self._state = _State(vectors, nodes, links, upper, arena, len(ids), entry)
+        vectors, nodes, links, upper = (copied(array, len(array)) for array in (vectors, nodes, links, upper))
+        self._state = State(vectors, nodes, links, upper, arena, len(ids), entry)
         return self
 
     def _fault(self) -> str | None:
         with self._lock:
-            state, step, metric = self._state, self._step, _METRICS[self.metric]
+            state = self._state
             n = state.size
             vectors, nodes, links, upper, arena = state.arrays
             head = arena[: table.HEAD]
@@ -388,21 +365,17 @@ class HNSW(storage.Structure):
                 return "an id does not lead to its slot"
             if n == 0:
                 return None
-            if (fault := check.first_fault_of_nodes(nodes, arena, step, n)) != -1:
+            if (fault := check.first_fault_of_nodes(nodes, arena, self._step, n)) != -1:
                 return f"slot {fault}: levels, rows, twin or parent broken"
             if (fault := check.first_fault_of_chains(nodes, n)) != -1:
                 return f"slot {fault}: twins broken"
-            walks: dict[str, Callable[[int, int], int]] = {
-                "links": lambda start, stop: check.first_fault_of_links(nodes, links, upper, arena, start, stop),
-                "vector": lambda start, stop: check.first_fault_of_vectors(
-                    vectors, nodes, self.dim, metric, start, stop
-                ),
-            }
-            for what, walk in walks.items():
-                faults: list[int] = []
-                _in_pieces(n, lambda part, walk=walk, faults=faults: faults.append(walk(part.start, part.stop)))
-                if (fault := max(faults)) >= 0:
-                    return f"slot {fault}: {what} broken"
+            fault = first_fault(n, lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part))
+            if fault != -1:
+                return f"slot {fault}: links broken"
+            metric, dim = _METRICS[self.metric], self.dim
+            fault = first_fault(n, lambda *part: check.first_fault_of_vectors(vectors, nodes, dim, metric, *part))
+            if fault != -1:
+                return f"slot {fault}: vector broken"
             return None
 
     def save(self, path: str | os.PathLike) -> None:
@@ -416,81 +389,3 @@ class HNSW(storage.Structure):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(self._from_arrays(state).__dict__)
-
-
-def _resized(state: _State | None, capacity: int, upper_rows: int, dim: int, M: int) -> _State:
-    """The same graph in arrays of another capacity, or an empty one; readers of `state` keep theirs."""
-    if state is None:
-        stride = -(-dim // kernels.LANES) * kernels.LANES
-        vectors, nodes = np.empty((0, stride), np.float32), np.empty((0, kernels.NODE), np.int32)
-        links, upper = np.empty((0, 2 * M), np.int32), np.empty((0, M), np.int32)
-        arena, count, entry, used = kernels.new_arena(capacity), 0, -1, 0
-    else:
-        vectors, nodes, links, upper, arena, count, entry = state
-        old, used = arena, _upper_rows(state)
-        arena = kernels.new_arena(capacity)
-        _append_ids(arena, np.ascontiguousarray(_ids(state)[:count]))
-        arena[table.OWN : table.HEAD] = old[table.OWN : table.HEAD]
-    return _State(
-        _copied(vectors[:count], capacity), _copied(nodes[:count], capacity), _copied(links[:count], capacity),
-        _copied(upper[:used], upper_rows), arena, count, entry,
-    )  # fmt: skip
-
-
-def _append_ids(arena: np.ndarray, ids: np.ndarray) -> int:
-    """Give ids (n,) the next slots: -1, or the first that is there or comes twice, with those before it in."""
-    for part in chunks(len(ids)):
-        if (twice := kernels.append_ids(arena, _writable(ids[part]))) >= 0:
-            return part.start + twice
-    return -1
-
-
-def _take_back_ids(state: _State) -> None:
-    """Forget the ids of slots that have not been linked."""
-    surplus = int(state.arena[table.TOP]) - state.size
-    if surplus:
-        for part in reversed(list(chunks(surplus))):
-            kernels.take_back_ids(state.arena, state.size + part.start)
-
-
-def _copied(array: np.ndarray, rows: int) -> np.ndarray:
-    """A copy (n, width) with `rows` rows, at least n, on cache-line boundaries; new int32 rows are -1."""
-    size = rows * array.shape[1] * array.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    copy = raw[start : start + size].view(array.dtype).reshape(rows, array.shape[1])
-    copy[: len(array)] = array
-    if array.dtype == np.int32:
-        copy[len(array) :] = -1
-    return copy
-
-
-def _in_pieces(n: int, call: Callable[[slice], object]) -> None:
-    """call(slice) for runs of 0..n whose length adapts to how long the last one took."""
-    start, size = 0, 1
-    while start < n:
-        part = slice(start, min(start + size, n))
-        began = time.perf_counter()
-        call(part)
-        took = time.perf_counter() - began
-        size = max(1, min(int(size * _SECONDS_A_CALL / max(took, 1e-6)), 8 * size))
-        start = part.stop
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy if it is read-only: a kernel would be compiled anew for that."""
-    return array if array.flags.writeable else array.copy()
-
-
-def _upper_rows(state: _State) -> int:
-    return int(state.arena[kernels.UPPER_TOP])
-
-
-def _ids(state: _State) -> np.ndarray:
-    return table.parts(state.arena)[1][:, table.KEY]
-
-
-def _slot(state: _State, vec_id: int) -> int:
-    slots = np.empty(1, np.int64)
-    kernels.slots_of(state.arena, state.size, np.array([vec_id], np.int64), slots)
-    return int(slots[0])

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import hnsw
+from llmds import hnsw_state
 from llmds.hnsw import HNSW
 from llmds.kernels import hnsw as kernels
 from llmds.kernels import hnsw_build, hnsw_search
@@ -300,7 +300,7 @@ def test_how_a_batch_is_cut_into_calls_changes_nothing(monkeypatch):
     vectors = clustered(800, 8, 16)
     whole, cut = HNSW(8, seed=1), HNSW(8, seed=1)
     whole.add_many(vectors, np.arange(800))
-    monkeypatch.setattr(hnsw, "_SECONDS_A_CALL", 0.0)
+    monkeypatch.setattr(hnsw_state, "SECONDS_A_CALL", 0.0)
     cut.add_many(vectors, np.arange(800))
     face.same_arrays(whole, cut)
 
