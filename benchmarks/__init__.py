@@ -1,1 +1,0 @@
-"""llmds beside its peers, interleaved in one run: `python -m benchmarks NAME`."""
