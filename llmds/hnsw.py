@@ -4,14 +4,14 @@ import math
 import os
 import random
 import threading
-import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import arguments, storage
-from .growing import MAX_ROWS, chunks
+from . import arguments, hnsw_state, storage
+from .growing import MAX_ROWS
+from .hnsw_state import State, append_ids, copied, first_fault, in_pieces, writable
 from .kernels import hnsw as kernels
 from .kernels import hnsw_build, hnsw_search, table
 from .kernels import hnsw_check as check
@@ -25,23 +25,6 @@ _MAX_DIM, _MAX_M, _MAX_EF, _MAX_ML = 2**16, 2**10, 2**20, 2.0**16
 # A batch is linked against the graph before it, so it must be a small part of that; what a batch compares
 # within itself grows with the square of its size.
 _BATCH_SHARE, _MAX_BATCH = 50, 256
-_SECONDS_A_CALL = 0.04  # what a kernel call aims at, so that none exceeds 0.1
-
-
-class _State(NamedTuple):
-    """All that a reader needs, exchanged as one. The arrays are described in `kernels.hnsw`."""
-
-    vectors: np.ndarray
-    nodes: np.ndarray
-    links: np.ndarray
-    upper: np.ndarray
-    arena: np.ndarray
-    size: int
-    entry: int
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        return self[:5]
 
 
 class HNSW(storage.Structure):
@@ -49,7 +32,7 @@ class HNSW(storage.Structure):
 
     `M` neighbours are chosen for a new vector in each layer, by algorithm 4 without `keepPrunedConnections`; up to
     M stay in the upper layers, up to 2 M in the lowest. `ef_construction` and `ef_search` are how many
-    candidates are kept while building and searching: more cost time and find better neighbours. `ml`
+    candidates are kept while building and searching (`ef_search` may be set anew at any time). `ml`
     scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
     round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
 
@@ -102,7 +85,7 @@ class HNSW(storage.Structure):
         self.metric: str = arguments.one_of("metric", metric, _METRICS)
         self._random = random.Random(None if seed is None else int(seed))
         self._lock = threading.RLock()
-        self._state = _resized(None, 16, 4, self.dim, self.M)
+        self._state = hnsw_state.empty(16, self.dim, self.M)
 
     def add(self, vec: np.ndarray, vec_id: int) -> None:
         """Add a vector (dim,) under an id that is new, 0..2**63-1. O(log n ef_construction M dim).
@@ -133,8 +116,15 @@ class HNSW(storage.Structure):
 
         `ef` replaces `ef_search`; at least k is used. O(log n + ef M dim) in practice.
         """
-        ids, distances = self._search("query", arguments.vector("query", query, self.dim)[None], k, ef)
-        found = int(np.count_nonzero(ids >= 0))
+        if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
+                and query.flags.carray):  # fmt: skip  # the common case goes on as it is
+            query = writable(arguments.vector("query", query, self.dim))
+        k, ef = self._widths(k, ef)
+        ids, distances = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
+        found = self._search_some(self._state, query[None], ef, ids, distances)
+        if found < 0:
+            arguments.vector("query", query, self.dim)  # names what is not finite
+            raise ValueError("query must not be all zeros under metric='cosine'")
         return list(zip(ids[0, :found].tolist(), distances[0, :found].tolist(), strict=True))
 
     def search_batch(self, queries: np.ndarray, k: int, *, ef: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -142,24 +132,34 @@ class HNSW(storage.Structure):
 
         Rows with fewer than k results end in id -1 and distance +inf.
         """
-        return self._search("queries", arguments.vectors("queries", queries, self.dim), k, ef)
+        queries = writable(arguments.vectors("queries", queries, self.dim))
+        k, ef = self._widths(k, ef)
+        ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        state = self._state
+
+        def search(part: slice) -> None:
+            if self._search_some(state, queries[part], ef, ids[part], distances[part]) < 0:
+                raise ValueError("queries must not be all zeros under metric='cosine'")
+
+        in_pieces(len(queries), search)
+        return ids, distances
 
     def distances(self, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The distances of each query (n, dim) to c vectors, ids (n, c): float32 (n, c); +inf for unknown ids.
 
         O(n c dim).
         """
-        queries = _writable(arguments.vectors("queries", queries, self.dim))
+        queries = writable(arguments.vectors("queries", queries, self.dim))
         ids = arguments.matrix("ids", ids, len(queries))
         state, metric = self._state, _METRICS[self.metric]
         slots, out = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.float32)
 
-        def compute(start: int, stop: int) -> None:
-            kernels.slots_of(state.arena, state.size, ids[start:stop].ravel(), slots[start:stop].ravel())
-            if not kernels.distances(state.vectors, slots[start:stop], queries[start:stop], metric, out[start:stop]):
+        def compute(part: slice) -> None:
+            kernels.slots_of(state.arena, state.size, ids[part].ravel(), slots[part].ravel())
+            if not kernels.distances(state.vectors, slots[part], queries[part], metric, out[part]):
                 raise ValueError("queries must not be all zeros under metric='cosine'")
 
-        _in_pieces(len(ids), compute)
+        in_pieces(len(ids), compute)
         return out
 
     def get_vectors(self, ids: np.ndarray) -> np.ndarray:
@@ -182,7 +182,7 @@ class HNSW(storage.Structure):
         """A copy of the vector stored under an id, float32 (dim,); of length 1 under "cosine". KeyError if unknown."""
         vec_id = arguments.integer("vec_id", vec_id)
         state = self._state
-        slot = _slot(state, vec_id)
+        slot = state.slot(vec_id)
         if slot < 0:
             raise KeyError(vec_id)
         return state.vectors[slot, : self.dim].copy()
@@ -198,12 +198,12 @@ class HNSW(storage.Structure):
         count, entry = state.size, state.entry
         duplicates = int(np.count_nonzero(state.nodes[:count, kernels.LEVEL] < 0))
         ground = int(np.count_nonzero(state.links[:count] >= 0))
-        above = int(np.count_nonzero(state.upper[: _upper_rows(state)] >= 0))
+        above = int(np.count_nonzero(state.upper[: state.upper_rows] >= 0))
         level = int(state.nodes[entry, kernels.LEVEL]) if count else -1
         return {
             "num_vectors": count,
             "num_layers": level + 1,
-            "entry_point": int(_ids(state)[entry]) if count else None,
+            "entry_point": int(state.ids[entry]) if count else None,
             "entry_level": level,
             "total_edges": ground + above,
             "avg_degree": ground / max(count - duplicates, 1),
@@ -216,13 +216,13 @@ class HNSW(storage.Structure):
         with self._lock:
             state = self._state
             if n > len(state.vectors):
-                self._state = _resized(state, n, len(state.upper), self.dim, self.M)
+                self._state = state.resized(n, len(state.upper))
 
     def shrink_to_fit(self) -> None:
         """Give back the room that is not used. O(n dim)."""
         with self._lock:
             state = self._state
-            self._state = _resized(state, state.size, _upper_rows(state), self.dim, self.M)
+            self._state = state.resized(state.size, state.upper_rows)
 
     def __len__(self) -> int:
         return self._state.size
@@ -230,7 +230,7 @@ class HNSW(storage.Structure):
     def __contains__(self, vec_id: object) -> bool:
         if not isinstance(vec_id, (int, np.integer)) or isinstance(vec_id, bool):
             return False
-        return bool(0 <= vec_id <= arguments.INT64_MAX) and _slot(self._state, int(vec_id)) >= 0
+        return bool(0 <= vec_id <= arguments.INT64_MAX) and self._state.slot(int(vec_id)) >= 0
 
     def __repr__(self) -> str:
         return f"HNSW(dim={self.dim}, M={self.M}, metric={self.metric!r}, {len(self)} vectors)"
@@ -242,40 +242,35 @@ class HNSW(storage.Structure):
 
     def _vectors(self, name: str, vectors: np.ndarray) -> np.ndarray:
         """Vectors that may be added: none is zero where it must have a direction."""
-        vectors = _writable(vectors)
+        vectors = writable(vectors)
         if self.metric == "cosine" and (zero := kernels.first_zero(vectors)) >= 0:
             raise ValueError(f"{name} must not be all zeros under metric='cosine', row {zero} is")
         return vectors
 
-    def _search(self, name: str, queries: np.ndarray, k: int, ef: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _widths(self, k: int, ef: int | None) -> tuple[int, int]:
         k = arguments.integer("k", k, 0)
-        ef = self.ef_search if ef is None else arguments.integer("ef", ef, 1)
-        state = self._state
-        queries = _writable(queries)
-        ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        ef, metric = max(1, min(max(ef, k), state.size)), _METRICS[self.metric]
+        return k, max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)
 
-        def search(start: int, stop: int) -> None:
-            parts = queries[start:stop], metric, ef, ids[start:stop], distances[start:stop]
-            if hnsw_search.search(*state.arrays, state.size, state.entry, *parts) < 0:
-                raise ValueError(f"{name} must not be all zeros under metric='cosine'")
-
-        _in_pieces(len(queries), search)
-        return ids, distances
+    def _search_some(self, state: State, queries: np.ndarray, ef: int, ids: np.ndarray, distances: np.ndarray) -> int:
+        ef = max(1, min(ef, state.size))
+        metric = _METRICS[self.metric]
+        return hnsw_search.search(*state.arrays, state.size, state.entry, queries, metric, ef, ids, distances)
 
     def _add(self, vectors: np.ndarray, ids: np.ndarray, done: Callable[[int], None]) -> None:
         """Add what has been checked but for the ids. The caller holds the lock."""
-        state, n = self._state, len(ids)
+        before, n = self._state, len(ids)
+        state = before
         if state.size + n > MAX_ROWS:
             raise ValueError(f"HNSW holds at most 2**31-1 vectors, {state.size + n} would be needed")
         if state.size + n > len(state.vectors):
             capacity = min(max(2 * len(state.vectors), state.size + n), MAX_ROWS)
-            self._state = state = _resized(state, capacity, len(state.upper), self.dim, self.M)
+            self._state = state = state.resized(capacity, len(state.upper))
         try:
-            if (twice := _append_ids(state.arena, ids)) >= 0:
+            if (twice := append_ids(state.arena, ids)) >= 0:
+                state.take_back_ids()
+                self._state = before
                 raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
-            levels = np.minimum(np.floor(-np.log(1.0 - self._draw(n)) * self.ml), 2**30).astype(np.int32)
-            at = 0
+            levels, at = self._draw_levels(n), 0
             while at < n:
                 size = self._batch_size(levels[at : at + _MAX_BATCH])
                 self._add_batch(vectors[at : at + size], levels[at : at + size])
@@ -283,48 +278,42 @@ class HNSW(storage.Structure):
                 done(size)
         finally:
             self._publish()
-            state = self._state
-            for part in reversed(list(chunks(int(state.arena[table.TOP]) - state.size))):
-                kernels.take_back_ids(state.arena, state.size + part.start)
+            self._state.take_back_ids()
 
     def _batch_size(self, levels: np.ndarray) -> int:
         """How many of the next vectors make a batch, which ends with one that becomes the entry point."""
         state = self._state
-        top = state.nodes[state.entry, kernels.LEVEL] if state.size else -1
-        levels = levels[: max(1, state.size // _BATCH_SHARE)]
-        higher = np.flatnonzero(levels > top)
+        levels = levels[: state.size // _BATCH_SHARE]
+        if len(levels) < 2:
+            return 1
+        higher = np.flatnonzero(levels > state.nodes[state.entry, kernels.LEVEL])
         return int(higher[0]) + 1 if len(higher) else len(levels)
 
     def _add_batch(self, vectors: np.ndarray, levels: np.ndarray) -> None:
         state, n, step, metric = self._state, len(levels), self._step, _METRICS[self.metric]
-        used = _upper_rows(state)
-        needed = used + int((levels // step).sum())
-        if needed > len(state.upper):
-            self._state = state = state._replace(upper=_copied(state.upper[:used], max(2 * len(state.upper), needed)))
+        self._state = state = state.with_upper_rows(state.upper_rows + int((levels // step).sum()))
+        arrays = state.arrays
         kernels.store(state.vectors, state.size, vectors, self.metric == "cosine")
         batch = np.empty((n, hnsw_build.BATCH), np.int32)
-        rows = hnsw_build.prepare(*state.arrays, levels, step, batch)
+        rows = hnsw_build.prepare(*arrays, levels, step, batch)
         found, sizes = np.empty((rows, self.ef_construction), np.int64), np.empty(rows, np.int32)
-        _in_pieces(n, lambda start, stop: hnsw_build.find(*state.arrays, metric, start, stop, batch, found, sizes))
-        _in_pieces(n, lambda start, stop: hnsw_build.choose(*state.arrays, metric, start, stop, batch, found, sizes))
+        in_pieces(n, lambda part: hnsw_build.find(*arrays, metric, part.start, part.stop, batch, found, sizes))
+        in_pieces(n, lambda part: hnsw_build.choose(*arrays, metric, part.start, part.stop, batch, found, sizes))
 
-        def connect(start: int, stop: int) -> None:
-            hnsw_build.connect(*state.arrays, metric, start, stop, batch)
+        def connect(part: slice) -> None:
+            hnsw_build.connect(*arrays, metric, part.start, part.stop, batch)
             self._publish()
 
-        _in_pieces(n, connect)
+        in_pieces(n, connect)
 
     def _publish(self) -> None:
         """Let readers see what has been linked."""
-        state = self._state
-        linked = int(state.arena[kernels.LINKED])
-        if linked != state.size:
-            self._state = state._replace(size=linked, entry=int(state.arena[kernels.ENTRY]))
+        self._state = self._state.published()
 
-    def _draw(self, n: int) -> np.ndarray:
-        """The next n numbers of this instance's random.Random, float64 (n,)."""
-        if n < 64:
-            return np.array([self._random.random() for _ in range(n)])
+    def _draw_levels(self, n: int) -> np.ndarray:
+        """Levels for the next n vectors, int32 (n,), from this instance's random.Random."""
+        if n == 1:
+            return np.array([-math.log(1.0 - self._random.random()) * self.ml], np.int32)  # cut off, as floor does
         version, words, gauss = self._random.getstate()
         bulk = np.random.RandomState()  # the same Mersenne Twister, and the same way to a float
         bulk.set_state(
@@ -333,21 +322,21 @@ class HNSW(storage.Structure):
         numbers = bulk.random_sample(n)
         state: Any = bulk.get_state(legacy=False)
         self._random.setstate((version, (*state["state"]["key"].tolist(), int(state["state"]["pos"])), gauss))
-        return numbers
+        return (-np.log(1.0 - numbers) * self.ml).astype(np.int32)
 
     def _owned(self) -> tuple[np.ndarray, ...]:
         return self._state.arrays
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
-            state, rows = self._state, _upper_rows(self._state)
+            state, rows = self._state, self._state.upper_rows
             settings = (self.dim, self.M, self.ef_construction, self.ef_search, _METRICS[self.metric])
             return {
                 "vectors": state.vectors[: state.size],
                 "nodes": state.nodes[: state.size],
                 "links": state.links[: state.size],
                 "upper": state.upper[:rows],
-                "ids": _ids(state)[: state.size].copy(),
+                "ids": state.ids.copy(),
                 "entry": np.array(state.entry, np.int64),
                 "settings": np.array(settings, np.int64),
                 "ml": np.array(self.ml, np.float64),
@@ -372,17 +361,17 @@ class HNSW(storage.Structure):
         storage.expect(shapes == [array.shape[1] for array in empty[:4]], "rows are of another width")
         storage.expect(len(ids) == 0 or ids.min() >= 0, "an id is negative")
         arena = kernels.new_arena(len(ids))
-        storage.expect(_append_ids(arena, ids) < 0, "an id comes twice")
+        storage.expect(append_ids(arena, ids) < 0, "an id comes twice")
         entry = int(arrays["entry"])
         storage.expect(entry == -1 if len(ids) == 0 else 0 <= entry < len(ids), "the entry point is out of range")
         arena[kernels.ENTRY], arena[kernels.UPPER_TOP], arena[kernels.LINKED] = entry, len(upper), len(ids)
-        vectors, nodes, links, upper = (_copied(array, len(array)) for array in (vectors, nodes, links, upper))
-        self._state = _State(vectors, nodes, links, upper, arena, len(ids), entry)
+        vectors, nodes, links, upper = (copied(array, len(array)) for array in (vectors, nodes, links, upper))
+        self._state = State(vectors, nodes, links, upper, arena, len(ids), entry)
         return self
 
     def _fault(self) -> str | None:
         with self._lock:
-            state, step, metric = self._state, self._step, _METRICS[self.metric]
+            state = self._state
             n = state.size
             vectors, nodes, links, upper, arena = state.arrays
             head = arena[: table.HEAD]
@@ -394,17 +383,17 @@ class HNSW(storage.Structure):
                 return "an id does not lead to its slot"
             if n == 0:
                 return None
-            walks: dict[str, Callable[[int, int], int]] = {
-                "levels, rows, twin or parent": lambda *part: check.first_fault_of_nodes(nodes, arena, step, *part),
-                "twins": lambda *part: -1 if part[0] else check.first_fault_of_chains(nodes, n),
-                "links": lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part),
-                "vector": lambda *part: check.first_fault_of_vectors(vectors, nodes, self.dim, metric, *part),
-            }
-            for what, walk in walks.items():
-                faults: list[int] = []
-                _in_pieces(n, lambda *part, walk=walk, faults=faults: faults.append(walk(*part)))
-                if (fault := next((fault for fault in faults if fault != -1), None)) is not None:
-                    return f"slot {fault}: {what} broken"
+            if (fault := check.first_fault_of_nodes(nodes, arena, self._step, n)) != -1:
+                return f"slot {fault}: levels, rows, twin or parent broken"
+            if (fault := check.first_fault_of_chains(nodes, n)) != -1:
+                return f"slot {fault}: twins broken"
+            fault = first_fault(n, lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part))
+            if fault != -1:
+                return f"slot {fault}: links broken"
+            metric, dim = _METRICS[self.metric], self.dim
+            fault = first_fault(n, lambda *part: check.first_fault_of_vectors(vectors, nodes, dim, metric, *part))
+            if fault != -1:
+                return f"slot {fault}: vector broken"
             return None
 
     def save(self, path: str | os.PathLike) -> None:
@@ -418,73 +407,3 @@ class HNSW(storage.Structure):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(self._from_arrays(state).__dict__)
-
-
-def _resized(state: _State | None, capacity: int, upper_rows: int, dim: int, M: int) -> _State:
-    """The same graph in arrays of another capacity, or an empty one; readers of `state` keep theirs."""
-    if state is None:
-        stride = -(-dim // kernels.LANES) * kernels.LANES
-        vectors, nodes = np.empty((0, stride), np.float32), np.empty((0, kernels.NODE), np.int32)
-        links, upper = np.empty((0, 2 * M), np.int32), np.empty((0, M), np.int32)
-        arena, count, entry, used = kernels.new_arena(capacity), 0, -1, 0
-    else:
-        vectors, nodes, links, upper, arena, count, entry = state
-        old, used = arena, _upper_rows(state)
-        arena = kernels.new_arena(capacity)
-        _append_ids(arena, np.ascontiguousarray(_ids(state)[:count]))
-        arena[table.OWN : table.HEAD] = old[table.OWN : table.HEAD]
-    return _State(
-        _copied(vectors[:count], capacity), _copied(nodes[:count], capacity), _copied(links[:count], capacity),
-        _copied(upper[:used], upper_rows), arena, count, entry,
-    )  # fmt: skip
-
-
-def _append_ids(arena: np.ndarray, ids: np.ndarray) -> int:
-    """Give ids (n,) the next slots: -1, or the first that is there or comes twice, with those before it in."""
-    for part in chunks(len(ids)):
-        if (twice := kernels.append_ids(arena, _writable(ids[part]))) >= 0:
-            return part.start + twice
-    return -1
-
-
-def _copied(array: np.ndarray, rows: int) -> np.ndarray:
-    """A copy (n, width) with `rows` rows, at least n, on cache-line boundaries; new int32 rows are -1."""
-    size = rows * array.shape[1] * array.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    copy = raw[start : start + size].view(array.dtype).reshape(rows, array.shape[1])
-    copy[: len(array)] = array
-    if array.dtype == np.int32:
-        copy[len(array) :] = -1
-    return copy
-
-
-def _in_pieces(n: int, call: Callable[[int, int], object]) -> None:
-    """call(start, stop) for runs of 0..n whose length adapts to how long the last one took."""
-    start, size = 0, 1
-    while start < n:
-        stop = min(start + size, n)
-        began = time.perf_counter()
-        call(start, stop)
-        took = time.perf_counter() - began
-        size = max(1, min(int(size * _SECONDS_A_CALL / max(took, 1e-6)), 8 * size))
-        start = stop
-
-
-def _writable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy if it is read-only: a kernel would be compiled anew for that."""
-    return array if array.flags.writeable else array.copy()
-
-
-def _upper_rows(state: _State) -> int:
-    return int(state.arena[kernels.UPPER_TOP])
-
-
-def _ids(state: _State) -> np.ndarray:
-    return table.parts(state.arena)[1][:, table.KEY]
-
-
-def _slot(state: _State, vec_id: int) -> int:
-    slots = np.empty(1, np.int64)
-    kernels.slots_of(state.arena, state.size, np.array([vec_id], np.int64), slots)
-    return int(slots[0])

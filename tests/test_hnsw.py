@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import hnsw
+from llmds import hnsw_state
 from llmds.hnsw import HNSW
 from llmds.kernels import hnsw as kernels
 from llmds.kernels import hnsw_build, hnsw_search
@@ -300,7 +300,7 @@ def test_how_a_batch_is_cut_into_calls_changes_nothing(monkeypatch):
     vectors = clustered(800, 8, 16)
     whole, cut = HNSW(8, seed=1), HNSW(8, seed=1)
     whole.add_many(vectors, np.arange(800))
-    monkeypatch.setattr(hnsw, "_SECONDS_A_CALL", 0.0)
+    monkeypatch.setattr(hnsw_state, "SECONDS_A_CALL", 0.0)
     cut.add_many(vectors, np.arange(800))
     face.same_arrays(whole, cut)
 
@@ -363,6 +363,7 @@ def test_an_empty_index_gives_empty_results():
         (lambda index: index.add([1, 2, 3], 1.0), TypeError),
         (lambda index: index.add_many(np.ones((3, 3)), [7, 8, 7]), ValueError),
         (lambda index: index.add_many(np.ones((2, 3)), [7, 1]), ValueError),
+        (lambda index: index.add_many(np.ones((200, 3)), np.arange(200)), ValueError),
         (lambda index: index.add_many(np.ones((2, 3)), [7]), ValueError),
         (lambda index: index.add_many(np.ones((2, 4)), [7, 8]), ValueError),
         (lambda index: index.add_many([[1, 2, 3], [0, 0, 0]], [7, 8]), ValueError),
@@ -390,6 +391,7 @@ def test_a_refused_call_changes_nothing(call, error):
         call(index)
     index.check()
     face.same_arrays(index, untouched)
+    assert index.nbytes == untouched.nbytes
     for each in (index, untouched):
         each.add_many(np.eye(3), [7, 8, 9])
     face.same_arrays(index, untouched)
@@ -422,7 +424,8 @@ def test_every_type_shares_one_compilation():
     frozen = np.frombuffer(np.ones((2, 3), np.float32).tobytes(), np.float32).reshape(2, 3)
     index.add_many(frozen, np.frombuffer(np.array([3, 4]).tobytes(), np.int64))
     index.add_many(np.asfortranarray(np.ones((2, 3))), np.array([5, 6], np.int32)[::-1])
-    index.search(frozen[0], 2), index.search_batch(frozen[:, ::-1], np.int64(2), ef=np.int32(4))
+    index.search(frozen[0], 2), index.search(np.ones(6, np.float32)[::2], 2), index.search([1, 2, 3], 2)
+    index.search(np.ones(3, np.float32), 2), index.search_batch(frozen[:, ::-1], np.int64(2), ef=np.int32(4))
     index.distances(frozen[0], np.frombuffer(np.array([3, 4]).tobytes(), np.int64))
     used = [
         hnsw_search.search,

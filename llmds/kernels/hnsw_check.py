@@ -7,10 +7,10 @@ from .hnsw import COSINE, ENTRY, LEVEL, LINKED, PARENT, TIER, TWIN, UPPER, UPPER
 
 
 @njit(cache=True)
-def first_fault_of_nodes(nodes, arena, step, start, stop):
-    """The first slot of start..stop-1 whose levels, rows, twin or parent are out of range or order; -1 if none."""
-    count, entry, top = arena[LINKED], arena[ENTRY], arena[UPPER_TOP]
-    for slot in range(start, stop):
+def first_fault_of_nodes(nodes, arena, step, count):
+    """The first slot whose levels, rows, twin or parent are out of range or order; -1 if none. O(n)."""
+    entry, top = arena[ENTRY], arena[UPPER_TOP]
+    for slot in range(count):
         level, tier, upper = np.int64(nodes[slot, LEVEL]), np.int64(nodes[slot, TIER]), np.int64(nodes[slot, UPPER])
         parent = nodes[slot, PARENT]
         if not -1 <= nodes[slot, TWIN] < count or not 0 <= upper <= upper + tier <= top:
