@@ -90,19 +90,21 @@ class Vocabulary(NamedTuple):
             vocabulary = vocabulary._grown(int(terms.stops[done]) - int(terms.starts[done]))
 
     def _grown(self, size: int) -> "Vocabulary":
-        """With room for at least one more term, of `size` bytes."""
+        """With room for at least one more term, of `size` bytes.
+
+        All arrays are new ones, or a reader of the old tuple would find a term there whose bytes are only here.
+        """
         terms, used = len(self), int(self.head[kernels.BYTES])
         if terms == MAX_TERMS:
             raise ValueError("a vocabulary holds at most 2**31-1 terms")
-        data, offsets, buckets = self.data, self.offsets, self.buckets
-        if used + size > len(data):
-            data = np.zeros(max(2 * len(data), used + size), np.uint8)
-            data[:used] = self.data[:used]
-        if terms + 2 > len(offsets) or 2 * (terms + 1) > len(buckets):
-            offsets = np.zeros(2 * terms + 17, np.int64)
-            offsets[: terms + 1] = self.offsets[: terms + 1]
-            buckets = self._rehashed(2 * terms + 16, np.empty(0, np.int32))
-        return Vocabulary(self.head.copy(), data, offsets, buckets)
+        room = len(self.offsets) - 1
+        if terms == min(room, len(self.buckets) // 2):
+            room = min(2 * terms + 16, MAX_TERMS)
+        longer = used + size > len(self.data)
+        data = np.zeros(max(2 * len(self.data), used + size) if longer else len(self.data), np.uint8)
+        offsets = np.zeros(room + 1, np.int64)
+        data[:used], offsets[: terms + 1] = self.data[:used], self.offsets[: terms + 1]
+        return Vocabulary(self.head.copy(), data, offsets, self._rehashed(room, np.empty(0, np.int32)))
 
     def kept(self, keep: np.ndarray) -> tuple["Vocabulary", np.ndarray]:
         """Only the terms where `keep` (bool) is true, no byte more than needed; and the new number of every term.
