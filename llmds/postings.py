@@ -45,7 +45,7 @@ class Postings(NamedTuple):
             np.zeros(documents + 1, np.int64),
             np.zeros(forward, np.int32),
             np.full(_bucket_count(documents), -1, np.int32),
-            np.zeros((len(vocabulary), kernels.COLUMNS), np.int32),
+            np.zeros((vocabulary.terms, kernels.COLUMNS), np.int32),
             np.full(pool, kernels.NEVER, np.int32),
             np.zeros(pool, np.int32),
             vocabulary,
@@ -74,8 +74,8 @@ class Postings(NamedTuple):
     def with_vocabulary(self, vocabulary: Vocabulary) -> "Postings":
         """With a row for every term."""
         rows = self.terms
-        if len(rows) < len(vocabulary):
-            rows = np.zeros((max(2 * len(rows), len(vocabulary)), kernels.COLUMNS), np.int32)
+        if len(rows) < vocabulary.terms:
+            rows = np.zeros((max(2 * len(rows), vocabulary.terms), kernels.COLUMNS), np.int32)
             rows[: len(self.terms)] = self.terms
         return self._replace(vocabulary=vocabulary, terms=rows)
 
@@ -112,13 +112,13 @@ class Postings(NamedTuple):
 
     def compacted(self) -> "Postings":
         """The same documents in new arrays, without removed ones and room to spare. O(size)."""
-        used, terms = int(self.head[kernels.SLOTS]), len(self.vocabulary)
+        used, terms = int(self.head[kernels.SLOTS]), self.vocabulary.terms
         alive = self.removed[:used] == kernels.NEVER
         new_slots = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int32)
         vocabulary, new_terms = self.vocabulary.kept(self.terms[:terms, kernels.DF] > 0)
         distinct = np.diff(self.forward_starts[: used + 1])
         forward = new_terms[self.forward[: self.head[kernels.FORWARD]][np.repeat(alive, distinct)]]
-        documents, pool = int(alive.sum()), len(forward) + len(vocabulary)
+        documents, pool = int(alive.sum()), len(forward) + vocabulary.terms
         new = Postings.empty(documents, len(forward), pool, vocabulary)
         new.doc_ids[:], new.lengths[:] = self.doc_ids[:used][alive], self.lengths[:used][alive]
         new.removed[:] = kernels.NEVER
@@ -151,7 +151,7 @@ class Postings(NamedTuple):
             return fault
         if not np.array_equal(self.seen, self.head):
             return "what readers see is not what was written last"
-        code = bm25_check.first_fault(*self.state, len(self.vocabulary))  # type: ignore[call-arg]
+        code = bm25_check.first_fault(*self.state, self.vocabulary.terms)  # type: ignore[call-arg]
         return bm25_check.FAULTS[code] or None
 
 

@@ -190,12 +190,12 @@ class _Stems:
     def apply(self, terms: Terms) -> Terms:
         """The stems of terms; empty ones are left out."""
         with self._lock:
-            if len(self._forms) > _MOST_FORMS:
+            if self._forms.terms > _MOST_FORMS:
                 self._forms, self._stem_of = Vocabulary.empty(), np.empty(0, np.int32)
                 self._stems = Vocabulary.empty()
             self._forms, numbers = self._forms.intern(terms)
             known = len(self._stem_of)
-            if len(self._forms) > known:
+            if self._forms.terms > known:
                 stems = _list_of_str([self.stemmer(form) for form in self._forms.strings(known)])
                 self._stems, more = self._stems.intern(Terms.of_strings("stems", stems, np.empty(0, np.int64)))
                 self._stem_of = np.concatenate([self._stem_of, more])

@@ -64,7 +64,9 @@ class Vocabulary(NamedTuple):
             np.full(1 << max(2 * terms - 1, 1).bit_length(), -1, np.int64),
         )
 
-    def __len__(self) -> int:  # type: ignore[override]
+    @property
+    def terms(self) -> int:
+        """Number of terms."""
         return int(self.head[kernels.TERMS])
 
     def find(self, terms: Terms) -> np.ndarray:
@@ -94,7 +96,7 @@ class Vocabulary(NamedTuple):
 
         All arrays are new ones, or a reader of the old tuple would find a term there whose bytes are only here.
         """
-        terms, used = len(self), int(self.head[kernels.BYTES])
+        terms, used = self.terms, int(self.head[kernels.BYTES])
         if terms == MAX_TERMS:
             raise ValueError("a vocabulary holds at most 2**31-1 terms")
         room = len(self.offsets) - 1
@@ -111,7 +113,7 @@ class Vocabulary(NamedTuple):
 
         int32, -1 for those that left. O(terms).
         """
-        terms = len(self)
+        terms = self.terms
         renumbered = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
         lengths = np.diff(self.offsets[: terms + 1])
         offsets = np.zeros(int(keep.sum()) + 1, np.int64)
@@ -128,7 +130,7 @@ class Vocabulary(NamedTuple):
 
     def strings(self, first: int) -> list[str]:
         """The terms from number `first` on, as str."""
-        offsets = self.offsets[first : len(self) + 1]
+        offsets = self.offsets[first : self.terms + 1]
         data = self.data[offsets[0] : offsets[-1]]
         return Terms.of_ranges(data, offsets - offsets[0], np.empty(0, np.int64)).strings()
 

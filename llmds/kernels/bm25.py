@@ -95,7 +95,7 @@ def document_frequency(head, terms, slots, tfs, term):
     return max(np.int64(0), min(total - np.int64(terms[term, DEAD]), head[LIVE]))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def search(
     head, doc_ids, lengths, removed, terms, slots, tfs, k1, b, shares, query_terms, query_hashes, query_ends, first,
     last, budget, sums, ids, scores,
@@ -148,7 +148,7 @@ def search(
     return last, spent
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def share_all(head, lengths, slots, tfs, k1, b, shares, first, last):
     """Fill shares float32 (p,) in first..last - 1 with what each posting of the pool adds to a score, unweighted.
 
@@ -161,7 +161,7 @@ def share_all(head, lengths, slots, tfs, k1, b, shares, first, last):
         shares[at] = _share(np.float32(tfs[at]), np.float32(length), base, slope)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def score(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, documents, scores):
     """Fill scores float32 (m,) with what `search` gives the slots `documents` int64 (m,) for one query.
 
@@ -182,14 +182,14 @@ def score(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, do
         scores[i] = total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _norm(head, k1, b):
     """k1 * (1 - b + b * length / average length) as (base, slope) of a line over the length."""
     average = head[LENGTH] / max(head[LIVE], 1)
     return np.float32(k1 * (1.0 - b)), np.float32(k1 * b / average if average > 0 else 0.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _share(count, length, base, slope):
     """What `count` occurrences are worth in a document of `length`, from 0 to 1.
 
@@ -198,7 +198,7 @@ def _share(count, length, base, slope):
     return count / (count + (base + slope * length))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _plan(head, terms, slots, tfs, query_terms, query_hashes, keys, plan, weights):
     """Put a query's distinct terms that live documents hold in `plan`, with their weights. (how many, their postings).
 
@@ -261,7 +261,7 @@ def _lower_bound(slots, chunk, capacity, slot):
     return low
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add(head, lengths, slots, tfs, first_chunk, weight, base, slope, shares, sums):
     """Add one term's part to the sums of the documents that hold it."""
     chunk = first_chunk
