@@ -42,7 +42,8 @@ class InvertedIndex(storage.Structure):
     documents are held back.
 
     Memory: about 12 to 18 bytes for each distinct word of each document. Any number of threads may search while
-    another one writes: a search sees whole documents, those that were there when it began. Writers take turns.
+    another one writes: a search sees whole documents, those that were there when it began (the df it weighs words by
+    may already leave out documents that are being removed). Writers take turns.
 
     >>> index = InvertedIndex()
     >>> index.add_documents([1, 2], ["A heap of pages", "Pages, pages and more pages"])
@@ -79,7 +80,7 @@ class InvertedIndex(storage.Structure):
         """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text))."""
         doc_id, text = arguments.integer("doc_id", doc_id, 0), arguments.text("text", text)
         with self._lock:
-            self._add(np.array([doc_id]), [text])
+            self._add(np.array([doc_id], np.int64), [text])
 
     def add_documents(self, doc_ids: np.ndarray, texts: Sequence[str], *, progress: Progress = False) -> None:
         """As `add_document` for ids (n,) and n texts, in order. Amortised O(characters).
@@ -169,7 +170,7 @@ class InvertedIndex(storage.Structure):
         """
         view, number = self._view, arguments.integer("doc_id", doc_id, 0)
         known = self._number(view, term)
-        slot = int(view.slots_of(np.array([number]))[0])
+        slot = int(view.slots_of(np.array([number], np.int64))[0])
         return 0 if known < 0 or slot < 0 else int(kernels.frequency(view.terms, view.slots, view.tfs, known, slot))
 
     def get_document_frequency(self, term: str) -> int:

@@ -35,7 +35,7 @@ class Postings(NamedTuple):
 
     @classmethod
     def empty(cls, documents: int, forward: int, pool: int, vocabulary: Vocabulary) -> "Postings":
-        """No documents yet, room for these many, and a row for every term of the vocabulary."""
+        """No documents yet, room for these many, and a row for every term the vocabulary has room for."""
         return cls(
             np.zeros(kernels.HEAD, np.int64),
             np.zeros(kernels.HEAD, np.int64),
@@ -45,7 +45,7 @@ class Postings(NamedTuple):
             np.zeros(documents + 1, np.int64),
             np.zeros(forward, np.int32),
             np.full(_bucket_count(documents), -1, np.int32),
-            np.zeros((vocabulary.terms, kernels.COLUMNS), np.int32),
+            np.zeros((vocabulary.room, kernels.COLUMNS), np.int32),
             np.full(pool, kernels.NEVER, np.int32),
             np.zeros(pool, np.int32),
             vocabulary,
@@ -72,10 +72,10 @@ class Postings(NamedTuple):
         return self._replace(seen=self.head.copy())
 
     def with_vocabulary(self, vocabulary: Vocabulary) -> "Postings":
-        """With a row for every term."""
+        """With a row for every term that the vocabulary has room for, so that it may gain terms on its own."""
         rows = self.terms
-        if len(rows) < vocabulary.terms:
-            rows = np.zeros((max(2 * len(rows), vocabulary.terms), kernels.COLUMNS), np.int32)
+        if len(rows) < vocabulary.room:
+            rows = np.zeros((vocabulary.room, kernels.COLUMNS), np.int32)
             rows[: len(self.terms)] = self.terms
         return self._replace(vocabulary=vocabulary, terms=rows)
 

@@ -169,7 +169,7 @@ class Tokenizer:
         words = list(words)
         terms = self._cut(words, "stop_words")
         if self._split is not None:
-            terms = Terms.of_strings("stop_words", words, np.arange(1, len(words) + 1))
+            terms = Terms.of_strings("stop_words", words, np.arange(1, len(words) + 1, dtype=np.int64))
         wrong = np.flatnonzero(np.diff(terms.ends, prepend=0) != 1)
         if wrong.size:
             raise ValueError(f"stop_words must be one term each, {words[wrong[0]]!r} is not")

@@ -69,6 +69,11 @@ class Vocabulary(NamedTuple):
         """Number of terms."""
         return int(self.head[kernels.TERMS])
 
+    @property
+    def room(self) -> int:
+        """Number of terms that these arrays may come to hold."""
+        return min(len(self.offsets) - 1, len(self.buckets) // 2)
+
     def find(self, terms: Terms) -> np.ndarray:
         """The number of every term, int32 (m,), -1 for unknown ones. O(bytes)."""
         found = np.empty(len(terms.starts), np.int32)
@@ -99,9 +104,7 @@ class Vocabulary(NamedTuple):
         terms, used = self.terms, int(self.head[kernels.BYTES])
         if terms == MAX_TERMS:
             raise ValueError("a vocabulary holds at most 2**31-1 terms")
-        room = len(self.offsets) - 1
-        if terms == min(room, len(self.buckets) // 2):
-            room = min(2 * terms + 16, MAX_TERMS)
+        room = self.room if terms < self.room else min(2 * terms + 16, MAX_TERMS)
         longer = used + size > len(self.data)
         data = np.zeros(max(2 * len(self.data), used + size) if longer else len(self.data), np.uint8)
         offsets = np.zeros(room + 1, np.int64)

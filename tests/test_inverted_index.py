@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from llmds import inverted_index as module
 from llmds.inverted_index import InvertedIndex
-from llmds.kernels import bm25, bm25_check, bm25_write
+from llmds.kernels import bm25, bm25_check, bm25_write, tokens
 from llmds.tokenizer import Tokenizer
 
 words = st.sampled_from([*"abcdefg", "it's", "é"])
@@ -352,6 +352,36 @@ def test_an_interrupted_bulk_call_leaves_a_whole_prefix(monkeypatch):
     index.add_documents(range(5000), [f"word{i} common" for i in range(5000)])
     index.check()
     assert len(index) == 5000 and index.search("word4999")[0][0] == 4999
+
+
+@pytest.mark.parametrize("turn", range(1, 7))
+def test_an_interruption_between_any_two_kernels_breaks_nothing(turn, monkeypatch):
+    index, calls = InvertedIndex(), []
+    index.add_documents(range(60), [f"common w{i}" for i in range(60)])
+
+    def interrupting(kernel):
+        def call(*given):
+            result = kernel(*given)
+            calls.append(1)
+            if len(calls) == turn:
+                raise KeyboardInterrupt
+            return result
+
+        return call
+
+    for home, name in ((tokens, "intern"), (bm25_write, "add"), (bm25_write, "insert_ids")):
+        monkeypatch.setattr(home, name, interrupting(getattr(home, name)))
+    with pytest.raises(KeyboardInterrupt):
+        index.add_documents(range(30, 300), [f"common v{i}" for i in range(270)])
+    monkeypatch.undo()
+    index.check()
+    done = [i for i in range(270) if index.get_document_frequency(f"v{i}")]
+    assert done == list(range(len(done))) and len(index) == 60 + max(len(done) - 30, 0)
+    index.add_documents(range(30, 300), [f"common u{i}" for i in range(270)])
+    index.check()
+    index.shrink_to_fit()
+    index.check()
+    assert index.get_document_frequency("common") == len(index) == 300 and index.get_document_frequency("v3") == 0
 
 
 def test_progress_is_told(monkeypatch):

@@ -21,8 +21,9 @@ a term's number comes from a vocabulary (`tokens`).
 
 A reader beside a writer takes all arrays, and a copy of head, at one moment. What the writer then appends
 belongs to slots that the copy does not count, and what it removes has a number that the copy does not count, so
-the reader goes on seeing the documents of that moment. Where the writer has gone on in a larger pool, a chunk may
-begin outside the reader's, or be empty there: it holds no document that the reader counts.
+the reader goes on seeing the documents of that moment (only row[DEAD] may count later removals already). Where
+the writer has gone on in a larger pool, a chunk may begin outside the reader's, or be empty there: it holds
+no document that the reader counts.
 """
 
 import math
