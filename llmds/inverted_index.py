@@ -5,14 +5,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from . import arguments, storage
 from .growing import chunks
 from .kernels import bm25 as kernels
-from .kernels import bm25_check, bm25_write
+from .kernels import bm25_write
+from .postings import BUDGET, MOST, SCHEMA, Postings, runs
 from .progress import Progress, bar
 from .tokenizer import Stemmer, Stops, analysis
 from .vocabulary import Vocabulary
@@ -20,43 +21,14 @@ from .vocabulary import Vocabulary
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_MOST = 2**31 - 1
-# Characters that are analysed and added in one go, and postings that one kernel call scores: 10 to 50 ms each.
+# Characters that are analysed and added in one go, and queries that are a thread's turn: a few milliseconds each.
 _CHARACTERS = 1 << 20
-_BUDGET = 1 << 24
 _QUERIES = 64
 # Documents scored by name in one call.
 _SCORED = 1 << 15
 # Removed documents are swept out when they are more than this, and more than half as many as the live ones.
 _SWEEP = 32
 _NO_SHARES = np.empty(0, np.float32)
-
-
-class _View(NamedTuple):
-    """All arrays (see `kernels.bm25`), published together. `head` is the writer's, `seen` a reader's copy of it."""
-
-    seen: np.ndarray
-    head: np.ndarray
-    doc_ids: np.ndarray
-    lengths: np.ndarray
-    removed: np.ndarray
-    forward_starts: np.ndarray
-    forward: np.ndarray
-    id_buckets: np.ndarray
-    terms: np.ndarray
-    slots: np.ndarray
-    tfs: np.ndarray
-    vocabulary: Vocabulary
-
-    @property
-    def state(self) -> tuple[np.ndarray, ...]:
-        """What the writer's kernels take."""
-        return self[1:11]
-
-    @property
-    def ranking(self) -> tuple[np.ndarray, ...]:
-        """What `kernels.search` takes."""
-        return self.seen, self.doc_ids, self.lengths, self.removed, self.terms, self.slots, self.tfs
 
 
 class InvertedIndex(storage.Structure):
@@ -72,7 +44,8 @@ class InvertedIndex(storage.Structure):
     documents are held back.
 
     Memory: about 12 to 18 bytes for each distinct word of each document. Any number of threads may search while
-    another one writes: a search sees whole documents, those that were there when it began. Writers take turns.
+    another one writes: a search sees whole documents, those that were there when it began (the df it weighs words by
+    may already leave out documents that are being removed). Writers take turns.
 
     >>> index = InvertedIndex()
     >>> index.add_documents([1, 2], ["A heap of pages", "Pages, pages and more pages"])
@@ -81,24 +54,7 @@ class InvertedIndex(storage.Structure):
     [2, 1]
     """
 
-    _schema: ClassVar[storage.Schema] = {
-        "settings": (np.float64, 1),
-        "fingerprint": (np.uint8, 1),
-        "head": (np.int64, 1),
-        "doc_ids": (np.int64, 1),
-        "lengths": (np.int32, 1),
-        "removed": (np.int32, 1),
-        "forward_starts": (np.int64, 1),
-        "forward": (np.int32, 1),
-        "id_buckets": (np.int32, 1),
-        "terms": (np.int32, 2),
-        "slots": (np.int32, 1),
-        "tfs": (np.int32, 1),
-        "vocabulary.head": (np.int64, 1),
-        "vocabulary.data": (np.uint8, 1),
-        "vocabulary.offsets": (np.int64, 1),
-        "vocabulary.buckets": (np.int64, 1),
-    }
+    _schema: ClassVar[storage.Schema] = {"settings": (np.float64, 1), "fingerprint": (np.uint8, 1), **SCHEMA}
 
     def __init__(
         self,
@@ -111,13 +67,22 @@ class InvertedIndex(storage.Structure):
     ):
         self._k1, self._b = arguments.real("k1", k1, 0.0, 1e6), arguments.real("b", b, 0.0, 1.0)
         self._tokenizer = analysis(tokenizer, stop_words, stemmer)
-        self._begin(_empty(16, 64, 256, 16, Vocabulary.empty()))
+        self._begin(Postings.empty(16, 64, 256, Vocabulary.empty()))
+
+    def _begin(self, view: Postings) -> None:
+        self._view = view
+        self._lock = threading.RLock()
+        self._scratch: list[np.ndarray] = []
+        # What searches have worked out: the shares and for whom, and postings scored without them and for whom.
+        self._shares: tuple[np.ndarray | None, np.ndarray] = (None, _NO_SHARES)
+        self._scored_for: np.ndarray | None = None
+        self._scored = 0
 
     def add_document(self, doc_id: int, text: str) -> None:
         """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text))."""
         doc_id, text = arguments.integer("doc_id", doc_id, 0), arguments.text("text", text)
         with self._lock:
-            self._add(np.array([doc_id]), [text])
+            self._add(np.array([doc_id], np.int64), [text])
 
     def add_documents(self, doc_ids: np.ndarray, texts: Sequence[str], *, progress: Progress = False) -> None:
         """As `add_document` for ids (n,) and n texts, in order. Amortised O(characters).
@@ -127,7 +92,7 @@ class InvertedIndex(storage.Structure):
         ids, texts = arguments.integers("doc_ids", doc_ids, 0), _texts("texts", texts)
         arguments.same_length(doc_ids=ids, texts=texts)
         with self._lock, bar(progress, len(texts), "indexing", "doc") as advance:
-            for part in _runs(texts):
+            for part in runs(_characters(texts), _CHARACTERS):
                 self._add(ids[part], texts[part])
                 advance(part.stop - part.start)
 
@@ -136,7 +101,7 @@ class InvertedIndex(storage.Structure):
         doc_id = arguments.integer("doc_id", doc_id, 0)
         with self._lock:
             try:
-                if not bm25_write.remove(*self._view.state[:8], doc_id):
+                if not bm25_write.remove(*self._view.state[:8], doc_id):  # type: ignore[call-arg]
                     raise KeyError(doc_id)
             finally:
                 self._publish()
@@ -173,9 +138,9 @@ class InvertedIndex(storage.Structure):
                 reached = part.start
                 while reached < part.stop:
                     shares = self._shares_of(view)
-                    reached, postings = kernels.search(
+                    reached, postings = kernels.search(  # type: ignore[call-arg]
                         *view.ranking, self._k1, self._b, shares, numbers, terms.hashes, terms.ends, reached, part.stop,
-                        _BUDGET, sums, ids, scores,
+                        BUDGET, sums, ids, scores,
                     )  # fmt: skip
                     self._scored += postings
 
@@ -194,7 +159,7 @@ class InvertedIndex(storage.Structure):
         numbers = view.vocabulary.find(terms)
         scores = np.empty(ids.shape, np.float32)
         for part in chunks(len(queries), max(1, _SCORED // max(ids.shape[1], 1))):
-            documents = _slots(view, ids[part].ravel()).reshape(-1, ids.shape[1])
+            documents = view.slots_of(ids[part].ravel()).reshape(-1, ids.shape[1])
             kernels.score_many(
                 view.seen, view.lengths, view.terms, view.slots, view.tfs, self._k1, self._b, numbers, terms.hashes,
                 terms.ends, part.start, documents, scores[part],
@@ -208,7 +173,7 @@ class InvertedIndex(storage.Structure):
         """
         view, number = self._view, arguments.integer("doc_id", doc_id, 0)
         known = self._number(view, term)
-        slot = int(_slots(view, np.array([number]))[0])
+        slot = int(view.slots_of(np.array([number], np.int64))[0])
         return 0 if known < 0 or slot < 0 else int(kernels.frequency(view.terms, view.slots, view.tfs, known, slot))
 
     def get_document_frequency(self, term: str) -> int:
@@ -233,14 +198,14 @@ class InvertedIndex(storage.Structure):
 
     def reserve(self, n: int) -> None:
         """Make room for n documents in all (not for their words), so that their table does not grow before that."""
-        n = arguments.integer("n", n, 0, _MOST)
+        n = arguments.integer("n", n, 0, MOST)
         with self._lock:
-            self._room_for_documents(n + int(self._view.head[kernels.REMOVED]))
+            self._view = self._view.with_documents(n + int(self._view.head[kernels.REMOVED]))
 
     def shrink_to_fit(self) -> None:
         """Give back the room that is not used, and that of removed documents. O(size)."""
         with self._lock:
-            self._view = self._compacted()
+            self._view = self._view.compacted()
             self._scratch.clear()
             self._shares = None, _NO_SHARES
 
@@ -249,12 +214,12 @@ class InvertedIndex(storage.Structure):
 
     def contains_many(self, doc_ids: np.ndarray) -> np.ndarray:
         """Whether each of doc_ids (n,) is a document, bool (n,). O(n)."""
-        return _slots(self._view, arguments.integers("doc_ids", doc_ids)) >= 0
+        return self._view.slots_of(arguments.integers("doc_ids", doc_ids)) >= 0
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, (int, np.integer)) or isinstance(doc_id, bool) or not 0 <= doc_id < 2**63:
             return False
-        return bool(_slots(self._view, np.array([doc_id], np.int64))[0] >= 0)
+        return bool(self._view.slots_of(np.array([doc_id], np.int64))[0] >= 0)
 
     def __repr__(self) -> str:
         return f"InvertedIndex({len(self)} documents, k1={self._k1}, b={self._b}, {self._tokenizer!r})"
@@ -269,108 +234,32 @@ class InvertedIndex(storage.Structure):
         """
         return cls._load(path, tokenizer=analysis(tokenizer, stop_words, stemmer))
 
-    def _begin(self, view: _View) -> None:
-        self._view = view
-        self._lock = threading.RLock()
-        self._scratch: list[np.ndarray] = []
-        # What searches have worked out: the shares and for whom, and postings scored without them and for whom.
-        self._shares: tuple[np.ndarray | None, np.ndarray] = (None, _NO_SHARES)
-        self._scored_for: np.ndarray | None = None
-        self._scored = 0
-
     def _add(self, ids: np.ndarray, texts: list[str]) -> None:
         """Add documents in one go. The caller holds the lock."""
         terms = self._tokenizer.terms(texts)
         vocabulary, numbers = self._view.vocabulary.intern(terms)
-        rows = self._view.terms
-        if len(rows) < len(vocabulary):
-            rows = np.zeros((max(2 * len(rows), len(vocabulary)), kernels.COLUMNS), np.int32)
-            rows[: len(self._view.terms)] = self._view.terms
-        self._view = self._view._replace(vocabulary=vocabulary, terms=rows)
+        self._view = self._view.with_vocabulary(vocabulary)
         counts = np.empty(int(np.diff(terms.ends, prepend=0).max(initial=0)), np.int32)
         reached = 0
         try:
             while True:
-                reached, lacking, amount = bm25_write.add(*self._view.state, ids, numbers, terms.ends, reached, counts)
+                reached, lacking, amount = bm25_write.add(  # type: ignore[call-arg]
+                    *self._view.state, ids, numbers, terms.ends, reached, counts
+                )  # fmt: skip
                 if lacking == bm25_write.DONE:
                     break
-                self._make_room(lacking, amount)
+                self._view = self._view.with_room(lacking, amount)
         finally:
             self._publish()
         self._sweep()
 
-    def _make_room(self, lacking: int, amount: int) -> None:
-        """Have an array twice as large, or larger by `amount`."""
-        view = self._view
-        if lacking == bm25_write.LACKS_SLOTS:
-            self._room_for_documents(2 * len(view.doc_ids) + 1)
-        elif lacking == bm25_write.LACKS_FORWARD:
-            used = int(view.head[kernels.FORWARD])
-            self._view = view._replace(forward=_grown(view.forward, used, max(2 * used, used + amount), 0))
-        else:
-            used = int(view.head[kernels.POOL])
-            size = min(max(2 * used, used + amount), _MOST)
-            if used + amount > size:
-                raise ValueError(f"an index holds at most 2**31-1 postings, {used + amount} would be needed")
-            self._view = view._replace(
-                slots=_grown(view.slots, used, size, kernels.NEVER), tfs=_grown(view.tfs, used, size, 0)
-            )
-
-    def _room_for_documents(self, capacity: int) -> None:
-        view = self._view
-        capacity, used = min(capacity, _MOST), int(view.head[kernels.SLOTS])
-        if capacity <= len(view.doc_ids):
-            return
-        buckets = np.full(_bucket_count(capacity), -1, np.int32)
-        for part in chunks(used):
-            bm25_write.insert_ids(buckets, view.doc_ids, part.start, part.stop)
-        self._view = view._replace(
-            doc_ids=_grown(view.doc_ids, used, capacity, 0),
-            lengths=_grown(view.lengths, used, capacity, 0),
-            removed=_grown(view.removed, used, capacity, 0),
-            forward_starts=_grown(view.forward_starts, used + 1, capacity + 1, 0),
-            id_buckets=buckets,
-        )
-
     def _publish(self) -> None:
-        self._view = self._view._replace(seen=self._view.head.copy())
+        self._view = self._view.published()
 
     def _sweep(self) -> None:
         removed, live = int(self._view.head[kernels.REMOVED]), int(self._view.head[kernels.LIVE])
         if removed > max(_SWEEP, live // 2):
-            self._view = self._compacted()
-
-    def _compacted(self) -> _View:
-        """The same documents in new arrays, without removed ones and room to spare. The caller holds the lock."""
-        old = self._view
-        used, terms = int(old.head[kernels.SLOTS]), len(old.vocabulary)
-        alive = old.removed[:used] == kernels.NEVER
-        renumbered_slots = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int32)
-        vocabulary, renumbered_terms = old.vocabulary.kept(old.terms[:terms, kernels.DF] > 0)
-        distinct = np.diff(old.forward_starts[: used + 1])
-        forward = renumbered_terms[old.forward[: old.head[kernels.FORWARD]][np.repeat(alive, distinct)]]
-        documents, postings = int(alive.sum()), len(forward)
-        view = _empty(documents, postings, postings + len(vocabulary), len(vocabulary), vocabulary)
-        view.doc_ids[:], view.lengths[:], view.removed[:] = old.doc_ids[:used][alive], old.lengths[:used][alive], kernels.NEVER
-        np.cumsum(distinct[alive], out=view.forward_starts[1:])
-        view.forward[:] = forward
-        for part in chunks(documents):
-            bm25_write.insert_ids(view.id_buckets, view.doc_ids, part.start, part.stop)
-        first = 0
-        before = np.cumsum(old.terms[:terms, kernels.DF], dtype=np.int64)
-        while first < terms:
-            last = int(np.searchsorted(before, (before[first - 1] if first else 0) + _BUDGET, "right"))
-            last = min(max(last, first + 1), first + _BUDGET)
-            bm25_write.copy_postings(
-                old.head, old.terms, old.slots, old.tfs, renumbered_terms, renumbered_slots, first, last,
-                view.head, view.terms, view.slots, view.tfs,
-            )  # fmt: skip
-            first = last
-        view.head[:] = old.head
-        view.head[[kernels.SLOTS, kernels.REMOVED, kernels.FORWARD, kernels.POOL]] = (
-            documents, 0, postings, postings + len(vocabulary),
-        )  # fmt: skip
-        return view._replace(seen=view.head.copy())
+            self._view = self._view.compacted()
 
     @contextmanager
     def _sums(self, size: int) -> Iterator[np.ndarray]:
@@ -384,7 +273,7 @@ class InvertedIndex(storage.Structure):
         yield sums
         self._scratch.append(sums)  # not in a finally: whoever was interrupted may have left something in it
 
-    def _shares_of(self, view: _View) -> np.ndarray:
+    def _shares_of(self, view: Postings) -> np.ndarray:
         """`kernels.share_all` of this view, or an empty array.
 
         They are worth their making once as many postings have been scored without them as there are, since
@@ -399,7 +288,7 @@ class InvertedIndex(storage.Structure):
         if self._scored <= used:
             return _NO_SHARES
         shares = np.empty(used, np.float32)
-        for part in chunks(used, _BUDGET):
+        for part in chunks(used, BUDGET):
             kernels.share_all(
                 view.seen, view.lengths, view.slots, view.tfs, self._k1, self._b, shares, part.start, part.stop
             )  # fmt: skip
@@ -410,7 +299,7 @@ class InvertedIndex(storage.Structure):
         """No more results than there are documents need room."""
         return min(arguments.integer("top_k", top_k, 0), len(self))
 
-    def _number(self, view: _View, term: str) -> int:
+    def _number(self, view: Postings, term: str) -> int:
         """A term's number, -1 if it is unknown or no term at all."""
         terms = self._tokenizer.terms([arguments.text("term", term)], "term")
         if len(terms.starts) > 1:
@@ -423,7 +312,7 @@ class InvertedIndex(storage.Structure):
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
-            view = self._compacted()
+            view = self._view.compacted()
         return {
             "settings": np.array([self._k1, self._b]),
             "fingerprint": storage.text_array(self._tokenizer.fingerprint),
@@ -439,16 +328,8 @@ class InvertedIndex(storage.Structure):
         if found != tokenizer.fingerprint:
             raise ValueError(f"the index was made by another analysis: {found!r}, given is {tokenizer.fingerprint!r}")
         vocabulary = Vocabulary(**storage.part("vocabulary", arrays))
-        view = _View(arrays["head"].copy(), *(arrays[name] for name in _View._fields[1:11]), vocabulary)
-        capacity = len(view.doc_ids)
-        storage.expect(
-            len(view.head) == kernels.HEAD
-            and len(view.lengths) == len(view.removed) == len(view.forward_starts) - 1 == capacity
-            and len(view.id_buckets).bit_count() == 1
-            and len(view.slots) == len(view.tfs)
-            and view.terms.shape[1] == kernels.COLUMNS,
-            "the arrays do not fit one another",
-        )
+        tables = {name: arrays[name] for name in Postings._fields if name in arrays}
+        view = Postings(seen=arrays["head"].copy(), vocabulary=vocabulary, **tables)
         self = cls.__new__(cls)
         self._k1, self._b = (float(value) for value in arrays["settings"])
         storage.expect(0 <= self._k1 <= 1e6 and 0 <= self._b <= 1, "settings are out of range")
@@ -458,53 +339,13 @@ class InvertedIndex(storage.Structure):
 
     def _fault(self) -> str | None:
         with self._lock:
-            view = self._view
-            if (fault := view.vocabulary.fault()) is not None:
-                return fault
-            if not np.array_equal(view.seen, view.head):
-                return "what readers see is not what was written last"
-            return bm25_check.FAULTS[bm25_check.first_fault(*view.state, len(view.vocabulary))] or None
+            return self._view.fault()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"arrays": self._to_arrays(), "tokenizer": self._tokenizer}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(self._from_arrays(state["arrays"], tokenizer=state["tokenizer"]).__dict__)
-
-
-def _empty(documents: int, forward: int, pool: int, terms: int, vocabulary: Vocabulary) -> _View:
-    """No documents yet, with room for these many of each."""
-    return _View(
-        np.zeros(kernels.HEAD, np.int64),
-        np.zeros(kernels.HEAD, np.int64),
-        np.zeros(documents, np.int64),
-        np.zeros(documents, np.int32),
-        np.zeros(documents, np.int32),
-        np.zeros(documents + 1, np.int64),
-        np.zeros(forward, np.int32),
-        np.full(_bucket_count(documents), -1, np.int32),
-        np.zeros((terms, kernels.COLUMNS), np.int32),
-        np.full(pool, kernels.NEVER, np.int32),
-        np.zeros(pool, np.int32),
-        vocabulary,
-    )
-
-
-def _bucket_count(documents: int) -> int:
-    return 1 << max(2 * documents - 1, 1).bit_length()
-
-
-def _grown(array: np.ndarray, used: int, size: int, rest: int) -> np.ndarray:
-    """The first `used` entries in an array of `size`, the others `rest`."""
-    grown = np.full(size, rest, array.dtype)
-    grown[:used] = array[:used]
-    return grown
-
-
-def _slots(view: _View, ids: np.ndarray) -> np.ndarray:
-    found = np.empty(len(ids), np.int64)
-    kernels.find_slots(view.seen, view.doc_ids, view.removed, view.id_buckets, ids, found)
-    return found
 
 
 def _texts(name: str, values: Any) -> list[str]:
@@ -517,15 +358,9 @@ def _texts(name: str, values: Any) -> list[str]:
     return texts
 
 
-def _runs(texts: list[str]) -> Iterator[slice]:
-    """Slices of texts with about _CHARACTERS characters each, one text or more."""
-    before = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-    start = 0
-    while start < len(texts):
-        limit = (before[start - 1] if start else 0) + _CHARACTERS
-        stop = min(max(int(np.searchsorted(before, limit, "right")), start + 1), start + _CHARACTERS)
-        yield slice(start, stop)
-        start = stop
+def _characters(texts: list[str]) -> np.ndarray:
+    """How many characters there are up to the end of each text."""
+    return np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
 
 
 def _in_threads(run: Callable[[slice], None], parts: Iterator[slice], threads: int) -> None:

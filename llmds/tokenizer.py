@@ -16,14 +16,13 @@ from .kernels import tokens as kernels
 from .vocabulary import MAX_TERMS, Terms, Vocabulary
 
 # Function words: articles, pronouns, prepositions, conjunctions, auxiliaries and a few adverbs.
-ENGLISH = frozenset(
-    """
-    a about after all also am an and any are as at be because been before being between both but by can could did do
-    does doing during each for from had has have having he her here hers him his how i if in into is it its itself
-    may me might more most must my no nor not of on only or other our ours out over own same shall she should so some
-    such than that the their theirs them then there these they this those through to too under until up upon us very
-    was we were what when where which while who whom whose why will with would you your yours
-    """.split()
+_ENGLISH = (
+    "a about after all also am an and any are as at be because been before being between both but by can could did "
+    "do does doing during each for from had has have having he her here hers him his how i if in into is it its "
+    "itself may me might more most must my no nor not of on only or other our ours out over own same shall she "
+    "should so some such than that the their theirs them then there these they this those through to too under "
+    "until up upon us very was we were what when where which while who whom whose why will with would you your "
+    "yours "
 )
 
 Stops = str | Collection[str] | None
@@ -164,13 +163,13 @@ class Tokenizer:
 
     def _stop_words(self, words: Stops) -> Vocabulary:
         if isinstance(words, str):
-            words = ENGLISH if arguments.one_of("stop_words", words, ("english",)) else ()
+            words = _ENGLISH.split() if arguments.one_of("stop_words", words, ("english",)) else ()
         if not isinstance(words, Collection) or not all(isinstance(word, str) for word in words):
             raise TypeError(f"stop_words must be 'english' or a collection of str, got {words!r}")
         words = list(words)
         terms = self._cut(words, "stop_words")
         if self._split is not None:
-            terms = Terms.of_strings("stop_words", words, np.arange(1, len(words) + 1))
+            terms = Terms.of_strings("stop_words", words, np.arange(1, len(words) + 1, dtype=np.int64))
         wrong = np.flatnonzero(np.diff(terms.ends, prepend=0) != 1)
         if wrong.size:
             raise ValueError(f"stop_words must be one term each, {words[wrong[0]]!r} is not")
@@ -186,16 +185,17 @@ class _Stems:
     def __init__(self, stemmer: Callable[[str], str]):
         self.stemmer = stemmer
         self._lock = threading.Lock()
-        self._forget()
+        self._forms, self._stems, self._stem_of = Vocabulary.empty(), Vocabulary.empty(), np.empty(0, np.int32)
 
     def apply(self, terms: Terms) -> Terms:
         """The stems of terms; empty ones are left out."""
         with self._lock:
-            if len(self._forms) > _MOST_FORMS:
-                self._forget()
+            if self._forms.terms > _MOST_FORMS:
+                self._forms, self._stem_of = Vocabulary.empty(), np.empty(0, np.int32)
+                self._stems = Vocabulary.empty()
             self._forms, numbers = self._forms.intern(terms)
             known = len(self._stem_of)
-            if len(self._forms) > known:
+            if self._forms.terms > known:
                 stems = _list_of_str([self.stemmer(form) for form in self._forms.strings(known)])
                 self._stems, more = self._stems.intern(Terms.of_strings("stems", stems, np.empty(0, np.int64)))
                 self._stem_of = np.concatenate([self._stem_of, more])
@@ -206,9 +206,6 @@ class _Stems:
         ends = stemmed.ends.copy()
         kept = kernels.keep_unknown(empty, stemmed.starts, stemmed.stops, stemmed.hashes, ends)
         return _first(stemmed._replace(ends=ends), kept)
-
-    def _forget(self) -> None:
-        self._forms, self._stems, self._stem_of = Vocabulary.empty(), Vocabulary.empty(), np.empty(0, np.int32)
 
     def __reduce__(self) -> tuple:
         return _Stems, (self.stemmer,)

@@ -64,8 +64,15 @@ class Vocabulary(NamedTuple):
             np.full(1 << max(2 * terms - 1, 1).bit_length(), -1, np.int64),
         )
 
-    def __len__(self) -> int:  # type: ignore[override]
+    @property
+    def terms(self) -> int:
+        """Number of terms."""
         return int(self.head[kernels.TERMS])
+
+    @property
+    def room(self) -> int:
+        """Number of terms that these arrays may come to hold."""
+        return min(len(self.offsets) - 1, len(self.buckets) // 2)
 
     def find(self, terms: Terms) -> np.ndarray:
         """The number of every term, int32 (m,), -1 for unknown ones. O(bytes)."""
@@ -90,26 +97,26 @@ class Vocabulary(NamedTuple):
             vocabulary = vocabulary._grown(int(terms.stops[done]) - int(terms.starts[done]))
 
     def _grown(self, size: int) -> "Vocabulary":
-        """With room for at least one more term, of `size` bytes."""
-        terms, used = len(self), int(self.head[kernels.BYTES])
+        """With room for at least one more term, of `size` bytes.
+
+        All arrays are new ones, or a reader of the old tuple would find a term there whose bytes are only here.
+        """
+        terms, used = self.terms, int(self.head[kernels.BYTES])
         if terms == MAX_TERMS:
             raise ValueError("a vocabulary holds at most 2**31-1 terms")
-        data, offsets, buckets = self.data, self.offsets, self.buckets
-        if used + size > len(data):
-            data = np.zeros(max(2 * len(data), used + size), np.uint8)
-            data[:used] = self.data[:used]
-        if terms + 2 > len(offsets) or 2 * (terms + 1) > len(buckets):
-            offsets = np.zeros(2 * terms + 17, np.int64)
-            offsets[: terms + 1] = self.offsets[: terms + 1]
-            buckets = self._rehashed(2 * terms + 16, np.empty(0, np.int32))
-        return Vocabulary(self.head.copy(), data, offsets, buckets)
+        room = self.room if terms < self.room else min(2 * terms + 16, MAX_TERMS)
+        longer = used + size > len(self.data)
+        data = np.zeros(max(2 * len(self.data), used + size) if longer else len(self.data), np.uint8)
+        offsets = np.zeros(room + 1, np.int64)
+        data[:used], offsets[: terms + 1] = self.data[:used], self.offsets[: terms + 1]
+        return Vocabulary(self.head.copy(), data, offsets, self._rehashed(room, np.empty(0, np.int32)))
 
     def kept(self, keep: np.ndarray) -> tuple["Vocabulary", np.ndarray]:
         """Only the terms where `keep` (bool) is true, no byte more than needed; and the new number of every term.
 
         int32, -1 for those that left. O(terms).
         """
-        terms = len(self)
+        terms = self.terms
         renumbered = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
         lengths = np.diff(self.offsets[: terms + 1])
         offsets = np.zeros(int(keep.sum()) + 1, np.int64)
@@ -126,7 +133,7 @@ class Vocabulary(NamedTuple):
 
     def strings(self, first: int) -> list[str]:
         """The terms from number `first` on, as str."""
-        offsets = self.offsets[first : len(self) + 1]
+        offsets = self.offsets[first : self.terms + 1]
         data = self.data[offsets[0] : offsets[-1]]
         return Terms.of_ranges(data, offsets - offsets[0], np.empty(0, np.int64)).strings()
 

@@ -11,16 +11,19 @@ a term's number comes from a vocabulary (`tokens`).
     forward_starts  int64 (c + 1,)  the distinct terms of slot s are forward[forward_starts[s]:forward_starts[s + 1]]
     forward         int32
     id_buckets      int32 (2**n,)   slots by hash of their id, or -1; removed ones too; at most half full
-    terms           int32 (t, 6)    row[FIRST], row[LAST]: where the first and the last chunk begin (0: none); row[FILL]:
-                                    postings in the last; row[DF], row[DEAD]: its postings in live and in
-                                    removed documents; row[AT] belongs to the writer
-    slots, tfs      int32 (p,)      the pool: a chunk that begins at i has its postings at slots[i:], slots ascending and
-                                    NEVER where there is none yet, with the term's frequency in tfs[i:];
-                                    tfs[i - 1] is its capacity, slots[i - 1] where the next chunk begins (0: none)
+    terms           int32 (t, 6)    row[FIRST], row[LAST]: where the first and the last chunk begin (0: none);
+                                    row[FILL]: postings in the last; row[DF], row[DEAD]: its postings in live
+                                    and in removed documents; row[AT] belongs to the writer
+    slots, tfs      int32 (p,)      the pool: a chunk that begins at i has its postings at slots[i:], slots
+                                    ascending and NEVER where there is none yet, with the term's frequency in
+                                    tfs[i:]; tfs[i - 1] is its capacity, slots[i - 1] where the next chunk begins
+                                    (0: none)
 
 A reader beside a writer takes all arrays, and a copy of head, at one moment. What the writer then appends
 belongs to slots that the copy does not count, and what it removes has a number that the copy does not count, so
-the reader goes on seeing the documents of that moment.
+the reader goes on seeing the documents of that moment (only row[DEAD] may count later removals already). Where
+the writer has gone on in a larger pool, a chunk may begin outside the reader's, or be empty there: it holds
+no document that the reader counts.
 """
 
 import math
@@ -68,7 +71,7 @@ def frequency(terms, slots, tfs, term, slot):
     if term >= terms.shape[0]:
         return np.int64(0)
     chunk = np.int64(terms[term, FIRST])
-    while chunk > 0:
+    while 0 < chunk < slots.shape[0]:
         capacity = np.int64(tfs[chunk - 1])
         if slots[chunk + capacity - 1] >= slot:
             at = _lower_bound(slots, chunk, capacity, slot)
@@ -86,14 +89,14 @@ def document_frequency(head, terms, slots, tfs, term):
         return np.int64(0)
     total = np.int64(0)
     chunk = np.int64(terms[term, FIRST])
-    while chunk > 0:
+    while 0 < chunk < slots.shape[0]:
         capacity = np.int64(tfs[chunk - 1])
         total += _until(slots, chunk, capacity, head[SLOTS])
         chunk = np.int64(slots[chunk - 1])
     return max(np.int64(0), min(total - np.int64(terms[term, DEAD]), head[LIVE]))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def search(
     head, doc_ids, lengths, removed, terms, slots, tfs, k1, b, shares, query_terms, query_hashes, query_ends, first,
     last, budget, sums, ids, scores,
@@ -146,11 +149,11 @@ def search(
     return last, spent
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def share_all(head, lengths, slots, tfs, k1, b, shares, first, last):
-    """Fill shares float32 (p,) in first..last - 1 with what each posting of the pool adds to a score, before the weight.
+    """Fill shares float32 (p,) in first..last - 1 with what each posting of the pool adds to a score, unweighted.
 
-    True while the number and the lengths of live documents stay as they are. O(last - first).
+    Right while the number and the lengths of live documents stay as they are. O(last - first).
     """
     base, slope = _norm(head, k1, b)
     for at in range(first, last):
@@ -159,7 +162,7 @@ def share_all(head, lengths, slots, tfs, k1, b, shares, first, last):
         shares[at] = _share(np.float32(tfs[at]), np.float32(length), base, slope)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def score(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, documents, scores):
     """Fill scores float32 (m,) with what `search` gives the slots `documents` int64 (m,) for one query.
 
@@ -180,24 +183,14 @@ def score(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, do
         scores[i] = total
 
 
-@njit(cache=True)
-def score_many(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, ends, first, documents, scores):
-    """`score` for documents (n, c) and scores (n, c), row q with the terms of query first + q, which stop at ends."""
-    for q in range(documents.shape[0]):
-        start = ends[first + q - 1] if first + q else 0
-        stop = ends[first + q]
-        numbers, hashes = query_terms[start:stop], query_hashes[start:stop]
-        score(head, lengths, terms, slots, tfs, k1, b, numbers, hashes, documents[q], scores[q])
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _norm(head, k1, b):
     """k1 * (1 - b + b * length / average length) as (base, slope) of a line over the length."""
     average = head[LENGTH] / max(head[LIVE], 1)
     return np.float32(k1 * (1.0 - b)), np.float32(k1 * b / average if average > 0 else 0.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _share(count, length, base, slope):
     """What `count` occurrences are worth in a document of `length`, from 0 to 1.
 
@@ -206,7 +199,7 @@ def _share(count, length, base, slope):
     return count / (count + (base + slope * length))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _plan(head, terms, slots, tfs, query_terms, query_hashes, keys, plan, weights):
     """Put a query's distinct terms that live documents hold in `plan`, with their weights. (how many, their postings).
 
@@ -269,11 +262,11 @@ def _lower_bound(slots, chunk, capacity, slot):
     return low
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add(head, lengths, slots, tfs, first_chunk, weight, base, slope, shares, sums):
     """Add one term's part to the sums of the documents that hold it."""
     chunk = first_chunk
-    while chunk > 0:
+    while 0 < chunk < slots.shape[0]:
         stop = chunk + _until(slots, chunk, np.int64(tfs[chunk - 1]), head[SLOTS])
         # Slices and unsigned indices, because an index that might be negative costs a test at every step.
         where = slots[chunk:stop].view(np.uint32)
@@ -304,7 +297,7 @@ def _scatter(where, parts, weight, sums):
 def _best_of_term(head, doc_ids, removed, slots, tfs, first_chunk, sums, ids, scores, found):
     """Bring the documents of one term into the heap (ids, scores) of `found` items, and their sums to 0."""
     chunk = first_chunk
-    while chunk > 0:
+    while 0 < chunk < slots.shape[0]:
         for at in range(chunk, chunk + _until(slots, chunk, np.int64(tfs[chunk - 1]), head[SLOTS])):
             slot = np.int64(slots[at])
             total = sums[slot]
@@ -321,7 +314,7 @@ def _best_of_all(head, doc_ids, removed, sums, ids, scores):
     """Bring all documents into the heap (ids, scores), and their sums to 0. The number of items."""
     found, limit = 0, np.int32(1)
     sums = sums[: head[SLOTS]]
-    # Floats that are not negative are in the order of their bits, and a maximum of integers becomes vector instructions.
+    # Floats that are not negative are in the order of their bits, and a maximum of integers is found in vectors.
     bits, limits = sums.view(np.int32), scores.view(np.int32)
     for start in range(0, sums.shape[0], _BLOCK):
         if _highest(bits[start : start + _BLOCK]) >= limit:

@@ -4,9 +4,24 @@ import numpy as np
 from numba import njit
 
 from .bm25 import (
-    AT, DEAD, DF, FILL, FIRST, FORWARD, LAST, LENGTH, LIVE, NEVER, POOL, POSTINGS, REMOVED, SLOTS, TERMS, find_slot,
+    AT,
+    DEAD,
+    DF,
+    FILL,
+    FIRST,
+    FORWARD,
+    LAST,
+    LENGTH,
+    LIVE,
+    NEVER,
+    POOL,
+    POSTINGS,
+    REMOVED,
+    SLOTS,
+    TERMS,
+    find_slot,
     frequency,
-)  # fmt: skip
+)
 
 WHOLE, COUNTS, DOCUMENTS, CHUNKS, FREQUENCIES, WORDS = 0, 1, 2, 3, 4, 5
 FAULTS = (

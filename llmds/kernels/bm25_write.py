@@ -7,8 +7,23 @@ import numpy as np
 from numba import njit
 
 from .bm25 import (
-    AT, DEAD, DF, FILL, FIRST, FORWARD, LAST, LENGTH, LIVE, NEVER, POOL, POSTINGS, REMOVED, SLOTS, TERMS, find_slot,
-)  # fmt: skip
+    AT,
+    DEAD,
+    DF,
+    FILL,
+    FIRST,
+    FORWARD,
+    LAST,
+    LENGTH,
+    LIVE,
+    NEVER,
+    POOL,
+    POSTINGS,
+    REMOVED,
+    SLOTS,
+    TERMS,
+    find_slot,
+)
 from .hashing import mix
 
 DONE, LACKS_SLOTS, LACKS_FORWARD, LACKS_POOL = 0, 1, 2, 3
