@@ -313,7 +313,7 @@ def _orthonormal(basis: np.ndarray) -> np.ndarray:
     """Orthonormal columns, float32 (t, w' <= w), that span what those of `basis` (float32 (t, w)) do.
 
     By the eigenvectors of the Gram matrix, summed in float64 (Stathopoulos and Wu 2002), again where the columns
-    were nearly dependent. LAPACK's QR of so tall a matrix was most of a fit's time, in single calls that no Ctrl-C ends.
+    were nearly dependent. LAPACK's QR was most of a fit's time, in single calls that no Ctrl-C ends.
     """
     for _ in range(3):
         gram = np.zeros((basis.shape[1], basis.shape[1]))

@@ -234,8 +234,10 @@ def test_each_kernel_is_compiled_once(tmp_path):
         documents.add("x", "y"), documents.add_many(np.array(["p", "q"]), ["1", "2"])
         documents.row_of("x"), documents.rows_of(["x"]), documents.shrink_to_fit(), documents.check()
     used = [kernels.append, strings.find_one, strings.find_many, strings.first_repeat, strings.rehash]
-    used += [strings.first_fault, strings.splits_no_character, strings.insert, strings.find, strings.tag]
-    assert {kernel.__name__: len(kernel.signatures) for kernel in used} == {kernel.__name__: 1 for kernel in used}
+    used += [strings.first_fault, strings.splits_no_character]
+    assert [len(kernel.signatures) for kernel in used] == [1] * len(used)
+    inner = [strings.insert, strings.find, strings.tag]  # not compiled at all where the cache holds their callers
+    assert max(len(kernel.signatures) for kernel in inner) <= 1
 
 
 def test_files_and_pickles_keep_everything(tmp_path):
