@@ -297,8 +297,10 @@ class RetrievalPipeline(storage.Structure):
         """ids and scores (n, top_k) for checked arguments."""
         if embeddings is None and weight > 0:
             embeddings = self._encoded(queries)
-            if embeddings is not None and not (known := embeddings.any(axis=1)).all():
-                return self._rank_apart(queries, embeddings, known, top_k, weight, fusion, depth)
+            if embeddings is not None:
+                known = np.asarray(embeddings.any(axis=1))
+                if not known.all():
+                    return self._rank_apart(queries, embeddings, known, top_k, weight, fusion, depth)
         if embeddings is None or weight == 0:
             return self._index.search_batch(queries, top_k)
         if weight == 1:

@@ -212,7 +212,7 @@ class _Stems:
 
 
 def analysis(tokenizer: Any, stop_words: Stops, stemmer: Stemmer) -> Tokenizer:
-    """The Tokenizer that these arguments of an index ask for; `tokenizer` may be one already, or a callable, or None."""
+    """The Tokenizer that these arguments of an index ask for; `tokenizer` may be one already, a callable, or None."""
     if not isinstance(tokenizer, Tokenizer):
         return Tokenizer(stop_words=stop_words, stemmer=stemmer, split=tokenizer)
     if stop_words is not None or stemmer is not None:

@@ -226,7 +226,7 @@ def test_distances_that_overflow_are_infinite_and_break_nothing(metric):
     index.check()
     found, distances = index.search_batch(vectors[:20], 200, ef=200)
     assert not np.isnan(distances).any() and (np.sort(found, axis=1) == np.arange(200)).all()
-    assert not np.isnan(index.distances(vectors[0], np.arange(200))).any()
+    assert not np.isnan(index.distances(vectors[:1], np.arange(200)[None])).any()
 
 
 def test_short_vectors_have_a_direction():
@@ -241,12 +241,31 @@ def test_distances_of_given_ids_are_those_of_the_search():
         vectors = clustered(500, 12, 11)
         index = HNSW(12, seed=1, metric=metric)
         index.add_many(vectors, np.arange(500) * 2)
-        result = index.search(vectors[3], 20)
-        ids = np.array([vec_id for vec_id, _ in result])
-        np.testing.assert_array_equal(index.distances(vectors[3], ids), np.float32([d for _, d in result]))
-        own = index.distances(vectors[3], [4, 5, -1, 2**63 - 1, 4])
+        ids, told = index.search_batch(vectors[3:9], 20)
+        np.testing.assert_array_equal(index.distances(vectors[3:9], ids), told)
+        own = index.distances(vectors[3:4], [[4, 5, -1, 2**63 - 1, 4]])[0]
         assert own[0] == own[4] and np.isinf(own[1:4]).all() and own.dtype == np.float32
-        assert index.distances(vectors[3], []).shape == (0,)
+        assert index.distances(vectors[3:5], np.empty((2, 0), int)).shape == (2, 0)
+        assert index.distances(vectors[:0], np.empty((0, 3), int)).shape == (0, 3)
+
+
+def test_an_emptied_index_goes_on_with_the_same_random_numbers():
+    vectors = clustered(200, 4, 1)
+    first, second = HNSW(4, M=5, seed=3, metric="ip"), HNSW(4, M=5, seed=3, metric="ip")
+    first.add_many(vectors[:100], np.arange(100)), second.add_many(vectors[100:], np.arange(100))
+    first, second = first.emptied(), second.emptied()
+    assert len(first) == 0 and (first.dim, first.M, first.metric) == (4, 5, "ip")
+    first.add_many(vectors, np.arange(200)), second.add_many(vectors, np.arange(200))
+    face.same_arrays(first, second)
+
+
+def test_many_vectors_come_back():
+    index = HNSW(3, seed=1)
+    index.add_many(np.arange(12).reshape(4, 3), [5, 6, 7, 8])
+    assert index.get_vectors([8, 5]).tolist() == [[9, 10, 11], [0, 1, 2]]
+    assert index.get_vectors([]).shape == (0, 3)
+    with pytest.raises(KeyError, match="9"):
+        index.get_vectors([5, 9])
 
 
 def test_vectors_come_back():
@@ -377,8 +396,8 @@ def test_an_empty_index_gives_empty_results():
         (lambda index: index.search([1, 2, 3], 1, ef=0), ValueError),
         (lambda index: index.search_batch([1, 2, 3], 1), ValueError),
         (lambda index: index.search_batch([[1, 2, 3], [0, 0, 0]], 1), ValueError),
-        (lambda index: index.distances([0, 0, 0], [1]), ValueError),
-        (lambda index: index.distances([1, 2, 3], [1.5]), TypeError),
+        (lambda index: index.distances([[0, 0, 0]], [[1]]), ValueError),
+        (lambda index: index.distances([[1, 2, 3]], [[1.5]]), TypeError),
         (lambda index: index.get_vector(77), KeyError),
         (lambda index: index.reserve(-1), ValueError),
     ],
@@ -426,7 +445,7 @@ def test_every_type_shares_one_compilation():
     index.add_many(np.asfortranarray(np.ones((2, 3))), np.array([5, 6], np.int32)[::-1])
     index.search(frozen[0], 2), index.search(np.ones(6, np.float32)[::2], 2), index.search([1, 2, 3], 2)
     index.search(np.ones(3, np.float32), 2), index.search_batch(frozen[:, ::-1], np.int64(2), ef=np.int32(4))
-    index.distances(frozen[0], np.frombuffer(np.array([3, 4]).tobytes(), np.int64))
+    index.distances(frozen[:1], np.frombuffer(np.array([3, 4]).tobytes(), np.int64)[None])
     used = [
         hnsw_search.search,
         hnsw_build.find,

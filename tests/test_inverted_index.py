@@ -181,12 +181,15 @@ def test_bulk_search_gives_what_single_searches_give():
 
 def test_given_documents_get_the_scores_of_the_search():
     index, model = filled()
-    asked = [*model.documents, 7_000_000, next(iter(model.documents))]
-    for query in QUERIES:
+    asked = [*model.documents, 7_000_000, -1, next(iter(model.documents))]
+    scores = index.score_many(QUERIES, [asked] * len(QUERIES))
+    assert scores.dtype == np.float32
+    for query, row in zip(QUERIES, scores, strict=True):
         ranked = dict(index.search(query, 1000))
-        scores = index.score_many(query, asked)
-        assert scores.dtype == np.float32 and scores.tolist() == [ranked.get(doc_id, 0.0) for doc_id in asked]
-    assert index.score_many("w1", []).shape == (0,)
+        assert row.tolist() == [ranked.get(doc_id, 0.0) for doc_id in asked]
+    assert index.score_many(["w1"], np.empty((1, 0), int)).shape == (1, 0)
+    assert index.score_many([], np.empty((0, 3), int)).shape == (0, 3)
+    assert index.contains_many(asked).tolist() == [doc_id in index for doc_id in asked]
 
 
 def test_scores_are_the_same_before_and_after_shares_are_worked_out():
@@ -275,8 +278,10 @@ def refused(index):
         (lambda: index.search_batch("a"), TypeError),
         (lambda: index.search_batch(["a", 1]), TypeError),
         (lambda: index.search_batch(["a"], threads=0), ValueError),
-        (lambda: index.score_many("a", [-1]), ValueError),
-        (lambda: index.score_many("a", [0.5]), TypeError),
+        (lambda: index.score_many("a", [[1]]), TypeError),
+        (lambda: index.score_many(["a"], [1]), ValueError),
+        (lambda: index.score_many(["a"], [[1], [2]]), ValueError),
+        (lambda: index.score_many(["a"], [[0.5]]), TypeError),
         (lambda: index.get_term_frequency("a b", 1), ValueError),
         (lambda: index.get_term_frequency("a", "1"), TypeError),
         (lambda: index.get_document_frequency(1), TypeError),
@@ -309,7 +314,7 @@ def test_nothing_is_fine():
     assert index.search_batch(["a", "b"], 3)[0].tolist() == [[-1] * 3] * 2
     assert index.search_batch([], 3)[0].shape == (0, 3) and index.search_batch(["a"], 0)[1].shape == (1, 0)
     index.add_documents([], []), index.shrink_to_fit(), index.check()
-    assert index.score_many("a", [1]).tolist() == [0.0] and set(index.stats().values()) == {0}
+    assert index.score_many(["a"], [[1]]).tolist() == [[0.0]] and set(index.stats().values()) == {0}
     index.add_documents(np.array([3, 4]), np.array(["", " "]))
     assert len(index) == 2 and index.search("a") == [] and index.stats()["avg_doc_length"] == 0
     index.add_document(5, "a")
@@ -463,7 +468,7 @@ def test_two_writers_take_turns():
 def test_every_type_shares_one_compilation():
     index = InvertedIndex(stop_words=["w"])
     index.add_document(np.int32(1), "a"), index.add_documents(np.array([2, 3], np.uint8)[::-1], ("b é", "c"))
-    index.search("a b"), index.search_batch(np.array(["a", "b"]), np.int64(2)), index.score_many("a", [1])
+    index.search("a b"), index.search_batch(np.array(["a", "b"]), np.int64(2)), index.score_many(["a"], [[1]])
     index.remove_document(np.uint16(1)), index.shrink_to_fit(), index.search("b"), index.check()
     for _ in range(30):
         index.search_batch(["b c"] * 200, threads=2)

@@ -183,6 +183,16 @@ def score(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, do
         scores[i] = total
 
 
+@njit(cache=True, nogil=True)
+def score_many(head, lengths, terms, slots, tfs, k1, b, query_terms, query_hashes, ends, first, documents, scores):
+    """`score` for documents (n, c) and scores (n, c), row q with the terms of query first + q, which stop at ends."""
+    for q in range(documents.shape[0]):
+        start = ends[first + q - 1] if first + q else 0
+        stop = ends[first + q]
+        numbers, hashes = query_terms[start:stop], query_hashes[start:stop]
+        score(head, lengths, terms, slots, tfs, k1, b, numbers, hashes, documents[q], scores[q])
+
+
 @njit(cache=True, error_model="numpy")
 def _norm(head, k1, b):
     """k1 * (1 - b + b * length / average length) as (base, slope) of a line over the length."""
