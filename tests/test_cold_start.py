@@ -49,7 +49,7 @@ def test_a_kernel_is_cached_and_says_what_it_does(kernel):
 def test_warm_up_compiles_every_kernel_once():
     code = (
         "from llmds.commands import warmup\n"
-        "for step in warmup.STEPS: step()\n"
+        "for step in warmup.STEPS.values(): step()\n"
         "from pkgutil import iter_modules\nfrom importlib import import_module\nimport llmds.kernels\n"
         "for module in iter_modules(llmds.kernels.__path__):\n"
         "    for name, value in vars(import_module('llmds.kernels.' + module.name)).items():\n"

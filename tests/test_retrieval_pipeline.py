@@ -342,7 +342,7 @@ def test_files_and_pickles_keep_everything(tmp_path):
     pipeline = filled(30, stop_words="english")
     pipeline.add_document(3, "paged", None)
     pipeline.remove_document(4)
-    for other in face.keeps_everything(pipeline, tmp_path):
+    for other in face.keeps_everything(pipeline, tmp_path, stop_words="english"):
         assert other.search("paged heap", np.ones(DIM)) == pipeline.search("paged heap", np.ones(DIM))
         other.add_document(4, "sketch", np.ones(DIM))
         other.check()

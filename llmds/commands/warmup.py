@@ -1,10 +1,32 @@
 """`llmds warmup`: compile every kernel, by using every structure a little."""
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from ..admissions import AdmissionController
+from ..cmsketch import CountMinSketch
+from ..documents import Documents
+from ..encoders import LSAEncoder
+from ..hnsw import HNSW
+from ..indexed_heap import IndexedHeap
+from ..inverted_index import InvertedIndex
+from ..kernels import heap
+from ..kv_cache import KVCache
+from ..paged_allocator import PagedAllocator
 from ..progress import bar
+from ..retrieval_pipeline import RetrievalPipeline
+from ..scheduler import Scheduler
+from ..storage import Structure
+from ..token_lru import TokenLRU
+from ..tokenizer import Tokenizer
+
+TEXTS = ["the page cache", "a heap of pages in the cache", "naïve caché", "a graph over the heap"]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +38,134 @@ def run(options: argparse.Namespace) -> None:
     """Compile with a progress bar; tell how long each part took."""
     took = {}
     with bar(not options.quiet, len(STEPS), "compiling", "parts") as advance:
-        for step in STEPS:
+        for name, step in STEPS.items():
             start = time.perf_counter()
             step()
-            took[step.__name__.strip("_").replace("_", " ")] = time.perf_counter() - start
+            took[name] = time.perf_counter() - start
             advance(1)
     for name, seconds in took.items():
         print(f"{name:<24}{seconds:7.2f} s")
     print(f"{'in all':<24}{sum(took.values()):7.2f} s")
 
 
-STEPS: tuple[Callable[[], None], ...] = ()
+def _passes_through_a_file(structure: Structure, **given: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        structure.save(Path(folder) / "file")
+        type(structure).load(Path(folder) / "file", **given).check()  # type: ignore[call-arg]
+
+
+def _heap() -> None:
+    queue = IndexedHeap()
+    queue.push(1, 2.0), queue.push_many([2, 3], [1.0, 4.0]), queue.update_key(1, 0.5)
+    queue.peek(), queue.pop(), queue.delete(2), queue.get_score(3), queue.get_score_many([3]), queue.contains(3)
+    queue.update_many([3], [1.0]), queue.pop_many(1), queue.heapify([1, 2], [3.0, 4.0]), queue.reserve(20)
+    heap.new(1, False)
+    _passes_through_a_file(queue)
+
+
+def _lru() -> None:
+    cache: TokenLRU[Any, Any] = TokenLRU(10, len)
+    cache.put(1, "one"), cache.put("key", "two"), cache.get(1), cache.peek(1), cache.pop("key"), cache.put(2, "four")
+    cache.put_many([3, 4], [2, 2]), cache.get_many([3, 9]), cache.items(), cache.evict_until_budget(2), cache.reserve(40)
+    cache.shrink_to_fit(), cache.stats(), cache.clear()
+    _passes_through_a_file(cache, token_of=len)
+
+
+def _sketch() -> None:
+    sketch = CountMinSketch(64, 2)
+    sketch.add("a"), sketch.add(1), sketch.estimate("a"), sketch.estimate(1)
+    sketch.add_many(["a", "b"]), sketch.add_many([1, 2]), sketch.estimate_many(["a"]), sketch.estimate_many([1])
+    sketch.merge(CountMinSketch(64, 2)), sketch.reset()
+    _passes_through_a_file(sketch)
+
+
+def _pages() -> None:
+    pages = PagedAllocator(16, 8)
+    pages.free(pages.alloc(2)[:1]), pages.free_many(pages.alloc_many([1, 2])), pages.stats()
+    pages.defragment(), pages.compact()
+    _passes_through_a_file(pages)
+
+
+def _kv_cache() -> None:
+    for options in ({}, {"store": False}):
+        cache = KVCache(4, 32, **options)  # type: ignore[arg-type]
+        cache.attach(0, [1, 2, 3, 4, 5, 6], prefix_tokens=[1, 2, 3, 4, 5])
+        cache.attach(1, [1, 2, 3, 4, 5, 9], prefix_tokens=[1, 2, 3, 4, 5])
+        cache.attach_many([2, 3], np.arange(12), [0, 6, 12]), cache.attach_blocks(4, [7, 8])
+        cache.fork(1, 5), cache.append(5, [1]), cache.append_many([0, 1], np.arange(2))
+        cache.write(5, 0, [9]), cache.truncate(5, 3)
+        cache.match_prefix([1, 2, 3, 4, 5]), cache.block_table([0, 1, 5]), cache.stats(), cache.detach(5)
+        cache.reserve(40), cache.shrink_to_fit()
+        if cache.store:
+            cache.get(0)
+        _passes_through_a_file(cache)
+
+
+def _scheduler() -> None:
+    scheduler = Scheduler(4)
+    first, second, third = scheduler.submit(5), scheduler.submit(7, 50.0), scheduler.submit(3)
+    scheduler.submit_many([4, 5], 10.0), scheduler.request(first), scheduler.update_priority(second, 3)
+    scheduler.cancel(third), scheduler.complete_batch(scheduler.get_batch(force=True) or []), scheduler.stats()
+    scheduler.ready_at(), scheduler.reserve(30)
+    _passes_through_a_file(scheduler)
+
+
+def _admission() -> None:
+    admission = AdmissionController()
+    admission.should_admit(5), admission.record_request(7), admission.record_request(1)
+    admission.should_admit_many([1e12, 1e12], [1, 2]), admission.stats(), admission.reserve(40)
+    _passes_through_a_file(admission)
+
+
+def _text() -> None:
+    tokenizer, index = Tokenizer(stop_words="english", stemmer=str.upper), InvertedIndex(stop_words="english")
+    tokenizer.tokenize(TEXTS[2])
+    index.add_documents(np.arange(4), TEXTS), index.add_document(1, TEXTS[0]), index.remove_document(0)
+    index.search("cache heap"), index.search_batch(TEXTS, 2), index.score_many(["cache"], np.array([[1, 2]]))
+    for _ in range(4):
+        index.search_batch(TEXTS * 8, 2, threads=1)
+    index.get_term_frequency("cache", 1), index.get_document_frequency("heap"), index.reserve(100)
+    index.shrink_to_fit()
+    _passes_through_a_file(index, stop_words="english")
+
+
+def _graph() -> None:
+    for metric in ("l2", "cosine"):
+        graph = HNSW(3, M=2, metric=metric, seed=0)
+        rows = np.random.default_rng(0).standard_normal((60, 3))
+        graph.add(rows[0], 0), graph.add_many(rows[1:], np.arange(1, 60)), graph.add(rows[0], 99)
+        graph.search(rows[0], 2), graph.search_batch(rows, 2), graph.distances(rows[:1], np.array([[1, 2]]))
+        graph.get_vector(1), graph.stats(), graph.reserve(100), graph.shrink_to_fit()
+        _passes_through_a_file(graph)
+
+
+def _documents() -> None:
+    documents = Documents()
+    documents.add("a", "text", "title"), documents.add_many(["b", "c"], TEXTS[:2]), documents.row_of("b")
+    documents.rows_of(["a"]), documents.texts([0, 1]), documents.shrink_to_fit()
+    _passes_through_a_file(documents)
+
+
+def _pipeline() -> None:
+    encoder = LSAEncoder(2, min_df=1).fit(TEXTS)
+    pipeline = RetrievalPipeline(2, encoder=encoder, seed=0)
+    pipeline.add_documents(np.arange(4), TEXTS), pipeline.remove_document(0)
+    pipeline.search("cache heap"), pipeline.search("cache heap", fusion="rrf")
+    pipeline.search("cache heap", fusion_weight=1.0), pipeline.reserve(40)
+    _passes_through_a_file(pipeline, encoder=encoder)
+    _passes_through_a_file(encoder)
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    "text and BM25": _text,
+    "HNSW": _graph,
+    "pipeline and encoder": _pipeline,
+    "documents": _documents,
+    "KV cache": _kv_cache,
+    "paged allocator": _pages,
+    "scheduler": _scheduler,
+    "admission": _admission,
+    "heap": _heap,
+    "LRU": _lru,
+    "sketch": _sketch,
+}
