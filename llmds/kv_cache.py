@@ -38,8 +38,8 @@ class KVCache(storage.Structure):
 
     A call that raises changes nothing: OutOfPagesError leaves contents, recency and counts as they
     were. A call is one kernel call that holds the GIL, so threads may share a cache. Memory
-    beside the entries: 64 to 72 bytes a page, 8 bytes a token of capacity where prefixes are
-    named by token ids, and 4 to 8 bytes for each page of each sequence.
+    beside the entries: 56 to 64 bytes a page, 8 bytes a token of capacity where prefixes are
+    named by token ids, and 4 to 16 bytes for each page of each sequence.
 
     >>> cache = KVCache(page_size=4, max_pages=8)
     >>> system = [11, 12, 13, 14, 15, 16]
