@@ -9,7 +9,7 @@ import numpy as np
 
 from . import arguments, kv_arguments, storage
 from .kernels import kv_cache as kernels
-from .kernels import kv_faults, kv_pool, kv_tables, table
+from .kernels import kv_faults, kv_match, kv_pool, kv_tables, table
 from .paged_allocator import MAX_PAGES, OutOfPagesError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class KVCache(storage.Structure):
 
     A call that raises changes nothing: OutOfPagesError leaves contents, recency and counts as they
     were. A call is one kernel call that holds the GIL, so threads may share a cache. Memory
-    beside the entries: 64 to 72 bytes a page, 8 bytes a token of capacity where prefixes are
-    named by token ids, and 4 to 8 bytes for each page of each sequence.
+    beside the entries: 56 to 64 bytes a page, 8 bytes a token of capacity where prefixes are
+    named by token ids, and 4 to 16 bytes for each page of each sequence.
 
     >>> cache = KVCache(page_size=4, max_pages=8)
     >>> system = [11, 12, 13, 14, 15, 16]
@@ -179,10 +179,13 @@ class KVCache(storage.Structure):
         `seq_ids` (n,), distinct; `entries` (n, *token_shape). KeyError if one is unknown, OutOfPagesError if the
         pages do not suffice for all, ValueError if one comes twice.
         """
-        seqs, (count, data) = kv_arguments.integers("seq_ids", seq_ids, 0), self._entries("entries", entries)
+        seqs, (count, data) = kv_arguments.integers("seq_ids", seq_ids), self._entries("entries", entries)
         if len(seqs) != count:
             raise ValueError(f"lengths must match, got seq_ids of {len(seqs)}, entries of {count}")
-        self._answered(self._call(kernels.append_many, seqs, data), seqs)
+        answer = self._call(kernels.append_many, seqs, data)
+        if answer[0] == kernels.ABSENT:  # looked for only now: in every decode step it would be felt
+            arguments.integers("seq_ids", seqs, 0)
+        self._answered(answer, seqs)
 
     def write(self, seq_id: int, start: int, kv_tokens: list) -> None:
         """Replace the entries from position `start` on. O(len(kv_tokens)), and a copy of each page that others hold.
@@ -366,7 +369,7 @@ class KVCache(storage.Structure):
 
     def _match(self, tokens: np.ndarray, indptr: np.ndarray) -> np.ndarray:
         matched = np.empty(len(indptr) - 1, np.int64)
-        self._call(kernels.match_many, tokens, indptr, matched)
+        self._call(kv_match.match_many, tokens, indptr, matched)
         return matched
 
     def _entries(self, name: str, values: Any) -> tuple[int, np.ndarray]:

@@ -26,15 +26,14 @@ from .kv_pool import (
     HITS,
     LOOKUPS,
     MAX_PAGES,
-    NEXT,
     PAGE_SIZE,
-    PART,
     REFS,
     SHARES,
     SHARING,
     STORED,
     acquire,
     available,
+    copy_bytes,
     copy_entries,
     find,
     forget,
@@ -43,7 +42,6 @@ from .kv_pool import (
     parts,
     release,
     same_entries,
-    same_ids,
     take,
 )
 from .kv_tables import (
@@ -67,6 +65,7 @@ from .kv_tables import (
 from .table import RETIRED
 
 OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE = 0, 1, 2, 3, 4, 5, 6
+SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 
 
 @njit(cache=True)
@@ -155,8 +154,7 @@ def gather(pool, seqs, tables, ids, store, seq):
     for i in range(srows[row, PAGES]):
         first = tables[srows[row, START] + i] * page_size * width
         stop = filled(srows, row, page_size, i) * width
-        for byte in range(stop):
-            entries[done + byte] = store[first + byte]
+        copy_bytes(entries, done, store, first, stop)
         done += stop
     return OK, entries
 
@@ -188,7 +186,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
     if shead[RETIRED]:
         return FULL, 0, 0
     head, rows, names, buckets = parts(pool)
-    n = seq_ids.shape[0]
+    n, page_size = seq_ids.shape[0], head[PAGE_SIZE]
     found, copied = np.empty(n, np.int64), np.empty(n, np.bool_)
     code, at, planned, needed, slots = OK, np.int64(0), 0, 0, 0
     # Two forks that share their last page need one copy of it, not two. So the plan takes references away as the
@@ -217,9 +215,23 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
         return NO_PAGES, needed, available(head)
     if not has_room(shead, srows, tables, 0, slots):
         return FULL, 0, 0
+    width, stored = head[ENTRY_BYTES], head[STORED] != 0
     for e in range(n):
-        pages, _ = _growth(head, rows, srows, tables, found[e], 1)
-        _append(head, rows, names, buckets, shead, srows, tables, store, found[e], pages, 1, entries, e)
+        row = found[e]
+        left = (srows[row, PAGES] - srows[row, PREFIX_PAGES]) * page_size - srows[row, LENGTH] + srows[row, PREFIX]
+        if left > 0:
+            page = tables[srows[row, START] + srows[row, PAGES] - 1]
+            if rows[page, REFS] == 1 and rows[page, BUCKET] < 0:  # as a rule; handing arrays on took 4 times as long
+                srows[row, LENGTH] += 1
+                to, start = ((page + 1) * page_size - left) * width, e * width
+                if stored and width > SMALL:
+                    copy_bytes(store, to, entries, start, width)
+                elif stored:
+                    for byte in range(width):
+                        store[to + byte] = entries[start + byte]
+                continue
+        pages = srows[row, PAGES] + (left == 0)
+        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, 1, entries, e)
     return OK, 0, 0
 
 
@@ -307,37 +319,6 @@ def fork(pool, seqs, tables, ids, store, source, target):
 
 
 @njit(cache=True)
-def match_many(pool, seqs, tables, ids, store, tokens, indptr, matched):
-    """Fill `matched` int64 (n,): how many leading ids of tokens[indptr[e]:indptr[e + 1]] can be found.
-
-    Changes nothing. O(tokens), and O(prefixes of less than a page that begin where the full pages end).
-    """
-    if seqs[RETIRED]:
-        return FULL, 0, 0
-    head, rows, names, buckets = parts(pool)
-    origin = np.empty((0, 3), np.int64)
-    page_size = head[PAGE_SIZE]
-    for e in range(matched.shape[0]):
-        parent, at, stop = head[MAX_PAGES], indptr[e], indptr[e + 1]
-        while stop - at >= page_size:
-            name = hash_ids(tokens, at, page_size)
-            page = find(rows, names, buckets, ids, origin, parent, name, tokens, at, page_size)
-            if page < 0:
-                break
-            parent = page
-            at += page_size
-        best = np.int64(0)
-        part = np.int64(rows[parent, PART])
-        while part >= 0:
-            count = np.int64(rows[part, COUNT])
-            if best < count <= stop - at and same_ids(ids, origin, part, tokens, at, count):
-                best = count
-            part = np.int64(rows[part, NEXT])
-        matched[e] = at - indptr[e] + best
-    return OK, 0, 0
-
-
-@njit(cache=True)
 def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry, prefix, first, named, blocks):
     """Attach from entry number `entry` of `entries` and id number `first` of `prefix`; `named` ids, or content ids."""
     shead, srows, sbuckets = table.parts(seqs)
@@ -406,8 +387,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         if head[STORED]:
             if blocks:
                 width = page_size * head[ENTRY_BYTES]
-                for byte in range(page * width, (page + 1) * width):
-                    store[byte] = 0
+                store[page * width : (page + 1) * width] = 0
             else:
                 copy_entries(head, store, page, 0, entries, entry + begin, used)
     if keyed > 0:
@@ -437,25 +417,31 @@ def _release_pages(head, rows, shead, srows, tables, row, keep):
 
 
 @njit(cache=True)
+def _slots_left(head, srows, row):
+    """Slots that are free in the last page of a sequence; 0 if its prefix ends there. Without a division."""
+    return (srows[row, PAGES] - srows[row, PREFIX_PAGES]) * head[PAGE_SIZE] - srows[row, LENGTH] + srows[row, PREFIX]
+
+
+@njit(cache=True)
 def _growth(head, rows, srows, tables, row, count):
     """(pages that a sequence will have after `count` more entries, copies of shared pages that takes: 0 or 1)."""
-    rest, page_size = srows[row, LENGTH] - srows[row, PREFIX], head[PAGE_SIZE]
-    pages = srows[row, PREFIX_PAGES] + pages_for(rest + count, page_size)
-    if count == 0 or rest % page_size == 0:
-        return pages, 0
-    return pages, np.int64(rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] > 1)
+    left, pages = _slots_left(head, srows, row), srows[row, PAGES]
+    shared = left > 0 and count > 0 and rows[tables[srows[row, START] + pages - 1], REFS] > 1
+    if count > left:
+        pages += pages_for(count - left, head[PAGE_SIZE])
+    return pages, np.int64(shared)
 
 
 @njit(cache=True)
 def _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, entry):
     """Add entries to a sequence that will have `pages` pages then; there are enough of them, and slots."""
-    page_size = head[PAGE_SIZE]
-    used = (srows[row, LENGTH] - srows[row, PREFIX]) % page_size
+    page_size, left = head[PAGE_SIZE], _slots_left(head, srows, row)
     widen(shead, srows, tables, row, pages)
     start, done = srows[row, START], 0
-    if used > 0 and count > 0:
+    if left > 0 and count > 0:
+        used = page_size - left
         page = _own(head, rows, names, buckets, store, tables, start + srows[row, PAGES] - 1, used)
-        done = min(count, page_size - used)
+        done = min(count, left)
         if head[STORED]:
             copy_entries(head, store, page, used, entries, entry, done)
     for i in range(srows[row, PAGES], pages):

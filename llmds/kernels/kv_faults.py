@@ -16,6 +16,7 @@ from .kv_pool import (
     COUNT,
     ENTRY_BYTES,
     FINDABLE,
+    HEAD,
     MAX_PAGES,
     NAME,
     NEWER,
@@ -66,7 +67,7 @@ def well_formed(pool, seqs, tables):
     """Whether the arrays, any int64 (n,) and int32 (n,), may be cut by `parts`."""
     limit = 2**31
     return (
-        pool.shape[0] > LAST_SETTING
+        pool.shape[0] >= HEAD
         and 1 <= pool[MAX_PAGES] < limit
         and 1 <= pool[PAGE_SIZE] < limit
         and 0 <= pool[ENTRY_BYTES] < limit
@@ -74,9 +75,6 @@ def well_formed(pool, seqs, tables):
         and table.well_formed(seqs, COLUMNS)
         and 0 <= seqs[TOP_SLOT] <= tables.shape[0]
     )
-
-
-LAST_SETTING = 24
 
 
 @njit(cache=True)

@@ -154,19 +154,18 @@ def hash_ids(tokens, start, count):
     """
     a, b, c, d = np.uint64(count), np.uint64(1), np.uint64(2), np.uint64(3)
     factor, shift = np.uint64(0xC6A4A7935BD1E995), np.uint64(29)
-    at, stop = start, start + count
-    while at + 4 <= stop:
-        a = (a ^ np.uint64(tokens[at])) * factor
-        b = (b ^ np.uint64(tokens[at + 1])) * factor
-        c = (c ^ np.uint64(tokens[at + 2])) * factor
-        d = (d ^ np.uint64(tokens[at + 3])) * factor
+    ids = tokens[start : start + count].view(np.uint64)
+    fours = count // 4
+    for four in range(fours):
+        a = (a ^ ids[4 * four]) * factor
+        b = (b ^ ids[4 * four + 1]) * factor
+        c = (c ^ ids[4 * four + 2]) * factor
+        d = (d ^ ids[4 * four + 3]) * factor
         a, b, c, d = a ^ (a >> shift), b ^ (b >> shift), c ^ (c >> shift), d ^ (d >> shift)
-        at += 4
-    while at < stop:
-        a = (a ^ np.uint64(tokens[at])) * factor
+    for at in range(4 * fours, count):
+        a = (a ^ ids[at]) * factor
         a ^= a >> shift
-        at += 1
-    return np.int64(mix(a ^ mix(b ^ mix(c ^ mix(d)))))
+    return np.int64(mix((((a * factor) ^ b) * factor ^ c) * factor ^ d))
 
 
 @njit(cache=True)
@@ -194,14 +193,14 @@ def find(rows, names, buckets, ids, origin, parent, name, tokens, start, count):
 @njit(cache=True)
 def same_ids(ids, origin, page, tokens, start, count):
     """Whether the first `count` ids of a page are tokens[start:start + count]. O(count)."""
+    if count == 0:
+        return True
+    theirs, ours = ids[page, :count], tokens[start : start + count]
     if origin.shape[0] > 0 and origin[page, 1] >= 0:
         first = origin[page, 0]
-        for i in range(count):
-            if tokens[first + i] != tokens[start + i]:
-                return False
-        return True
+        theirs = tokens[first : first + count]
     for i in range(count):
-        if ids[page, i] != tokens[start + i]:
+        if theirs[i] != ours[i]:
             return False
     return True
 
@@ -253,22 +252,32 @@ def forget(head, rows, names, buckets, page):
 def copy_entries(head, store, page, slot, source, entry, count):
     """Copy `count` entries from `source`, from its entry number `entry` on, to a page. Any two uint8 arrays."""
     width = head[ENTRY_BYTES]
-    to, start = (page * head[PAGE_SIZE] + slot) * width, entry * width
-    for byte in range(count * width):
-        store[to + byte] = source[start + byte]
+    copy_bytes(store, (page * head[PAGE_SIZE] + slot) * width, source, entry * width, count * width)
+
+
+@njit(cache=True)
+def copy_bytes(target, to, source, start, count):
+    """target[to:to + count] = source[start:start + count], uint8 arrays.
+
+    An index that begins at 0 needs no test for being negative: only so does the loop become a memcpy.
+    """
+    left, right = target[to : to + count], source[start : start + count]
+    for byte in range(count):
+        left[byte] = right[byte]
 
 
 @njit(cache=True)
 def same_entries(head, store, origin, page, entries, entry, count):
     """Whether the first `count` entries of a page are those of `entries` from number `entry` on, bit for bit."""
     width = head[ENTRY_BYTES]
-    source, first = store, page * head[PAGE_SIZE] * width
+    total, first, start = count * width, page * head[PAGE_SIZE] * width, entry * width
+    theirs, ours = store[first : first + total], entries[start : start + total]
     if origin.shape[0] > 0 and origin[page, 1] >= 0:
-        source, first = entries, origin[page, 1] * width
-    start = entry * width
+        first = origin[page, 1] * width
+        theirs = entries[first : first + total]
     different = np.uint8(0)
-    for byte in range(count * width):  # without a branch it is done 32 bytes at a time
-        different |= source[first + byte] ^ entries[start + byte]
+    for byte in range(total):  # without a branch it is done 32 bytes at a time
+        different |= theirs[byte] ^ ours[byte]
     return different == 0
 
 
