@@ -58,7 +58,7 @@ def search(vectors, nodes, links, upper, arena, count, entry, queries, metric, e
 
 @njit(cache=True)
 def scan(vectors, nodes, count, query, at, product, pool):
-    """Fill `pool` (ef,) with the keys of the nearest of all linked slots below `count`, in order; how many there are."""
+    """Fill `pool` (ef,) with the keys of the nearest of all linked slots below `count`, in order; how many."""
     size = 0
     for slot in range(count):
         if nodes[slot, LEVEL] >= 0:
