@@ -40,7 +40,7 @@ class HNSW(storage.Structure):
     inner product). Distances are computed in float32; one that overflows it is infinite.
 
     Equal vectors cost nothing: one of them is linked, the rest are found with it. Every vector can be
-    reached from every other, so a search with `ef` at least the number of vectors is exact.
+    reached from every other. A search whose `ef` is an eighth of the vectors or more compares all, and is exact.
 
     Any number of threads may search while one adds; adding threads wait for one another. The same seed and the
     same calls give the same arrays. Memory: 4 dim + 8 M + about 50 bytes a vector of capacity, which doubles as needed.

@@ -47,6 +47,18 @@ def recall(found, distances, k):
     return np.mean(np.take_along_axis(distances, found, 1) <= limit + 1e-6)
 
 
+def reachable(index):
+    """Whether the links of the lowest layer lead from the entry point to every linked vector."""
+    arrays = index._to_arrays()
+    linked = np.flatnonzero(arrays["nodes"][:, kernels.LEVEL] >= 0)
+    seen, waiting = {int(arrays["entry"])}, [int(arrays["entry"])]
+    while waiting:
+        new = set(arrays["links"][waiting.pop()].tolist()) - {-1} - seen
+        seen |= new
+        waiting.extend(new)
+    return seen == set(linked.tolist())
+
+
 def agrees(result, ids, distances, k, atol=1e-5):
     """The answer is the k nearest, in order, ids paired with their own distances, ties by smaller id."""
     distances = np.asarray(distances, np.float64)
@@ -103,6 +115,13 @@ class BesideModel(RuleBasedStateMachine):
             expected = sorted(zip(distances.astype(np.float32).tolist(), self.model, strict=True))[:k]
             assert [vec_id for vec_id, _ in result] == [vec_id for _, vec_id in expected]
 
+    @rule(query=grid)
+    def search_narrowly(self, query):
+        for vec_id, distance in self.index.search(query, 1, ef=1):
+            own = exact([self.model[vec_id]], query, self.metric)[0, 0]
+            assert distance == pytest.approx(own, abs=1e-5)
+            assert self.index.distances(query, [vec_id])[0] == np.float32(distance)
+
     @rule()
     def shrink(self):
         self.index.shrink_to_fit()
@@ -116,6 +135,7 @@ class BesideModel(RuleBasedStateMachine):
         if not hasattr(self, "index"):
             return
         self.index.check()
+        assert not self.model or reachable(self.index)
         assert len(self.index) == len(self.model) == self.index.stats()["num_vectors"]
         for vec_id in (0, 7, 31, 2**40):
             assert (vec_id in self.index) == (vec_id in self.model)
@@ -187,6 +207,30 @@ def test_thousands_of_equal_vectors_hide_nothing(metric):
         assert [vec_id for vec_id, _ in index.search(same, 7)] == equal[:7].tolist()
     expected = exact(vectors[np.argsort(ids)], others[:200], metric)
     assert recall(index.search_batch(others[:200], 10, ef=100)[0], expected, 10) > 0.97
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("M", [1, 2, 16])
+def test_no_vector_is_cut_off(metric, M):
+    chance = np.random.default_rng(30)
+    apart = (
+        np.repeat(np.eye(12) * 50, 60, axis=0) + chance.standard_normal((720, 12)) * 0.01
+    )  # tight, far from each other
+    hub = np.concatenate([np.zeros((1, 40)) + 1e-3, np.eye(40), -np.eye(40)])  # the first is everybody's nearest
+    for vectors in (apart, hub):
+        index = HNSW(vectors.shape[1], M, ef_construction=10, seed=1, metric=metric)
+        index.add_many(vectors, np.arange(len(vectors)))
+        index.check()
+        assert reachable(index)
+
+
+def test_wide_searches_compare_all_and_narrow_ones_walk():
+    vectors = clustered(2000, 8, 31)
+    index = HNSW(8, M=2, ef_construction=2, seed=1)
+    index.add_many(vectors, np.arange(2000))
+    expected = exact(vectors, vectors[:50], "l2")
+    assert recall(index.search_batch(vectors[:50], 10, ef=250)[0], expected, 10) == 1
+    assert recall(index.search_batch(vectors[:50], 10, ef=10)[0], expected, 10) < 0.9
 
 
 def test_many_copies_of_every_vector_are_all_found():

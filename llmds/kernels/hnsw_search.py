@@ -7,6 +7,7 @@ from . import table
 from .hnsw import (
     COSINE,
     L2,
+    LEVEL,
     TIER,
     TWIN,
     distance,
@@ -26,9 +27,9 @@ _FARTHEST = np.int64(2**63 - 1)
 def search(vectors, nodes, links, upper, arena, count, entry, queries, metric, ef, ids, distances):
     """Fill ids int64 and distances float32, both (n, k), with the nearest to queries (n, dim) among `count` slots.
 
-    `ef` (at least min(k, count)) candidates are kept on the way. Rows are best first, equal distances by
-    smaller id; short ones end in -1 and infinity. Returns how many the last row holds, or -1 if a query is not
-    fit (see `hnsw.load`); what was filled means nothing then.
+    `ef` (at least min(k, count)) candidates are kept on the way; where that is much of all there is, all are
+    compared. Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many
+    the last row holds, or -1 if a query is not fit (see `hnsw.load`); what was filled means nothing then.
     """
     rows = table.parts(arena)[1]
     query = np.empty((1, vectors.shape[1]), np.float32)
@@ -43,13 +44,27 @@ def search(vectors, nodes, links, upper, arena, count, entry, queries, metric, e
         filled = 0
         if count > 0:
             product = metric != L2
-            pool[0] = descend(vectors, nodes, upper, count, key_of(distance(query, 0, vectors, entry, product), entry),
-                              0, query, 0, product)  # fmt: skip
-            size = walk(vectors, nodes, links, 0, count, query, 0, product, pool, visited, fresh, near)
+            if ef * 8 >= count or ef * ef >= 256 * count:  # a walk would see most of them, or sort for longer
+                size = scan(vectors, nodes, count, query, 0, product, pool)
+            else:
+                key = key_of(distance(query, 0, vectors, entry, product), entry)
+                pool[0] = descend(vectors, nodes, upper, count, key, 0, query, 0, product)
+                size = walk(vectors, nodes, links, 0, count, query, 0, product, pool, visited, fresh, near)
             filled = _report(rows, nodes, count, metric, pool, size, ids[q], distances[q])
         ids[q, filled:] = -1
         distances[q, filled:] = np.inf
     return filled
+
+
+@njit(cache=True)
+def scan(vectors, nodes, count, query, at, product, pool):
+    """Fill `pool` (ef,) with the keys of the nearest of all linked slots below `count`, in order; how many."""
+    size = 0
+    for slot in range(count):
+        if nodes[slot, LEVEL] >= 0:
+            size = _keep_smallest(pool, 0, size, key_of(distance(query, at, vectors, slot, product), slot))
+    _sort_heap(pool, 0, size)
+    return size
 
 
 @njit(cache=True)
@@ -168,16 +183,15 @@ def _report(rows, nodes, count, metric, pool, size, ids, distances):
                     filled = _keep_smallest(ids, start, filled, rows[slot, table.KEY])
                 slot = np.int64(nodes[slot, TWIN])
             i += 1
-        for last in range(filled - 1, start, -1):  # what was kept is a heap, the largest on top
-            ids[start], ids[last] = ids[last], ids[start]
-            _sink(ids, start, last)
+        _sort_heap(ids, start, filled)
         distances[start:filled] = told
     return filled
 
 
 @njit(cache=True)
 def _keep_smallest(ids, start, stop, new):
-    """Let `new` into the heap ids[start:stop], which may use all of `ids`; if that is full, the largest goes."""
+    """Let `new` into the heap ids[start:stop], the largest on top, which may use all of `ids`; if that is full, the
+    largest goes. Where it stops now."""
     if stop == ids.shape[0]:
         if new < ids[start]:
             ids[start] = new
@@ -189,6 +203,13 @@ def _keep_smallest(ids, start, stop, new):
         at = (at - 1) // 2
     ids[start + at] = new
     return stop + 1
+
+
+@njit(cache=True)
+def _sort_heap(ids, start, stop):
+    for last in range(stop - 1, start, -1):
+        ids[start], ids[last] = ids[last], ids[start]
+        _sink(ids, start, last)
 
 
 @njit(cache=True)
