@@ -11,7 +11,7 @@ from .vocabulary import Vocabulary
 
 MOST = 2**31 - 1
 # Postings that one kernel call handles: it must return within 100 ms, or Ctrl-C waits.
-BUDGET = 1 << 24
+BUDGET = 1 << 22
 
 
 class Postings(NamedTuple):

@@ -17,7 +17,7 @@ a term's number comes from a vocabulary (`tokens`).
     slots, tfs      int32 (p,)      the pool: a chunk that begins at i has its postings at slots[i:], slots
                                     ascending and NEVER where there is none yet, with the term's frequency in
                                     tfs[i:]; tfs[i - 1] is its capacity, slots[i - 1] where the next chunk begins
-                                    (0: none)
+                                    (0: none); NEVER and 0 where there is no chunk yet
 
 A reader beside a writer takes all arrays, and a copy of head, at one moment. What the writer then appends
 belongs to slots that the copy does not count, and what it removes has a number that the copy does not count, so

@@ -62,7 +62,7 @@ def first_fault(
         if term >= term_count and terms[term, FIRST] != 0:
             return CHUNKS
     for at in range(head[POOL], slots.shape[0]):
-        if slots[at] != NEVER:
+        if slots[at] != NEVER or tfs[at] != 0:
             return CHUNKS
     if not _frequencies_hold(head, lengths, removed, forward_starts, terms, slots, tfs):
         return FREQUENCIES
