@@ -10,6 +10,7 @@ import numpy as np
 
 from . import arguments, storage
 from .clocked import Clock, Clocked
+from .direct import Direct
 from .growing import chunks
 from .kernels import admission as kernels
 from .kernels import clock as clock_kernels
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _ANSWERS = ((True, "admitted"), (False, "qps"), (False, "tokens"))
 _MOST_TOKENS = kernels.MOST_TOKENS
+
+_direct = Direct(kernels)
 
 
 class AdmissionController(Clocked):
@@ -74,7 +77,7 @@ class AdmissionController(Clocked):
         An admission reserves `estimated_tokens`; its ticket is `last_ticket`.
         """
         tokens, now = _tokens("estimated_tokens", estimated_tokens), self._now()
-        while (answer := kernels.admit(arena := self._arena, now, tokens)) == kernels.FULL:
+        while (answer := _direct.admit(arena := self._arena, now, tokens)) == kernels.FULL:
             self._make_room(arena)
         return _ANSWERS[answer]
 
@@ -114,7 +117,7 @@ class AdmissionController(Clocked):
         """
         tokens, now = _tokens("tokens", tokens), self._now()
         number = -1 if ticket is None else arguments.integer("ticket", ticket, 0)
-        while (code := kernels.record(arena := self._arena, now, tokens, number)) == kernels.FULL:
+        while (code := _direct.record(arena := self._arena, now, tokens, number)) == kernels.FULL:
             self._make_room(arena)
         if code == kernels.ABSENT:
             raise KeyError(ticket)

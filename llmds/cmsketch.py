@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import arguments, storage
+from .direct import Direct
 from .growing import chunks
 from .kernels import sketch as kernels
 
 # Strings packed at a time: what it takes stays in the processor's cache, which halves the time of packing.
 _STRINGS = 1 << 12
+_direct = Direct(kernels)
 
 
 class CountMinSketch(storage.Structure):
@@ -49,21 +51,21 @@ class CountMinSketch(storage.Structure):
         if type(count) is not int or not 0 <= count <= kernels.MOST:
             count = arguments.integer("count", count, 0)
         if type(item) is str:
-            kernels.add_string(self._sketch, item.encode("utf-8", "surrogatepass"), count)
+            _direct.add_string(self._sketch, item.encode("utf-8", "surrogatepass"), count)
         else:
             item = _item(item)
             if isinstance(item, str):
-                kernels.add_string(self._sketch, item.encode("utf-8", "surrogatepass"), count)
+                _direct.add_string(self._sketch, item.encode("utf-8", "surrogatepass"), count)
             else:
-                kernels.add_int(self._sketch, item, count)
+                _direct.add_int(self._sketch, item, count)
 
     def estimate(self, item: str | int) -> int:
         """How often the item came, or more. O(depth), and the length of a str."""
         if type(item) is not str:
             item = _item(item)
             if not isinstance(item, str):
-                return kernels.estimate_int(self._sketch, item)
-        return kernels.estimate_string(self._sketch, item.encode("utf-8", "surrogatepass"))
+                return _direct.estimate_int(self._sketch, item)
+        return _direct.estimate_string(self._sketch, item.encode("utf-8", "surrogatepass"))
 
     def is_hot(self, item: str | int, threshold: int) -> bool:
         """Whether the estimate is `threshold` or more. O(depth), and the length of a str."""

@@ -5,9 +5,13 @@ from typing import Any
 import numpy as np
 
 from . import arguments
+from .arguments import INT64_MAX, INT64_MIN
+from .direct import Direct
 from .growing import CHUNK, Growing
 from .kernels import heap as kernels
 from .kernels import table
+
+_direct = Direct(kernels)
 
 
 class IndexedHeap(Growing):
@@ -36,23 +40,28 @@ class IndexedHeap(Growing):
 
     def push(self, key_id: int, score: float) -> None:
         """Add an item. O(log n). ValueError if the key is there already or the score is NaN."""
-        key, score = _key(key_id), _score(score)
-        while (code := kernels.push(arena := self._arena, key, score)) == kernels.FULL:
+        if type(key_id) is not int or not INT64_MIN <= key_id <= INT64_MAX:  # the common case needs no call
+            key_id = arguments.integer("key_id", key_id)
+        if type(score) is not float or score != score:
+            score = arguments.real("score", score)
+        while code := _direct.push(arena := self._arena, key_id, score):
+            if code != kernels.FULL:
+                raise ValueError(f"key_id {key_id} is in the heap already; update_key changes its score")
             self._make_room(arena)
-        if code != kernels.OK:
-            raise ValueError(f"key_id {key} is in the heap already; update_key changes its score")
 
     def pop(self) -> tuple[float, int]:
         """Take the top item off: (score, key_id). O(log n). IndexError if the heap is empty."""
-        while (item := kernels.pop(arena := self._arena))[0] == kernels.FULL:
+        while True:
+            code, score, key_id = _direct.pop(arena := self._arena)
+            if code == kernels.OK:
+                return score, key_id
+            if code != kernels.FULL:
+                raise IndexError("pop from an empty heap")
             self._make_room(arena)
-        if item[0] != kernels.OK:
-            raise IndexError("pop from an empty heap")
-        return item[1:]
 
     def peek(self) -> tuple[float, int] | None:
         """The top item, (score, key_id), left where it is; None if the heap is empty. O(1)."""
-        item = kernels.peek(self._arena)
+        item = _direct.peek(self._arena)
         return item[1:] if item[0] == kernels.OK else None
 
     def decrease_key(self, key_id: int, new_score: float) -> None:
@@ -76,7 +85,7 @@ class IndexedHeap(Growing):
     def delete(self, key_id: int) -> tuple[float, int]:
         """Take an item out, wherever it stands: (score, key_id). O(log n). KeyError if the key is unknown."""
         key = _key(key_id)
-        while (item := kernels.delete(arena := self._arena, key))[0] == kernels.FULL:
+        while (item := _direct.delete(arena := self._arena, key))[0] == kernels.FULL:
             self._make_room(arena)
         if item[0] != kernels.OK:
             raise KeyError(key)
@@ -84,12 +93,12 @@ class IndexedHeap(Growing):
 
     def get_score(self, key_id: int) -> float | None:
         """The score of an item, None if the key is unknown. O(1)."""
-        present, score = kernels.find(self._arena, _key(key_id))
+        present, score = _direct.find(self._arena, _key(key_id))
         return score if present else None
 
     def contains(self, key_id: int) -> bool:
         """Whether the key is in the heap. O(1)."""
-        return kernels.find(self._arena, _key(key_id))[0]
+        return _direct.find(self._arena, _key(key_id))[0]
 
     def size(self) -> int:
         """Number of items."""
@@ -188,14 +197,17 @@ class IndexedHeap(Growing):
         return f"IndexedHeap(max_heap={self.max_heap}, {len(self)} items)"
 
     def _update(self, key_id: int, new_score: float, way: int) -> None:
-        key, score = _key(key_id), _score(new_score)
-        while (code := kernels.update(arena := self._arena, key, score, way)) == kernels.FULL:
+        if type(key_id) is not int or not INT64_MIN <= key_id <= INT64_MAX:
+            key_id = arguments.integer("key_id", key_id)
+        if type(new_score) is not float or new_score != new_score:
+            new_score = arguments.real("new_score", new_score)
+        while code := _direct.update(arena := self._arena, key_id, new_score, way):
+            if code == kernels.ABSENT:
+                raise KeyError(key_id)
+            if code == kernels.WRONG_WAY:
+                name, verb = ("decrease_key", "raise") if way == kernels.DOWN else ("increase_key", "lower")
+                raise ValueError(f"{name} would {verb} the score of {key_id} to new_score = {new_score}")
             self._make_room(arena)
-        if code == kernels.ABSENT:
-            raise KeyError(key)
-        if code != kernels.OK:
-            name, verb = ("decrease_key", "raise") if way == kernels.DOWN else ("increase_key", "lower")
-            raise ValueError(f"{name} would {verb} the score of {key} to new_score = {score}")
 
     def _fault(self) -> str | None:
         fault = int(kernels.first_fault(self._arena))
@@ -203,15 +215,9 @@ class IndexedHeap(Growing):
 
 
 def _key(key_id: Any) -> int:
-    if type(key_id) is int and arguments.INT64_MIN <= key_id <= arguments.INT64_MAX:  # the common case, without a call
+    if type(key_id) is int and INT64_MIN <= key_id <= INT64_MAX:
         return key_id
     return arguments.integer("key_id", key_id)
-
-
-def _score(score: Any) -> float:
-    if type(score) is float and score == score:
-        return score
-    return arguments.real("score", score)
 
 
 def _items(keys: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import arguments, storage
 from .clocked import Clock, Clocked
+from .direct import Direct
 from .growing import CHUNK
 from .kernels import clock as clock_kernels
 from .kernels import histogram
@@ -37,6 +38,9 @@ class Request(NamedTuple):
     submitted: float
     deadline: float
     state: str
+
+
+_direct = Direct(kernels)
 
 
 class Scheduler(Clocked):
@@ -123,7 +127,7 @@ class Scheduler(Clocked):
         slo, now = _seconds(slo_ms), self._now()
         if self._priority_fn is not None:
             return self._submit_by_priority(tokens, slo, now)
-        while (number := kernels.submit(arena := self._arena, now, tokens, slo, 0.0)) < 0:
+        while (number := _direct.submit(arena := self._arena, now, tokens, slo, 0.0)) < 0:
             self._make_room(arena)
         return number
 
@@ -152,7 +156,7 @@ class Scheduler(Clocked):
         if not isinstance(force, (bool, np.bool_)):
             raise TypeError(f"force must be a bool, got {force!r}")
         now, batch = self._now(), np.empty(self._ledger[kernels.MAX_SIZE], np.int64)
-        while (taken := kernels.take_batch(arena := self._arena, self._ledger, now, bool(force), batch)) < 0:
+        while (taken := _direct.take_batch(arena := self._arena, self._ledger, now, bool(force), batch)) < 0:
             self._make_room(arena)
         return batch[:taken].tolist() if taken else None
 
@@ -271,7 +275,7 @@ class Scheduler(Clocked):
         with self._lock:  # the id shown to priority_fn is the one the request gets
             number, now = int(self._arena[kernels.NEXT_ID]), max(now, self._latest())
             key = self._key_of(Request(number, tokens, math.nan, now, now + slo, "waiting"))
-            while (code := kernels.submit(arena := self._arena, now, tokens, slo, key)) < 0:
+            while (code := _direct.submit(arena := self._arena, now, tokens, slo, key)) < 0:
                 self._make_room(arena)
             return code
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 
 from . import arguments, scalars, storage
+from .direct import Direct
 from .growing import CHUNK, Growing, chunks
 from .kernels import lru as kernels
 from .kernels import table
@@ -21,6 +22,7 @@ V = TypeVar("V")
 
 _MISSING: Any = object()
 _MIN, _MAX, _MOST = arguments.INT64_MIN, arguments.INT64_MAX, kernels.MOST
+_direct = Direct(kernels)
 
 
 class TokenLRU(Growing, Generic[K, V]):
@@ -108,9 +110,9 @@ class TokenLRU(Growing, Generic[K, V]):
                         self._values[row] = (key, value) if outside else value
                     if outside:
                         at = self._rows.get(key, -1)
-                        code, n, self._next, first = kernels.put_outside(self._arena, at, tokens, self._left)
+                        code, n, self._next, first = _direct.put_outside(self._arena, at, tokens, self._left)
                     else:
-                        code, n, self._next, first = kernels.put(self._arena, key, tokens, self._left)
+                        code, n, self._next, first = _direct.put(self._arena, key, tokens, self._left)
                     if n == 1 and not code and self.on_evict is None and not self._rows:  # mostly, without a list
                         gone, self._values[first] = (gone, self._values[first]), None
                     elif n:
@@ -138,7 +140,7 @@ class TokenLRU(Growing, Generic[K, V]):
         while True:
             version = self._changes
             values = self._values
-            found = kernels.get(self._arena, key)
+            found = _direct.get(self._arena, key)
             if found >= 0:
                 try:
                     value = values[found]

@@ -1,0 +1,28 @@
+"""Kernels called from Python without Numba's dispatcher, for single calls that are shorter than it is."""
+
+from types import ModuleType
+from typing import Any
+
+from numba import typeof
+
+
+class Direct:
+    """The functions of a kernel module by name, as `direct.push(...)`, each costing some 80 ns less a call.
+
+    The first call goes through the dispatcher, which compiles or loads; later ones go straight to the compiled
+    function. That converts whatever it is given to the types of the first call, so the caller must have
+    brought its arguments to these types, as the class floor does anyway.
+    """
+
+    def __init__(self, module: ModuleType):
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        kernel = getattr(self._module, name)
+
+        def first(*arguments: Any) -> Any:
+            result = kernel(*arguments)
+            setattr(self, name, kernel.overloads[tuple(map(typeof, arguments))].entry_point)
+            return result
+
+        return first
