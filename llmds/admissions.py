@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .clocked import Clock, Clocked
@@ -81,7 +82,7 @@ class AdmissionController(Clocked):
             self._make_room(arena)
         return _ANSWERS[answer]
 
-    def should_admit_many(self, times: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def should_admit_many(self, times: ArrayLike, tokens: ArrayLike) -> np.ndarray:
         """As `should_admit` at times (n,), seconds of the clock, with estimated tokens int64 (n,): bool (n,). O(n).
 
         Tickets of those admitted are consecutive; the last is `last_ticket`. ValueError, with nothing

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .growing import chunks
@@ -104,7 +105,7 @@ class Documents(storage.Structure):
         """The id of a row. IndexError if there is no such row (rows are not counted from the end)."""
         return self._string(row, ID)
 
-    def ids_of(self, rows: np.ndarray) -> list[str]:
+    def ids_of(self, rows: ArrayLike) -> list[str]:
         """The ids of rows (n,). IndexError if one of them is none."""
         return self._many(rows, ID)
 
@@ -112,7 +113,7 @@ class Documents(storage.Structure):
         """The text of a row. O(bytes). IndexError if there is no such row."""
         return self._string(row, TEXT)
 
-    def texts(self, rows: np.ndarray) -> list[str]:
+    def texts(self, rows: ArrayLike) -> list[str]:
         """The texts of rows (n,). O(bytes). IndexError if one of them is none."""
         return self._many(rows, TEXT)
 
@@ -120,7 +121,7 @@ class Documents(storage.Structure):
         """The title of a row, "" where none was given. IndexError if there is no such row."""
         return self._string(row, TITLE)
 
-    def titles(self, rows: np.ndarray) -> list[str]:
+    def titles(self, rows: ArrayLike) -> list[str]:
         """The titles of rows (n,). IndexError if one of them is none."""
         return self._many(rows, TITLE)
 

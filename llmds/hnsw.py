@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, hnsw_state, storage
 from .growing import MAX_ROWS
@@ -87,7 +88,7 @@ class HNSW(storage.Structure):
         self._lock = threading.RLock()
         self._state = hnsw_state.empty(16, self.dim, self.M)
 
-    def add(self, vec: np.ndarray, vec_id: int) -> None:
+    def add(self, vec: ArrayLike, vec_id: int) -> None:
         """Add a vector (dim,) under an id that is new, 0..2**63-1. O(log n ef_construction M dim).
 
         ValueError, with nothing changed, if the id is there, the shape differs, a value is not finite in float32,
@@ -98,7 +99,7 @@ class HNSW(storage.Structure):
         with self._lock:
             self._add(vectors, ids, lambda count: None)
 
-    def add_many(self, vecs: np.ndarray, ids: np.ndarray, *, progress: Progress = False) -> None:
+    def add_many(self, vecs: ArrayLike, ids: ArrayLike, *, progress: Progress = False) -> None:
         """As `add` for vecs (n, dim) and ids (n,): all or, if one is refused, none. O(n log n ef_construction M dim).
 
         New vectors are compared with what was there when their batch began, and with each other; a batch is a
@@ -111,7 +112,7 @@ class HNSW(storage.Structure):
         with bar(progress, len(ids), "HNSW") as done, self._lock:
             self._add(vectors, ids, done)
 
-    def search(self, query: np.ndarray, k: int, *, ef: int | None = None) -> list[tuple[int, float]]:
+    def search(self, query: ArrayLike, k: int, *, ef: int | None = None) -> list[tuple[int, float]]:
         """The k nearest found to a query (dim,), as (id, distance), nearest first; equal ones by smaller id.
 
         `ef` replaces `ef_search`; at least k is used. O(log n + ef M dim) in practice.
@@ -127,7 +128,7 @@ class HNSW(storage.Structure):
             raise ValueError("query must not be all zeros under metric='cosine'")
         return list(zip(ids[0, :found].tolist(), distances[0, :found].tolist(), strict=True))
 
-    def search_batch(self, queries: np.ndarray, k: int, *, ef: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def search_batch(self, queries: ArrayLike, k: int, *, ef: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `search` for queries (n, dim): ids int64 (n, k) and distances float32 (n, k), nearest first.
 
         Rows with fewer than k results end in id -1 and distance +inf.
@@ -144,7 +145,7 @@ class HNSW(storage.Structure):
         in_pieces(len(queries), search)
         return ids, distances
 
-    def distances(self, queries: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    def distances(self, queries: ArrayLike, ids: ArrayLike) -> np.ndarray:
         """The distances of each query (n, dim) to c vectors, ids (n, c): float32 (n, c); +inf for unknown ids.
 
         O(n c dim).
@@ -162,7 +163,7 @@ class HNSW(storage.Structure):
         in_pieces(len(ids), compute)
         return out
 
-    def get_vectors(self, ids: np.ndarray) -> np.ndarray:
+    def get_vectors(self, ids: ArrayLike) -> np.ndarray:
         """Copies of the vectors `ids` (n,), float32 (n, dim), as `get_vector`. KeyError if one is unknown."""
         ids = arguments.integers("ids", ids)
         state = self._state

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments
 from .arguments import INT64_MAX, INT64_MIN
@@ -118,7 +119,7 @@ class IndexedHeap(Growing):
         """Whether the largest score is on top."""
         return bool(self._arena[kernels.SIGN] < 0)
 
-    def push_many(self, keys: np.ndarray, scores: np.ndarray) -> None:
+    def push_many(self, keys: ArrayLike, scores: ArrayLike) -> None:
         """As `push` for keys int64 (m,) and scores float64 (m,), in order. O(m log n), in practice O(m).
 
         ValueError, with nothing pushed, if a key is there already or comes twice, a score is NaN, or
@@ -148,7 +149,7 @@ class IndexedHeap(Growing):
             self._make_room(arena)
         return scores[:taken], keys[:taken]
 
-    def update_many(self, keys: np.ndarray, scores: np.ndarray) -> None:
+    def update_many(self, keys: ArrayLike, scores: ArrayLike) -> None:
         """As `update_key` for keys int64 (m,) and scores float64 (m,), in order. O(m log n).
 
         KeyError, with nothing changed, if a key is unknown.
@@ -162,14 +163,14 @@ class IndexedHeap(Growing):
             raise KeyError(int(keys[result[1]]))
         return None
 
-    def get_score_many(self, keys: np.ndarray) -> np.ndarray:
+    def get_score_many(self, keys: ArrayLike) -> np.ndarray:
         """The scores of keys (m,), float64 (m,); NaN where a key is unknown. O(m)."""
         keys = arguments.integers("keys", keys)
         scores = np.empty(len(keys))
         kernels.find_many(self._arena, keys, scores)
         return scores
 
-    def heapify(self, keys: np.ndarray, scores: np.ndarray) -> None:
+    def heapify(self, keys: ArrayLike, scores: ArrayLike) -> None:
         """Replace what is there by keys int64 (m,) with scores float64 (m,), as if pushed in order. O(m).
 
         ValueError, with nothing changed, if a key comes twice or a score is NaN.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .growing import chunks
@@ -84,7 +85,7 @@ class InvertedIndex(storage.Structure):
         with self._lock:
             self._add(np.array([doc_id], np.int64), [text])
 
-    def add_documents(self, doc_ids: np.ndarray, texts: Sequence[str], *, progress: Progress = False) -> None:
+    def add_documents(self, doc_ids: ArrayLike, texts: Sequence[str], *, progress: Progress = False) -> None:
         """As `add_document` for ids (n,) and n texts, in order. Amortised O(characters).
 
         If it is interrupted, or a tokenizer of yours raises, the documents before that point are in, whole.
@@ -147,7 +148,7 @@ class InvertedIndex(storage.Structure):
         _in_threads(run, chunks(len(queries), _QUERIES), min(threads, -(-len(queries) // _QUERIES)))
         return ids, scores
 
-    def score_many(self, queries: Sequence[str], doc_ids: np.ndarray) -> np.ndarray:
+    def score_many(self, queries: Sequence[str], doc_ids: ArrayLike) -> np.ndarray:
         """What `search` scores given documents, c for each of n queries: doc_ids int64 (n, c), float32 (n, c).
 
         0 for documents that hold no word of their query, or are unknown (as -1 is). O(n * c * words * log postings).
@@ -212,7 +213,7 @@ class InvertedIndex(storage.Structure):
     def __len__(self) -> int:
         return int(self._view.seen[kernels.LIVE])
 
-    def contains_many(self, doc_ids: np.ndarray) -> np.ndarray:
+    def contains_many(self, doc_ids: ArrayLike) -> np.ndarray:
         """Whether each of doc_ids (n,) is a document, bool (n,). O(n)."""
         return self._view.slots_of(arguments.integers("doc_ids", doc_ids)) >= 0
 

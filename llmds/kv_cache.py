@@ -6,6 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, kv_arguments, storage
 from .kernels import kv_cache as kernels
@@ -106,11 +107,11 @@ class KVCache(storage.Structure):
 
     def attach_many(
         self,
-        seq_ids: np.ndarray,
-        kv_tokens: np.ndarray,
-        indptr: np.ndarray,
-        prefix_tokens: np.ndarray | None = None,
-        prefix_indptr: np.ndarray | None = None,
+        seq_ids: ArrayLike,
+        kv_tokens: ArrayLike,
+        indptr: ArrayLike,
+        prefix_tokens: ArrayLike | None = None,
+        prefix_indptr: ArrayLike | None = None,
     ) -> None:
         """As `attach` for n sequences in order, all or none. O(entries), and O(max_pages) where pages are scarce.
 
@@ -131,7 +132,7 @@ class KVCache(storage.Structure):
         self._prepare_ids(len(prefix))
         self._answered(self._call(kernels.attach_many, seqs, entries, indptr, prefix, prefix_indptr))
 
-    def attach_blocks(self, seq_id: int, block_ids: np.ndarray) -> None:
+    def attach_blocks(self, seq_id: int, block_ids: ArrayLike) -> None:
         """Hold whole pages, named by content ids (m,), one a page, under `seq_id`. O(m).
 
         The leading pages that are there already, each under the same content ids before it, are shared. The entries
@@ -173,7 +174,7 @@ class KVCache(storage.Structure):
         seq, (count, entries) = _id("seq_id", seq_id), self._entries("kv_tokens", kv_tokens)
         self._answered(self._call(kernels.append, seq, count, entries))
 
-    def append_many(self, seq_ids: np.ndarray, entries: np.ndarray) -> None:
+    def append_many(self, seq_ids: ArrayLike, entries: ArrayLike) -> None:
         """Add entries[e] to the end of seq_ids[e], all or none: a decode step. O(n).
 
         `seq_ids` (n,), distinct; `entries` (n, *token_shape). KeyError if one is unknown, OutOfPagesError if the
@@ -231,7 +232,7 @@ class KVCache(storage.Structure):
         tokens = kv_arguments.integers("token_ids", token_ids)
         return int(self._match(tokens, np.array([0, len(tokens)]))[0])
 
-    def match_prefix_many(self, token_ids: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    def match_prefix_many(self, token_ids: ArrayLike, indptr: ArrayLike) -> np.ndarray:
         """As `match_prefix` for n requests: int64 (n,). O(len(token_ids)).
 
         `token_ids` (total,), those of request e from `indptr[e]` to `indptr[e + 1]`, `indptr` (n + 1,).
@@ -239,7 +240,7 @@ class KVCache(storage.Structure):
         tokens = kv_arguments.integers("token_ids", token_ids)
         return self._match(tokens, kv_arguments.indptr("indptr", indptr, None, len(tokens)))
 
-    def block_table(self, seq_ids: np.ndarray) -> list[Level]:
+    def block_table(self, seq_ids: ArrayLike) -> list[Level]:
         """The pages of sequences (n,) as paged and cascade attention kernels read them. O(pages).
 
         A list of levels: the named prefixes, then the rest; one level where none of them names a prefix. Each is

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .kernels import pages as kernels
@@ -70,7 +71,7 @@ class PagedAllocator(storage.Structure):
         """
         self.free_many(page_ids)  # type: ignore[arg-type]
 
-    def alloc_many(self, counts: np.ndarray) -> np.ndarray:
+    def alloc_many(self, counts: ArrayLike) -> np.ndarray:
         """Take counts (m,) pages for m owners: ids int32 (sum,), each owner's end to end. O(sum).
 
         OutOfPagesError, with nothing taken, if fewer than the sum are free.
@@ -78,7 +79,7 @@ class PagedAllocator(storage.Structure):
         counts = arguments.integers("counts", counts, 0)
         return self._alloc(int(counts.sum(dtype=object)) if counts.size else 0)
 
-    def free_many(self, page_ids: np.ndarray) -> None:
+    def free_many(self, page_ids: ArrayLike) -> None:
         """As `free`, for an integer array (m,). O(m)."""
         page_ids = arguments.integers("page_ids", page_ids)
         wrong = kernels.free(self._pages, _writable(page_ids))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .cmsketch import CountMinSketch
@@ -96,7 +97,7 @@ class RetrievalPipeline(storage.Structure):
         self._hits = self._misses = self._generation = 0
         self._lock, self._cache_lock = threading.RLock(), threading.RLock()
 
-    def add_document(self, doc_id: int, text: str, embedding: np.ndarray | None = None) -> None:
+    def add_document(self, doc_id: int, text: str, embedding: ArrayLike | None = None) -> None:
         """Add a document, or replace the one of that id whole: without `embedding` it is then found by text alone.
 
         doc_id in 0..2**63-1; embedding (embedding_dim,). O(log n) for the vector, O(len(text)) for the text.
@@ -108,9 +109,9 @@ class RetrievalPipeline(storage.Structure):
 
     def add_documents(
         self,
-        doc_ids: np.ndarray | Sequence[int],
+        doc_ids: ArrayLike,
         texts: Sequence[str],
-        embeddings: np.ndarray | None = None,
+        embeddings: ArrayLike | None = None,
         *,
         progress: Progress = False,
     ) -> None:
@@ -148,7 +149,7 @@ class RetrievalPipeline(storage.Structure):
     def search(
         self,
         query: str,
-        query_embedding: np.ndarray | None = None,
+        query_embedding: ArrayLike | None = None,
         top_k: int = 10,
         fusion_weight: float = 0.5,
         *,
@@ -192,7 +193,7 @@ class RetrievalPipeline(storage.Structure):
     def search_batch(
         self,
         queries: Sequence[str],
-        query_embeddings: np.ndarray | None = None,
+        query_embeddings: ArrayLike | None = None,
         top_k: int = 10,
         fusion_weight: float = 0.5,
         *,
@@ -211,19 +212,24 @@ class RetrievalPipeline(storage.Structure):
         return self._rank(list(queries), query_embeddings, *_checked(top_k, fusion_weight, fusion, depth))
 
     def side_scores(
-        self, queries: Sequence[str], query_embeddings: np.ndarray | None, doc_ids: np.ndarray
+        self, queries: Sequence[str], query_embeddings: ArrayLike | None, doc_ids: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray]:
         """What each side says of given documents, for n queries and doc_ids int64 (n, c).
 
         Returns the dense scores, -inf where a document or the query has no embedding, and the BM25 scores, 0
         where no term matches; both float32 (n, c).
         """
-        if query_embeddings is None:
-            query_embeddings = self._encoded(queries)
+        doc_ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         text = self._index.score_many(queries, doc_ids)
-        if query_embeddings is None:
-            return np.full(text.shape, -np.inf, np.float32), text
-        return self._vectors.score_many(query_embeddings, doc_ids), text
+        dense = np.full(text.shape, -np.inf, np.float32)
+        if query_embeddings is not None:
+            embeddings = self._vectors.admissible("query_embeddings", query_embeddings)
+            arguments.same_length(queries=queries, query_embeddings=embeddings)
+        elif (embeddings := self._encoded(queries)) is None:
+            return dense, text
+        known = embeddings.any(axis=1) | (query_embeddings is not None)
+        dense[known] = self._vectors.score_many(embeddings[known], doc_ids[known])
+        return dense, text
 
     @property
     def encoder(self) -> Encoder | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .clocked import Clock, Clocked
@@ -131,7 +132,7 @@ class Scheduler(Clocked):
             self._make_room(arena)
         return number
 
-    def submit_many(self, tokens: np.ndarray, slo_ms: np.ndarray | float | None = None) -> np.ndarray:
+    def submit_many(self, tokens: ArrayLike, slo_ms: ArrayLike | float | None = None) -> np.ndarray:
         """As `submit` for tokens int64 (n,), in order, all at the present time: request ids int64 (n,). O(n log n).
 
         `slo_ms`: one number for all, or float64 (n,) with inf where there is no deadline. A call that is

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import arguments, scalars, storage
 from .direct import Direct
@@ -221,7 +222,7 @@ class TokenLRU(Growing, Generic[K, V]):
             self._next = kernels.next_row(self._arena)
         del gone
 
-    def put_many(self, keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def put_many(self, keys: ArrayLike, tokens: ArrayLike) -> np.ndarray:
         """As `put` for keys int64 (m,) whose values are their token counts, tokens int64 (m,), in order.
 
         `get` of such a key gives the count, an int; `token_of` is not asked. Returns the int64 keys that left,
@@ -249,7 +250,7 @@ class TokenLRU(Growing, Generic[K, V]):
         self._tell(gone)
         return np.concatenate(evicted)
 
-    def get_many(self, keys: np.ndarray) -> np.ndarray:
+    def get_many(self, keys: ArrayLike) -> np.ndarray:
         """As `get` for keys int64 (m,), in order: which were there, bool (m,). Expected O(m)."""
         keys = arguments.integers("keys", keys)
         hits = np.empty(len(keys), np.bool_)
