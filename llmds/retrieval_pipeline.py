@@ -126,14 +126,18 @@ class RetrievalPipeline(storage.Structure):
         if embeddings is not None:
             embeddings = self._vectors.admissible("embeddings", embeddings)
             arguments.same_length(doc_ids=ids, embeddings=embeddings)
+        present: np.ndarray | None = None
         with self._lock, bar(progress, len(ids), "adding", "docs") as advance:
             for start in range(0, len(ids), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                vectors = self._encoded(texts[part]) if embeddings is None else embeddings[part]
+                if embeddings is not None:
+                    vectors, present = embeddings[part], None
+                elif (vectors := self._encoded(texts[part])) is not None:
+                    present = vectors.any(axis=1)
                 self._forget()
                 try:
                     self._index.add_documents(ids[part], texts[part])
-                    self._vectors.put(ids[part], vectors)
+                    self._vectors.put(ids[part], vectors, present)
                 finally:
                     self._forget()
                 advance(len(ids[part]))
@@ -223,12 +227,12 @@ class RetrievalPipeline(storage.Structure):
         text = self._index.score_many(queries, doc_ids)
         dense = np.full(text.shape, -np.inf, np.float32)
         if query_embeddings is not None:
-            embeddings = self._vectors.admissible("query_embeddings", query_embeddings)
-            arguments.same_length(queries=queries, query_embeddings=embeddings)
-        elif (embeddings := self._encoded(queries)) is None:
-            return dense, text
-        known = embeddings.any(axis=1) | (query_embeddings is not None)
-        dense[known] = self._vectors.score_many(embeddings[known], doc_ids[known])
+            given = self._vectors.admissible("query_embeddings", query_embeddings)
+            arguments.same_length(queries=queries, query_embeddings=given)
+            dense = self._vectors.score_many(given, doc_ids)
+        elif (encoded := self._encoded(queries)) is not None:
+            known = encoded.any(axis=1)
+            dense[known] = self._vectors.score_many(encoded[known], doc_ids[known])
         return dense, text
 
     @property

@@ -46,16 +46,16 @@ class VectorStore(storage.Structure):
             raise ValueError(f"{name} must not be zero under metric 'cosine', row {int(np.argmin(present))} is")
         return rows
 
-    def put(self, documents: np.ndarray, rows: np.ndarray | None) -> None:
+    def put(self, documents: np.ndarray, rows: np.ndarray | None, present: np.ndarray | None = None) -> None:
         """Give documents (int64 (m,)) these vectors (m, dim), in order, in place of those they had.
 
-        `rows` None, or a row of zeros under "cosine": that document has no vector from now on.
+        Where `present`, bool (m,), is False, or `rows` is None, a document has no vector from now on.
         """
         with self._lock:
             graph, arena, document_of = self._state
             numbers = np.full(len(documents), -1, np.int64)
             if rows is not None:
-                chosen = rows.any(axis=1) if graph.metric == "cosine" else np.ones(len(rows), bool)
+                chosen = np.ones(len(rows), bool) if present is None else present
                 numbers[chosen] = np.arange(len(graph), len(graph) + np.count_nonzero(chosen))
                 if (more := int(numbers.max(initial=-1)) + 1 - len(document_of)) > 0:
                     document_of = np.append(document_of, np.full(max(more, len(document_of)), -1, np.int64))

@@ -29,11 +29,11 @@ class BesideModel(RuleBasedStateMachine):
     @rule(documents=documents)
     def put(self, documents):
         rows = self.rng.normal(size=(len(documents), DIM)).astype(np.float32)
-        rows[: len(rows) // 3] = 0  # a row of zeros takes the vector away
-        self.store.put(np.array(documents, np.int64), rows)
-        for document, row in zip(documents, rows, strict=True):
+        present = self.rng.random(len(documents)) < 0.7
+        self.store.put(np.array(documents, np.int64), rows, present)
+        for document, row, there in zip(documents, rows, present, strict=True):
             self.model.pop(document, None)
-            if row.any():
+            if there:
                 self.model[document] = row
 
     @rule(documents=documents)
