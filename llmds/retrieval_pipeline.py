@@ -126,14 +126,10 @@ class RetrievalPipeline(storage.Structure):
         if embeddings is not None:
             embeddings = self._vectors.admissible("embeddings", embeddings)
             arguments.same_length(doc_ids=ids, embeddings=embeddings)
-        present: np.ndarray | None = None
         with self._lock, bar(progress, len(ids), "adding", "docs") as advance:
             for start in range(0, len(ids), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                if embeddings is not None:
-                    vectors, present = embeddings[part], None
-                elif (vectors := self._encoded(texts[part])) is not None:
-                    present = vectors.any(axis=1)
+                vectors, present = self._rows(texts[part], embeddings, part)
                 self._forget()
                 try:
                     self._index.add_documents(ids[part], texts[part])
@@ -333,6 +329,15 @@ class RetrievalPipeline(storage.Structure):
             chosen = np.flatnonzero(known)
             ids[chosen], scores[chosen] = self._rank([queries[q] for q in chosen], embeddings[chosen], *how)
         return ids, scores
+
+    def _rows(
+        self, texts: Sequence[str], embeddings: np.ndarray | None, part: slice
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The vectors of some texts, and which of them are there (None: all)."""
+        if embeddings is not None:
+            return embeddings[part], None
+        encoded = self._encoded(texts)
+        return encoded, None if encoded is None else np.asarray(encoded.any(axis=1))
 
     def _encoded(self, texts: Sequence[str]) -> np.ndarray | None:
         """The encoder's rows for texts, None without an encoder."""
