@@ -1,6 +1,7 @@
 """The cache beside a model of lists, and what paged attention would read beside what was put in."""
 
 import copy
+import random
 import threading
 
 import face
@@ -17,9 +18,12 @@ from llmds.kv_cache import KVCache
 from llmds.paged_allocator import OutOfPagesError
 
 SEQS = range(5)
+PREFIXES = [[0], [0, 1], [0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0, 1], [0, 1, 1, 1], [1, 1], []]
 seqs = st.integers(0, 4)
-tokens = st.lists(st.integers(0, 1), max_size=6)
-requests = st.tuples(tokens, tokens, st.sampled_from([0, 0, 0, 7]))  # prefix, rest, what its entries differ by
+present = st.integers(0, 59)  # which of the sequences that are there
+tokens = st.lists(st.integers(0, 1), max_size=3)
+prefixes = st.sampled_from(PREFIXES)
+requests = st.tuples(prefixes, tokens, st.sampled_from([0, 0, 0, 7]))  # prefix, rest, what its entries differ by
 
 
 def entries_of(request):
@@ -33,26 +37,28 @@ class BesideModel(RuleBasedStateMachine):
 
     @initialize(
         page_size=st.integers(1, 3),
-        max_pages=st.integers(1, 8),
+        max_pages=st.integers(3, 9),
         sharing=st.sampled_from([True, True, True, False]),
         store=st.sampled_from([True, True, False]),
     )
     def start(self, page_size, max_pages, sharing, store):
         self.cache = KVCache(page_size, max_pages, sharing, store=store)
-        self.model = Model(page_size, max_pages, sharing, store)
+        self.model, self.ran_out = Model(page_size, max_pages, sharing, store), 0
 
-    def both(self, call, on_model, *known):
+    def one_of(self, which):
+        """A sequence that is there, a new one where none is."""
+        if not self.model.seqs:
+            self.attach(which % 5, ([0, 1, 0], [1, 1], 0), True)
+        return sorted(self.model.seqs)[which % len(self.model.seqs)] if self.model.seqs else None
+
+    def both(self, call, on_model):
         """The call on the cache, and its twin on a copy of the model, end the same way."""
-        for seq in known:
-            if seq not in self.model.seqs:
-                with pytest.raises(KeyError, match=str(seq)):
-                    call()
-                return
         try:
             after = self.model.attempt(on_model)
         except OutOfPagesError:
             with pytest.raises(OutOfPagesError, match="pages are needed"):
                 call()
+            self.ran_out += 1
         else:
             call()
             self.model = after
@@ -74,7 +80,7 @@ class BesideModel(RuleBasedStateMachine):
 
         self.both(lambda: self.cache.attach_many(ids, *ragged(entries), *ragged(prefixes)), one_by_one)
 
-    @rule(seq=seqs, blocks=tokens)
+    @rule(seq=seqs, blocks=prefixes)
     def attach_blocks(self, seq, blocks):
         self.both(lambda: self.cache.attach_blocks(seq, blocks), lambda m: m.attach_blocks(seq, blocks))
 
@@ -82,41 +88,46 @@ class BesideModel(RuleBasedStateMachine):
     def detach(self, seq):
         self.both(lambda: self.cache.detach(seq), lambda m: m.detach(seq))
 
-    @rule(seq=seqs, entries=tokens)
-    def append(self, seq, entries):
-        self.both(lambda: self.cache.append(seq, entries), lambda m: m.append(seq, entries), seq)
+    @rule(which=present, entries=tokens)
+    def append(self, which, entries):
+        if (seq := self.one_of(which)) is not None:
+            self.both(lambda: self.cache.append(seq, entries), lambda m: m.append(seq, entries))
 
-    @rule(batch=st.dictionaries(seqs, st.integers(0, 9)))
-    def append_many(self, batch):
+    @rule(entries=st.lists(st.integers(0, 9), min_size=5, max_size=5), backwards=st.booleans())
+    def append_many(self, entries, backwards):
+        batch = dict(zip(sorted(self.model.seqs, reverse=backwards)[: entries[0]], entries, strict=False))
+
         def one_by_one(model):
             for seq, entry in batch.items():
                 model.append(seq, [entry])
 
-        self.both(lambda: self.cache.append_many(list(batch), list(batch.values())), one_by_one, *batch)
+        self.both(lambda: self.cache.append_many(list(batch), list(batch.values())), one_by_one)
 
-    @rule(seq=seqs, start=st.integers(0, 6), entries=st.lists(st.integers(0, 9), max_size=5))
-    def write(self, seq, start, entries):
-        if seq in self.model.seqs and start + len(entries) > self.model.seqs[seq].length:
+    @rule(which=present, start=st.integers(0, 59), entries=st.lists(st.integers(0, 9), max_size=3))
+    def write(self, which, start, entries):
+        if (seq := self.one_of(which)) is None:
+            return
+        start %= self.model.seqs[seq].length + 1
+        if start + len(entries) > self.model.seqs[seq].length:
             with pytest.raises(ValueError, match="must lie in the length"):
                 self.cache.write(seq, start, entries)
         else:
-            self.both(lambda: self.cache.write(seq, start, entries), lambda m: m.write(seq, start, entries), seq)
+            self.both(lambda: self.cache.write(seq, start, entries), lambda m: m.write(seq, start, entries))
 
-    @rule(seq=seqs, length=st.integers(0, 8))
-    def truncate(self, seq, length):
-        if seq in self.model.seqs and length > self.model.seqs[seq].length:
-            with pytest.raises(ValueError, match="present length"):
-                self.cache.truncate(seq, length)
-        else:
-            self.both(lambda: self.cache.truncate(seq, length), lambda m: m.truncate(seq, length), seq)
+    @rule(which=present, length=st.integers(0, 59))
+    def truncate(self, which, length):
+        if (seq := self.one_of(which)) is not None:
+            length %= self.model.seqs[seq].length + 1
+            self.both(lambda: self.cache.truncate(seq, length), lambda m: m.truncate(seq, length))
 
-    @rule(src=seqs, dst=seqs)
-    def fork(self, src, dst):
-        if src in self.model.seqs and dst in self.model.seqs:
-            with pytest.raises(ValueError, match="dst must be new"):
+    @rule(which=present, dst=seqs)
+    def fork(self, which, dst):
+        src = self.one_of(which)
+        if dst in self.model.seqs:
+            with pytest.raises(ValueError if src in self.model.seqs else KeyError):
                 self.cache.fork(src, dst)
-        else:
-            self.both(lambda: self.cache.fork(src, dst), lambda m: m.fork(src, dst), src)
+        elif src is not None:
+            self.both(lambda: self.cache.fork(src, dst), lambda m: m.fork(src, dst))
 
     @rule()
     def shrink(self):
@@ -151,7 +162,39 @@ class BesideModel(RuleBasedStateMachine):
 
 
 TestBesideModel = BesideModel.TestCase
-TestBesideModel.settings = settings(max_examples=100, stateful_step_count=30)
+TestBesideModel.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+@pytest.mark.parametrize("page_size, max_pages, store", [(1, 9, True), (2, 8, True), (3, 7, True), (2, 7, False)])
+def test_long_walks_meet_every_case_again_and_again(page_size, max_pages, store):
+    """As above, on random calls alone, so that it is certain what has happened."""
+    machine, chance = BesideModel(), random.Random(page_size)
+    machine.start(page_size, max_pages, True, store)
+
+    def some(most):
+        return [chance.randrange(2) for _ in range(chance.randrange(most + 1))]
+
+    def request():
+        return chance.choice(PREFIXES), some(3), chance.choice([0, 0, 0, 7])
+
+    calls = [
+        lambda: machine.attach(chance.randrange(5), request(), True),
+        lambda: machine.attach_many([(chance.randrange(5), request()) for _ in range(chance.randrange(4))]),
+        lambda: machine.attach_blocks(chance.randrange(5), chance.choice(PREFIXES)),
+        lambda: machine.detach(chance.randrange(5)),
+        lambda: machine.append(chance.randrange(60), some(3)),
+        lambda: machine.append_many([chance.randrange(6) for _ in range(5)], chance.random() < 0.5),
+        lambda: machine.write(chance.randrange(60), chance.randrange(60), some(2)),
+        lambda: machine.truncate(chance.randrange(60), chance.randrange(60)),
+        lambda: machine.fork(chance.randrange(60), chance.randrange(5)),
+        lambda: machine.fork(chance.randrange(60), chance.randrange(5)),
+        lambda: machine.match([some(6)]),
+    ]
+    for _ in range(2500):
+        chance.choice(calls)()
+        machine.agree()
+    stats = machine.cache.stats()
+    assert min(stats["cow_copies"], stats["evictions"], stats["prefix_shares"], machine.ran_out) > 20, stats
 
 
 def ragged(lists):
