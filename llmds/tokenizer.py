@@ -95,6 +95,8 @@ class Tokenizer:
 
     def terms(self, texts: Sequence[str], name: str = "texts") -> Terms:
         """The terms of many texts, as arrays. O(characters)."""
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, (Sequence, np.ndarray)):
+            raise TypeError(f"{name} must be a sequence of str, got {type(texts).__name__}")
         terms = self._cut(texts, name)
         if self._stop is not None:
             known = self._stop.find(terms)

@@ -417,6 +417,23 @@ def test_memory_is_what_the_arrays_hold():
     index.check()
 
 
+def test_a_reader_goes_on_seeing_the_documents_of_its_moment():
+    index, _ = filled()
+    reader = InvertedIndex()
+    reader._view = index._view
+    before = reader.search_batch(QUERIES, 400)
+    index.add_documents(range(5000, 9000), [f"w1 w2 w400 new{i} w{i % 50}" for i in range(4000)])
+    after = reader.search_batch([*QUERIES, "new7"], 400)
+    np.testing.assert_array_equal(before, [rows[:-1] for rows in after])
+    assert (after[0][-1] == -1).all() and 5000 not in reader and 5000 in index
+    for doc_id in before[0][0][:50].tolist():
+        index.remove_document(doc_id)
+    index.shrink_to_fit()
+    index.add_documents(range(300), ["w1"] * 300)
+    for row, row_before in zip(reader.search_batch(QUERIES, 400)[0], before[0], strict=True):
+        assert set(row.tolist()) == set(row_before.tolist())
+
+
 def test_readers_beside_a_writer_see_whole_documents():
     """Every document is one word, its id, and `all`; a result that pairs an id with another's score would show."""
     index, stop, failures = InvertedIndex(), threading.Event(), []

@@ -209,6 +209,7 @@ def test_equal_analyses_have_equal_fingerprints_and_others_have_not():
         (lambda: Tokenizer().tokenize(b"a"), TypeError),
         (lambda: Tokenizer().terms("abc"), TypeError),
         (lambda: Tokenizer().terms(["a", None]), TypeError),
+        (lambda: Tokenizer(split=str.split).terms("abc"), TypeError),
         (lambda: Tokenizer(split=lambda text: "abc").tokenize("a"), TypeError),
         (lambda: Tokenizer(split=lambda text: [1]).tokenize("a"), TypeError),
         (lambda: Tokenizer(stemmer=lambda term: None).tokenize("a"), TypeError),
