@@ -166,12 +166,13 @@ def _equal(vectors, a, b):
 @njit(cache=True)
 def _same(vectors, slot, product, pool, size):
     """A slot among pool[:size] with the vector of `slot`, or -1."""
-    itself = distance(vectors, slot, vectors, slot, product)  # equal vectors have equal sums, to the bit
+    itself = distance(vectors, slot, vectors, slot, product)
+    slack = abs(itself) * np.float32(1e-5)  # the loop compiled here may add up in another order
     for c in range(size):
-        if distance_of(pool[c]) == itself and _equal(vectors, slot, slot_of(pool[c])):
-            return slot_of(pool[c])
-        if distance_of(pool[c]) > itself:
+        if distance_of(pool[c]) > itself + slack:
             break
+        if distance_of(pool[c]) >= itself - slack and _equal(vectors, slot, slot_of(pool[c])):
+            return slot_of(pool[c])
     return np.int64(-1)
 
 
