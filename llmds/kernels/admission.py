@@ -201,7 +201,7 @@ def _admit_all(arena, moments, tokens, admitted):
         latest = max(moments[done] - epoch, latest)
         while count > 0 and times[start, TIME] + window <= latest:
             in_window -= _counted(ring[start, TOKENS])
-            start = _place(start, 1, ring.shape[0])
+            start = _place(start, np.int64(1), ring.shape[0])
             oldest += 1
             count -= 1
         if count >= head[MAX_REQUESTS]:

@@ -134,7 +134,7 @@ def search(
         for i in range(planned):
             first_chunk = np.int64(terms[plan[i], FIRST])
             _add(head, lengths, slots, tfs, first_chunk, weights[i], base, slope, shares, sums)
-        found = 0
+        found = np.int64(0)
         if postings < head[SLOTS] // _SPARSE:
             for i in range(planned):
                 first_chunk = np.int64(terms[plan[i], FIRST])
@@ -215,7 +215,7 @@ def _plan(head, terms, slots, tfs, query_terms, query_hashes, keys, plan, weight
 
     keys is scratch; all three have an entry for each of query_terms.
     """
-    count = 0
+    count = np.int64(0)
     for i in range(query_terms.shape[0]):
         if query_terms[i] >= 0:
             df = document_frequency(head, terms, slots, tfs, np.int64(query_terms[i]))
@@ -322,7 +322,7 @@ def _best_of_term(head, doc_ids, removed, slots, tfs, first_chunk, sums, ids, sc
 @njit(cache=True)
 def _best_of_all(head, doc_ids, removed, sums, ids, scores):
     """Bring all documents into the heap (ids, scores), and their sums to 0. The number of items."""
-    found, limit = 0, np.int32(1)
+    found, limit = np.int64(0), np.int32(1)
     sums = sums[: head[SLOTS]]
     # Floats that are not negative are in the order of their bits, and a maximum of integers is found in vectors.
     bits, limits = sums.view(np.int32), scores.view(np.int32)

@@ -18,10 +18,10 @@ from . import table
 from .table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
 
 OK, FULL, PRESENT, ABSENT, WRONG_WAY = 0, 1, 2, 3, 4
-ANY_WAY, DOWN, UP = 0, -1, 1
+ANY_WAY, DOWN, UP = np.int64(0), np.int64(-1), np.int64(1)
 
 NEXT_ORDER, SIGN = OWN, OWN + 1
-SCORE, ORDER, COLUMNS = 2, 3, 4
+SCORE, ORDER, COLUMNS = 2, 3, np.int64(4)
 # Four children share two cache lines and halve the depth: pops were 1.3 times as fast as with two.
 CHILDREN = 4
 

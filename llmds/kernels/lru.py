@@ -39,7 +39,9 @@ OLDER, NEWER = 2 * LINKS, 2 * LINKS + 1
 FIRST = HEAD // COLUMNS
 RING = FIRST - 1  # its links are the head's last slot
 ROW, ITEM, TOKENS, WHY, RECORD = 0, 1, 2, 3, 4
-EVICTED, REPLACED, UNKEYED = 0, 1, 2
+EVICTED, REPLACED, UNKEYED = np.int64(0), np.int64(1), 2
+# Typed, since Numba compiles a helper anew for each literal it is called with.
+_ZERO, _INSIDE, _OUTSIDE = np.int64(0), np.int64(0), np.int64(1)
 
 
 @njit(cache=True)
@@ -98,7 +100,7 @@ def put(lru, key, weight, left):
     """
     head, rows, buckets = table.parts(lru)
     at = table.find(rows, buckets, key)
-    code, n = _put(head, rows, _ring(lru), buckets, at, key, weight, False, left, 0)
+    code, n = _put(head, rows, _ring(lru), buckets, at, key, weight, _INSIDE, left, _ZERO)
     return code, n, _next_row(head, rows), left[0, ROW]
 
 
@@ -106,7 +108,7 @@ def put(lru, key, weight, left):
 def put_outside(lru, at, weight, left):
     """As `put` for an OUTSIDE key, now in row `at` (-1: absent). O(1 + records)."""
     head, rows, buckets = table.parts(lru)
-    code, n = _put(head, rows, _ring(lru), buckets, at, 0, weight, True, left, 0)
+    code, n = _put(head, rows, _ring(lru), buckets, at, _ZERO, weight, _OUTSIDE, left, _ZERO)
     return code, n, _next_row(head, rows), left[0, ROW]
 
 
@@ -115,7 +117,7 @@ def put_many(lru, keys, tokens, start, left):
     """`put` keys[start:] with their counts as values, shapes (m,). (code, records, how far it came). O(m)."""
     head, rows, buckets = table.parts(lru)
     links = _ring(lru)
-    n = 0
+    n = _ZERO
     if head[RETIRED]:
         return FULL, n, start
     for e in range(start, keys.shape[0]):
@@ -123,7 +125,7 @@ def put_many(lru, keys, tokens, start, left):
         if at >= 0 and rows[at, WEIGHT] == ~tokens[e]:  # nothing but its recency changes
             _touch(links, at)
             continue
-        code, n = _put(head, rows, links, buckets, at, keys[e], ~tokens[e], False, left, n)
+        code, n = _put(head, rows, links, buckets, at, keys[e], ~tokens[e], _INSIDE, left, n)
         if code != OK:
             return code, n, e
     return OK, n, keys.shape[0]
@@ -153,7 +155,7 @@ def evict(lru, target, left):
     """Let the oldest leave until TOTAL <= target, recorded in `left`. (OK or MORE, records). O(records)."""
     head, rows, buckets = table.parts(lru)
     links = _ring(lru)
-    n = 0
+    n = _ZERO
     while head[TOTAL] > target:
         if n == left.shape[0]:
             return MORE, n
@@ -165,14 +167,15 @@ def evict(lru, target, left):
 def take(lru, row, left):
     """Let the item at `row` leave, recorded in left[0] as REPLACED. O(1)."""
     head, rows, buckets = table.parts(lru)
-    _leave(head, rows, _ring(lru), buckets, row, REPLACED, left, 0)
+    _leave(head, rows, _ring(lru), buckets, row, REPLACED, left, _ZERO)
 
 
 @njit(cache=True)
 def clear(lru):
     """Let all items leave, unrecorded, and count hits, misses and evictions from 0. O(capacity)."""
     head, rows, buckets = table.parts(lru)
-    rows[:, BUCKET] = -1
+    for row in range(rows.shape[0]):
+        rows[row, BUCKET] = -1
     buckets[:] = -1
     head[COUNT] = head[TOP] = 0
     head[FREE] = -1

@@ -31,7 +31,8 @@ from .table import CAPACITY, COUNT, FREE, HEAD, KEY, RETIRED, TOP
 SJF, FCFS, EDF, CUSTOM = 0, 1, 2, 3
 
 NEXT_ID, OLDEST, NEWEST, POLICY, AGING, COMPLETED, MISSES, WAITING_TOKENS = 8, 9, 10, 11, 12, 13, 14, 15
-TOKENS, ASKED_KEY, SUBMITTED, QUEUED, DEADLINE, OLDER, NEWER, WIDTH = 2, 3, 4, 5, 6, 7, 8, 9
+TOKENS, ASKED_KEY, SUBMITTED, QUEUED, DEADLINE, OLDER, NEWER, WIDTH = 2, 3, 4, 5, 6, 7, 8, np.int64(9)
+_SMALLEST_FIRST = np.bool_(False)
 NOBODY, IN_FLIGHT, COMPLETING = -1, -2, -3
 MOST_TOKENS = 2**31 - 1
 
@@ -42,8 +43,8 @@ LEDGER = HISTOGRAM + histogram.STEPS
 @njit(cache=True)
 def new(capacity, policy, aging):
     """An empty arena for `capacity` requests under `policy`, keys sinking by `aging` (float64) a second."""
-    arena = np.empty(_heap_start(capacity, 2), np.int64)
-    _join(arena, table.new(capacity, WIDTH), heap.new(capacity, False), heap.new(capacity, False))
+    arena = np.empty(_heap_start(capacity, np.int64(2)), np.int64)
+    _join(arena, table.new(capacity, WIDTH), heap.new(capacity, _SMALLEST_FIRST), heap.new(capacity, _SMALLEST_FIRST))
     arena[OLDEST] = arena[NEWEST] = NOBODY
     arena[POLICY] = policy
     seconds = arena.view(np.float64)
@@ -66,7 +67,7 @@ def new_ledger(max_size, max_tokens, max_wait, service):
 def parts(arena):
     """(requests, queue, deadlines), views of `arena`, each an arena in itself."""
     capacity = arena[CAPACITY]
-    first, second = _heap_start(capacity, 0), _heap_start(capacity, 1)
+    first, second = _heap_start(capacity, np.int64(0)), _heap_start(capacity, np.int64(1))
     return arena[:first], arena[first:second], arena[second:]
 
 
@@ -225,7 +226,7 @@ def look_up(arena, request_id):
 @njit(cache=True)
 def resized(arena, capacity):
     """The same requests in an arena of another capacity (at least the count), the old one retired. O(capacity)."""
-    larger = np.empty(_heap_start(capacity, 2), np.int64)
+    larger = np.empty(_heap_start(capacity, np.int64(2)), np.int64)
     requests, queue, deadlines = parts(arena)
     _join(
         larger,
@@ -242,7 +243,7 @@ def well_formed(arena):
     if arena.shape[0] < HEAD or not 0 <= arena[CAPACITY] < 2**31:
         return False
     capacity = arena[CAPACITY]
-    if arena.shape[0] != _heap_start(capacity, 2):
+    if arena.shape[0] != _heap_start(capacity, np.int64(2)):
         return False
     requests, queue, deadlines = parts(arena)
     return (

@@ -31,12 +31,10 @@ KEY, BUCKET = 0, 1
 def new(capacity, columns):
     """An empty arena of `capacity` rows (0 or more) of `columns` int64 each (2 or more)."""
     size = HEAD + capacity * columns + (bucket_count(capacity) + 1) // 2
-    arena = np.empty(size, np.int64)
-    arena[:HEAD] = 0
+    arena = np.full(size, -1, np.int64)  # both a free row and an empty bucket are -1
+    for slot in range(HEAD):
+        arena[slot] = 0
     arena[CAPACITY], arena[COLUMNS], arena[FREE] = capacity, columns, -1
-    _, rows, buckets = parts(arena)
-    rows[:, BUCKET] = -1
-    buckets[:] = -1
     return arena
 
 
@@ -144,9 +142,11 @@ def resized(arena, capacity):
     top = old_head[TOP]
     larger = new(capacity, columns)
     head, rows, buckets = parts(larger)
-    head[COUNT:] = old_head[COUNT:]
-    rows[:top] = old_rows[:top]
+    for slot in range(COUNT, HEAD):
+        head[slot] = old_head[slot]
     for row in range(top):
+        for column in range(columns):  # a slice assignment would compile for seconds
+            rows[row, column] = old_rows[row, column]
         if rows[row, BUCKET] >= 0:
             insert(rows, buckets, row, rows[row, KEY])
     old_head[RETIRED] = 1

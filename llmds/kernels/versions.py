@@ -11,7 +11,7 @@ from numba import njit
 
 from . import table
 
-NUMBER, COLUMNS = 2, 3
+NUMBER, COLUMNS = 2, np.int64(3)
 
 
 @njit(cache=True)
