@@ -160,7 +160,7 @@ class InvertedIndex(storage.Structure):
         numbers = view.vocabulary.find(terms)
         scores = np.empty(ids.shape, np.float32)
         for part in chunks(len(queries), max(1, _SCORED // max(ids.shape[1], 1))):
-            documents = view.slots_of(ids[part].ravel()).reshape(-1, ids.shape[1])
+            documents = view.slots_of(ids[part].ravel()).reshape(ids[part].shape)
             kernels.score_many(
                 view.seen, view.lengths, view.terms, view.slots, view.tfs, self._k1, self._b, numbers, terms.hashes,
                 terms.ends, part.start, documents, scores[part],

@@ -32,7 +32,7 @@ class MemoryProfiler:
     True
     """
 
-    def __init__(self, interval: float | None = 0.01):
+    def __init__(self, *, interval: float | None = 0.01):
         if interval is not None:
             interval = arguments.real("interval", interval)
             if interval <= 0:
@@ -95,7 +95,7 @@ class MemoryProfiler:
 
 
 @contextmanager
-def memory_profiler(interval: float | None = 0.01) -> Iterator[MemoryProfiler]:
+def memory_profiler(*, interval: float | None = 0.01) -> Iterator[MemoryProfiler]:
     """A MemoryProfiler that runs within the block; its figures can be read during it and afterwards.
 
     >>> with memory_profiler() as profiler:
@@ -103,7 +103,7 @@ def memory_profiler(interval: float | None = 0.01) -> Iterator[MemoryProfiler]:
     >>> profiler.get_peak_rss_bytes() > len(data)
     True
     """
-    profiler = MemoryProfiler(interval)
+    profiler = MemoryProfiler(interval=interval)
     profiler.start()
     try:
         yield profiler

@@ -56,7 +56,7 @@ def test_the_page_was_read():
     assert len(SECTIONS) == 11 and len(list(documented())) > 45
 
 
-@pytest.mark.parametrize("path, method", documented())
+@pytest.mark.parametrize("path, method", list(documented()))
 def test_a_method_has_the_documented_parameters(path, method):
     function = getattr(resolved(path), method.split("(")[0])
     assert positional(function) == parameters(method)

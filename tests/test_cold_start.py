@@ -38,7 +38,7 @@ def kernels():
                 yield pytest.param(value, id=f"{module.name}.{name}")
 
 
-@pytest.mark.parametrize("kernel", kernels())
+@pytest.mark.parametrize("kernel", list(kernels()))
 def test_a_kernel_is_cached_and_says_what_it_does(kernel):
     assert type(kernel._cache).__name__ != "NullCache"
     assert not kernel.targetoptions.get("parallel")

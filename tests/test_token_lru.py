@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import growing
+from llmds import growing, token_lru
 from llmds.kernels import lru as kernels
 from llmds.token_lru import TokenLRU
 
@@ -372,13 +372,14 @@ def test_a_change_from_inside_a_change_is_refused():
 def test_an_interruption_just_after_a_kernel_leaves_the_cache_whole(monkeypatch, step):
     cache = TokenLRU(10, len)
     cache.put(1, "111"), cache.put("a", "aaa"), cache.put("b", "bbb")
-    whole = getattr(kernels, step)
+    module = token_lru._direct if step in ("put", "put_outside") else kernels
+    whole = getattr(module, step)
 
     def interrupted(*arguments):
         whole(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kernels, step, interrupted)
+    monkeypatch.setattr(module, step, interrupted)
     calls = {
         "put": lambda: cache.put(2, "22222"),
         "put_outside": lambda: cache.put("c", "ccccc"),
@@ -399,13 +400,13 @@ def test_an_interruption_just_after_a_kernel_leaves_the_cache_whole(monkeypatch,
 def test_an_interrupted_growth_can_be_repeated(monkeypatch):
     cache = TokenLRU(1000, len)
     cache.put_many(range(16), np.ones(16, int))
-    resized = growing.table.resized
+    resized = growing.Growing._resized
 
     def interrupted(*arguments):
         resized(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(growing.table, "resized", interrupted)
+    monkeypatch.setattr(growing.Growing, "_resized", staticmethod(interrupted))
     for call in (lambda: cache.put(99, "x"), lambda: cache.reserve(50)):
         with pytest.raises(KeyboardInterrupt):
             call()
@@ -518,7 +519,7 @@ def test_threads_share_a_cache_and_no_key_gets_anothers_value():
 def test_get_asks_again_where_a_put_came_between(monkeypatch):
     cache = TokenLRU(4, len)
     cache.put(1, "1111")
-    get, others = kernels.get, [2, 3]
+    get, others = token_lru._direct.get, [2, 3]
 
     def slow(arena, key):
         found = get(arena, key)
@@ -526,7 +527,7 @@ def test_get_asks_again_where_a_put_came_between(monkeypatch):
             cache.put(others.pop(), "xxxx")  # evicts key 1 and takes its row
         return found
 
-    monkeypatch.setattr(kernels, "get", slow)
+    monkeypatch.setattr(token_lru._direct, "get", slow)
     assert cache.get(1) is None
     assert cache.get(2) == "xxxx"
 

@@ -37,7 +37,7 @@ class Process:
 
 
 def profiler_of(*sizes, interval=None):
-    profiler = MemoryProfiler(interval)
+    profiler = MemoryProfiler(interval=interval)
     profiler._process = Process(*sizes)
     return profiler
 
@@ -85,7 +85,7 @@ def test_without_an_interval_there_is_no_thread_and_stop_ends_the_thread():
         return [thread for thread in threading.enumerate() if thread.name == "llmds memory profiler"]
 
     for interval, expected in ((None, 0), (5.0, 1)):
-        profiler = MemoryProfiler(interval)
+        profiler = MemoryProfiler(interval=interval)
         profiler.start(), profiler.start()
         assert len(samplers()) == expected
         profiler.stop(), profiler.stop()
@@ -99,7 +99,7 @@ def test_the_context_manager_starts_samples_and_stops():
         assert profiler._sampler.is_alive()
     assert profiler._sampler is None and profiler.get_peak_rss_bytes() >= seen > MB
     assert profiler.get_peak_rss_mb() == profiler.get_peak_rss_bytes() / MB
-    with pytest.raises(ZeroDivisionError), memory_profiler(0.5) as profiler:
+    with pytest.raises(ZeroDivisionError), memory_profiler(interval=0.5) as profiler:
         raise ZeroDivisionError
     assert profiler._sampler is None
 
@@ -110,7 +110,7 @@ def test_the_context_manager_starts_samples_and_stops():
 )
 def test_an_interval_is_a_positive_number_of_seconds(interval, error):
     with pytest.raises(error, match="interval"):
-        MemoryProfiler(interval)
+        MemoryProfiler(interval=interval)
 
 
 def test_a_timer_tells_the_time_within_and_after_its_block():
