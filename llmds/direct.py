@@ -10,8 +10,9 @@ class Direct:
     """The functions of a kernel module by name, as `direct.push(...)`, each costing some 80 ns less a call.
 
     The first call goes through the dispatcher, which compiles or loads; later ones go straight to the compiled
-    function. That converts whatever it is given to the types of the first call, so the caller must have
-    brought its arguments to these types, as the class floor does anyway.
+    function, which takes every argument for what the first call had: a scalar is converted or refused, but
+    another kind of array is memory read wrongly. So it is for classes that hand over arrays of their own
+    and have brought the rest to one type, as the class floor does anyway.
     """
 
     def __init__(self, module: ModuleType):
