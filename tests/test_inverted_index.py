@@ -489,7 +489,8 @@ def test_every_type_shares_one_compilation():
     index.remove_document(np.uint16(1)), index.shrink_to_fit(), index.search("b"), index.check()
     for _ in range(30):
         index.search_batch(["b c"] * 200, threads=2)
-    for kernel in (bm25.search, bm25.score_many, bm25.share_all, bm25.find_slots, bm25.frequency, bm25.document_frequency,
+    for kernel in (bm25.search, bm25.score_many, bm25.share_all, bm25.find_slots, bm25.frequency,
+                   bm25.document_frequency,
                    bm25_write.add, bm25_write.remove, bm25_write.insert_ids, bm25_write.copy_postings,
                    bm25_check.first_fault):  # fmt: skip
         assert len(kernel.signatures) == 1, (kernel, kernel.signatures)

@@ -91,7 +91,7 @@ def serve(load: Load, sharing: bool, max_pages: int = 24_000, progress: bool = F
     """Drive the load through the three structures, on a clock that this function sets."""
     now = 0.0
     clock = lambda: now  # noqa: E731
-    admission = AdmissionController(qps_target=20.0, token_rate_limit=60_000, window_size=10, clock=clock)
+    admission = AdmissionController(qps_target=20.0, token_rate_limit=9_000, window_size=10, clock=clock)
     scheduler = Scheduler(max_batch_size=16, max_wait_ms=40.0, max_batch_tokens=16_384, clock=clock)
     cache = KVCache(PAGE, max_pages, sharing, store=False)
     running = IndexedHeap()  # request -> when its reply is complete

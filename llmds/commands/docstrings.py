@@ -32,6 +32,11 @@ class Passage(NamedTuple):
     place: str
     text: str
 
+    @property
+    def searched(self) -> str:
+        """The name and the first paragraph, which says what it is for; the rest is about details."""
+        return f"{self.name}\n{self.text.partition(chr(10) * 2)[0]}"
+
 
 def gather(progress: bool) -> list[Passage]:
     """Every documentation string of eight words or more, and the topics of `help()`; texts that come twice once."""
