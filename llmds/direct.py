@@ -22,6 +22,8 @@ class Direct:
         kernel = getattr(self._module, name)
 
         def first(*arguments: Any) -> Any:
+            if any(isinstance(argument, int) and not -(2**63) <= argument < 2**63 for argument in arguments):
+                raise OverflowError("an int does not fit int64")  # the dispatcher would compile for uint64
             result = kernel(*arguments)
             setattr(self, name, kernel.overloads[tuple(map(typeof, arguments))].entry_point)
             return result

@@ -13,6 +13,7 @@ from .kernels import heap as kernels
 from .kernels import table
 
 _direct = Direct(kernels)
+_DOWN, _UP, _ANY_WAY = int(kernels.DOWN), int(kernels.UP), int(kernels.ANY_WAY)
 
 
 class IndexedHeap(Growing):
@@ -41,20 +42,19 @@ class IndexedHeap(Growing):
 
     def push(self, key_id: int, score: float) -> None:
         """Add an item. O(log n). ValueError if the key is there already or the score is NaN."""
-        if type(key_id) is not int or not INT64_MIN <= key_id <= INT64_MAX:  # the common case needs no call
-            key_id = arguments.integer("key_id", key_id)
-        if type(score) is not float or score != score:
-            score = arguments.real("score", score)
-        while code := _direct.push(arena := self._arena, key_id, score):
-            if code != kernels.FULL:
-                raise ValueError(f"key_id {key_id} is in the heap already; update_key changes its score")
-            self._make_room(arena)
+        if type(key_id) is int and type(score) is float:
+            try:
+                if not _direct.push(self._arena, key_id, score):
+                    return
+            except OverflowError:
+                pass
+        self._push(key_id, score)
 
     def pop(self) -> tuple[float, int]:
         """Take the top item off: (score, key_id). O(log n). IndexError if the heap is empty."""
         while True:
             code, score, key_id = _direct.pop(arena := self._arena)
-            if code == kernels.OK:
+            if not code:
                 return score, key_id
             if code != kernels.FULL:
                 raise IndexError("pop from an empty heap")
@@ -70,18 +70,30 @@ class IndexedHeap(Growing):
 
         KeyError if the key is unknown, ValueError if the score would rise.
         """
-        self._update(key_id, new_score, kernels.DOWN)
+        if type(key_id) is int and type(new_score) is float:
+            try:
+                if not _direct.update(self._arena, key_id, new_score, _DOWN):
+                    return
+            except OverflowError:
+                pass
+        self._update(key_id, new_score, _DOWN)
 
     def increase_key(self, key_id: int, new_score: float) -> None:
         """Raise an item's score (the same score is allowed). O(log n).
 
         KeyError if the key is unknown, ValueError if the score would fall.
         """
-        self._update(key_id, new_score, kernels.UP)
+        if type(key_id) is int and type(new_score) is float:
+            try:
+                if not _direct.update(self._arena, key_id, new_score, _UP):
+                    return
+            except OverflowError:
+                pass
+        self._update(key_id, new_score, _UP)
 
     def update_key(self, key_id: int, new_score: float) -> None:
         """Change an item's score in either direction. O(log n). KeyError if the key is unknown."""
-        self._update(key_id, new_score, kernels.ANY_WAY)
+        self._update(key_id, new_score, _ANY_WAY)
 
     def delete(self, key_id: int) -> tuple[float, int]:
         """Take an item out, wherever it stands: (score, key_id). O(log n). KeyError if the key is unknown."""
@@ -197,16 +209,22 @@ class IndexedHeap(Growing):
     def __repr__(self) -> str:
         return f"IndexedHeap(max_heap={self.max_heap}, {len(self)} items)"
 
+    def _push(self, key_id: int, score: float) -> None:
+        """`push` with everything looked at: what the short way in it could not do is done or refused here."""
+        key_id, score = arguments.integer("key_id", key_id), arguments.real("score", score)
+        while code := _direct.push(arena := self._arena, key_id, score):
+            if code != kernels.FULL:
+                raise ValueError(f"key_id {key_id} is in the heap already; update_key changes its score")
+            self._make_room(arena)
+
     def _update(self, key_id: int, new_score: float, way: int) -> None:
-        if type(key_id) is not int or not INT64_MIN <= key_id <= INT64_MAX:
-            key_id = arguments.integer("key_id", key_id)
-        if type(new_score) is not float or new_score != new_score:
-            new_score = arguments.real("new_score", new_score)
+        """As `_push`, for a change of score."""
+        key_id, new_score = arguments.integer("key_id", key_id), arguments.real("new_score", new_score)
         while code := _direct.update(arena := self._arena, key_id, new_score, way):
             if code == kernels.ABSENT:
                 raise KeyError(key_id)
             if code == kernels.WRONG_WAY:
-                name, verb = ("decrease_key", "raise") if way == kernels.DOWN else ("increase_key", "lower")
+                name, verb = ("decrease_key", "raise") if way == _DOWN else ("increase_key", "lower")
                 raise ValueError(f"{name} would {verb} the score of {key_id} to new_score = {new_score}")
             self._make_room(arena)
 

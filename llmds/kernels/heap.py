@@ -17,7 +17,7 @@ from numba import njit
 from . import table
 from .table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
 
-OK, FULL, PRESENT, ABSENT, WRONG_WAY = 0, 1, 2, 3, 4
+OK, FULL, PRESENT, ABSENT, WRONG_WAY, NOT_A_NUMBER = 0, 1, 2, 3, 4, 5
 ANY_WAY, DOWN, UP = np.int64(0), np.int64(-1), np.int64(1)
 
 NEXT_ORDER, SIGN = OWN, OWN + 1
@@ -36,7 +36,7 @@ def new(capacity, max_heap):
 
 @njit(cache=True)
 def push(heap, key, score):
-    """Add `key` (int64, absent) with `score` (float64, no NaN). OK, PRESENT or FULL. O(log n)."""
+    """Add `key` (int64, absent) with `score` (float64). OK, PRESENT, FULL or NOT_A_NUMBER. O(log n)."""
     head, rows, buckets = table.parts(heap)
     return _push(head, rows, buckets, key, score)
 
@@ -87,7 +87,8 @@ def find(heap, key):
 def update(heap, key, score, way):
     """Give `key` a new score; its place among equals stays. O(log n).
 
-    `way`: ANY_WAY, or DOWN / UP if the score may only fall / rise. OK, ABSENT, WRONG_WAY or FULL.
+    `way`: ANY_WAY, or DOWN / UP if the score may only fall / rise. OK, ABSENT, WRONG_WAY, FULL or
+    NOT_A_NUMBER.
     """
     head, rows, buckets = table.parts(heap)
     return _update(head, rows, buckets, key, score, way)
@@ -239,6 +240,8 @@ def _sink(count, rows, stored, buckets, at):
 def _push(head, rows, buckets, key, score):
     if head[RETIRED]:
         return FULL
+    if score != score:
+        return NOT_A_NUMBER
     if table.find(rows, buckets, key) >= 0:
         return PRESENT
     at = head[COUNT]
@@ -258,6 +261,8 @@ def _push(head, rows, buckets, key, score):
 def _update(head, rows, buckets, key, score, way):
     if head[RETIRED]:
         return FULL
+    if score != score:
+        return NOT_A_NUMBER
     at = table.find(rows, buckets, key)
     if at < 0:
         return ABSENT
