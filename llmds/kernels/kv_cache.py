@@ -65,6 +65,9 @@ from .kv_tables import (
 from .table import RETIRED
 
 OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE = 0, 1, 2, 3, 4, 5, 6
+# A helper is compiled anew for a literal and for an int32, so both are made int64 before a call.
+_ZERO, _ONE = np.int64(0), np.int64(1)
+_FALSE = np.bool_(False)
 SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 
 
@@ -76,7 +79,7 @@ def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix, blocks)
     new pages are then zeros. What is there under `seq` is replaced. O(length), with `blocks` O(p).
     """
     origin, named = np.empty((0, 3), np.int64), prefix.shape[0]
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, named, blocks)
+    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, _ZERO, prefix, _ZERO, named, blocks)
 
 
 @njit(cache=True)
@@ -91,7 +94,7 @@ def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix
     page_size, shead = pool[PAGE_SIZE], seqs[: table.HEAD]
     if shead[RETIRED]:
         return FULL, 0, 0
-    n, most = seq_ids.shape[0], 0
+    n, most = seq_ids.shape[0], _ZERO
     for e in range(n):
         named = prefix_indptr[e + 1] - prefix_indptr[e]
         most += pages_for(named, page_size) + pages_for(indptr[e + 1] - indptr[e] - named, page_size)
@@ -106,21 +109,24 @@ def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix
     for e in range(n):
         answer = _attach(
             pool_, seqs_, tables_, ids, store, origin, seq_ids[e], indptr[e + 1] - indptr[e], entries, indptr[e],
-            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], False,
+            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], _FALSE,
         )  # fmt: skip
         if answer[0] != OK:
             return answer
     if not certain:
-        pool[:] = pool_
-        seqs[:] = seqs_
-        tables[:] = tables_
+        for i in range(pool.shape[0]):
+            pool[i] = pool_[i]
+        for i in range(seqs.shape[0]):
+            seqs[i] = seqs_[i]
+        for i in range(tables.shape[0]):
+            tables[i] = tables_[i]
         head, rows, _, _ = parts(pool)
         for page in range(origin.shape[0]):
             if origin[page, 1] >= 0:
                 for i in range(rows[page, COUNT]):
                     ids[page, i] = prefix[origin[page, 0] + i]
                 if head[STORED]:
-                    copy_entries(head, store, page, 0, entries, origin[page, 1], origin[page, 2])
+                    copy_entries(head, store, np.int64(page), _ZERO, entries, origin[page, 1], origin[page, 2])
     return OK, 0, 0
 
 
@@ -134,7 +140,7 @@ def detach(pool, seqs, tables, ids, store, seq):
     if row < 0:
         return ABSENT, seq, 0
     head, rows, _, _ = parts(pool)
-    _release_pages(head, rows, shead, srows, tables, row, 0)
+    _release_pages(head, rows, shead, srows, tables, row, _ZERO)
     give_back_slots(shead, srows, row)
     table.remove(srows, sbuckets, row)
     table.free_row(shead, srows, row)
@@ -150,7 +156,7 @@ def gather(pool, seqs, tables, ids, store, seq):
         return FULL if shead[RETIRED] else ABSENT, np.empty(0, np.uint8)
     page_size, width = pool[PAGE_SIZE], pool[ENTRY_BYTES]
     entries = np.empty(srows[row, LENGTH] * width, np.uint8)
-    done = 0
+    done = _ZERO
     for i in range(srows[row, PAGES]):
         first = tables[srows[row, START] + i] * page_size * width
         stop = filled(srows, row, page_size, i) * width
@@ -173,9 +179,9 @@ def append(pool, seqs, tables, ids, store, seq, count, entries):
     needed = pages - srows[row, PAGES] + copies
     if needed > available(head):
         return NO_PAGES, needed, available(head)
-    if not has_room(shead, srows, tables, 0, wanted_slots(srows, row, pages)):
+    if not has_room(shead, srows, tables, _ZERO, wanted_slots(srows, row, pages)):
         return FULL, 0, 0
-    _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, 0)
+    _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, _ZERO)
     return OK, 0, 0
 
 
@@ -188,7 +194,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
     head, rows, names, buckets = parts(pool)
     n, page_size = seq_ids.shape[0], head[PAGE_SIZE]
     found, copied = np.empty(n, np.int64), np.empty(n, np.bool_)
-    code, at, planned, needed, slots = OK, np.int64(0), 0, 0, 0
+    code, at, planned, needed, slots = OK, _ZERO, _ZERO, _ZERO, _ZERO
     # Two forks that share their last page need one copy of it, not two. So the plan takes references away as the
     # appends will, and marks what it has seen by a negative length; both are undone below.
     for e in range(n):
@@ -196,7 +202,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
         if row < 0 or srows[row, LENGTH] < 0:
             code, at = (ABSENT, np.int64(e)) if row < 0 else (TWICE, np.int64(e))
             break
-        pages, copies = _growth(head, rows, srows, tables, row, 1)
+        pages, copies = _growth(head, rows, srows, tables, row, _ONE)
         found[e], copied[e] = row, copies > 0
         if copies:
             rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] -= 1
@@ -213,7 +219,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
         return code, at, 0
     if needed > available(head):
         return NO_PAGES, needed, available(head)
-    if not has_room(shead, srows, tables, 0, slots):
+    if not has_room(shead, srows, tables, _ZERO, slots):
         return FULL, 0, 0
     width, stored = head[ENTRY_BYTES], head[STORED] != 0
     for e in range(n):
@@ -231,7 +237,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
                         store[to + byte] = entries[start + byte]
                 continue
         pages = srows[row, PAGES] + (left == 0)
-        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, 1, entries, e)
+        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, _ONE, entries, np.int64(e))
     return OK, 0, 0
 
 
@@ -253,12 +259,12 @@ def write(pool, seqs, tables, ids, store, seq, start, count, entries):
     page_size, first = head[PAGE_SIZE], srows[row, START]
     at, slot = place(srows, row, page_size, start)
     last, _ = place(srows, row, page_size, start + count - 1)
-    needed = 0
+    needed = _ZERO
     for i in range(at, last + 1):
         needed += rows[tables[first + i], REFS] > 1
     if needed > available(head):
         return NO_PAGES, needed, available(head)
-    done = 0
+    done = _ZERO
     for i in range(at, last + 1):
         used = filled(srows, row, page_size, i)
         page = _own(head, rows, names, buckets, store, tables, first + i, used)
@@ -266,7 +272,7 @@ def write(pool, seqs, tables, ids, store, seq, start, count, entries):
         if head[STORED]:
             copy_entries(head, store, page, slot, entries, done, part)
         done += part
-        slot = 0
+        slot = _ZERO
     return OK, 0, 0
 
 
@@ -302,7 +308,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
     if table.find(srows, sbuckets, target) >= 0:
         return PRESENT, 0, 0
     pages = srows[row, PAGES]
-    if not has_room(shead, srows, tables, 1, pages):
+    if not has_room(shead, srows, tables, _ONE, pages):
         return FULL, 0, 0
     head, rows, _, _ = parts(pool)
     other, start = add(shead, srows, sbuckets, target), shead[TOP_SLOT]
@@ -312,7 +318,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
     shead[TOP_SLOT] += pages
     shead[LIVE] += pages
     for i in range(pages):
-        page = tables[srows[row, START] + i]
+        page = np.int64(tables[srows[row, START] + i])
         acquire(head, rows, page)
         tables[start + i] = page
     return OK, 0, 0
@@ -326,15 +332,15 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         return FULL, 0, 0
     head, rows, names, buckets = parts(pool)
     page_size, sharing = head[PAGE_SIZE], head[SHARING] != 0
-    prefix_length = named if sharing and not blocks else 0
+    prefix_length = named if sharing and not blocks else _ZERO
     prefix_pages = pages_for(prefix_length, page_size)
     total = prefix_pages + pages_for(length - prefix_length, page_size)
-    keyed = (named if blocks else prefix_pages) if sharing else 0
-    if not has_room(shead, srows, tables, 1, total):
+    keyed = (named if blocks else prefix_pages) if sharing else _ZERO
+    if not has_room(shead, srows, tables, _ONE, total):
         return FULL, 0, 0
 
     # What is found is noted in the slots that the new table will have, which nobody reads yet.
-    start, parent, found, distinct, cached = shead[TOP_SLOT], head[MAX_PAGES], 0, True, 0
+    start, parent, found, distinct, cached = shead[TOP_SLOT], head[MAX_PAGES], _ZERO, True, _ZERO
     while found < keyed:
         name, at, count = _key(prefix, first, named, page_size, found, blocks)
         page = find(rows, names, buckets, ids, origin, parent, name, prefix, at, count)
@@ -362,7 +368,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         acquire(head, rows, np.int64(tables[start + i]))
     shead[TOP_SLOT] += total
     if row >= 0:
-        _release_pages(head, rows, shead, srows, tables, row, 0)
+        _release_pages(head, rows, shead, srows, tables, row, _ZERO)
         give_back_slots(shead, srows, row)
     else:
         row = add(shead, srows, sbuckets, seq)
@@ -373,7 +379,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         page = take(head, rows, names, buckets)
         tables[start + i] = page
         begin = i * page_size if i < prefix_pages else prefix_length + (i - prefix_pages) * page_size
-        name, at, count = 0, np.int64(0), np.int64(0)
+        name, at, count = _ZERO, _ZERO, _ZERO
         if i < keyed and distinct:
             name, at, count = _key(prefix, first, named, page_size, i, blocks)
             link(head, rows, names, buckets, page, parent, name, count, blocks or count == page_size)
@@ -387,9 +393,10 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         if head[STORED]:
             if blocks:
                 width = page_size * head[ENTRY_BYTES]
-                store[page * width : (page + 1) * width] = 0
+                for byte in range(page * width, (page + 1) * width):
+                    store[byte] = 0
             else:
-                copy_entries(head, store, page, 0, entries, entry + begin, used)
+                copy_entries(head, store, page, _ZERO, entries, entry + begin, used)
     if keyed > 0:
         head[LOOKUPS] += named * (page_size if blocks else 1)
         head[HITS] += found * page_size if blocks else min(found * page_size, named)
@@ -401,7 +408,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
 def _key(prefix, first, named, page_size, i, blocks):
     """(name, index of its first id, ids in it) of page number i of a prefix."""
     if blocks:
-        return prefix[first + i], first, np.int64(0)
+        return prefix[first + i], first, _ZERO
     at, count = first + i * page_size, min(page_size, named - i * page_size)
     return hash_ids(prefix, at, count), at, count
 
@@ -437,7 +444,7 @@ def _append(head, rows, names, buckets, shead, srows, tables, store, row, pages,
     """Add entries to a sequence that will have `pages` pages then; there are enough of them, and slots."""
     page_size, left = head[PAGE_SIZE], _slots_left(head, srows, row)
     widen(shead, srows, tables, row, pages)
-    start, done = srows[row, START], 0
+    start, done = srows[row, START], _ZERO
     if left > 0 and count > 0:
         used = page_size - left
         page = _own(head, rows, names, buckets, store, tables, start + srows[row, PAGES] - 1, used)
@@ -449,7 +456,7 @@ def _append(head, rows, names, buckets, shead, srows, tables, store, row, pages,
         tables[start + i] = page
         part = min(count - done, page_size)
         if head[STORED]:
-            copy_entries(head, store, page, 0, entries, entry + done, part)
+            copy_entries(head, store, page, _ZERO, entries, entry + done, part)
         done += part
     shead[LIVE] += pages - srows[row, PAGES]
     srows[row, PAGES] = pages
@@ -464,9 +471,9 @@ def _own(head, rows, names, buckets, store, tables, slot, used):
     """
     page = np.int64(tables[slot])
     if rows[page, REFS] > 1:
-        fresh = np.int64(take(head, rows, names, buckets))
+        fresh = take(head, rows, names, buckets)
         if head[STORED]:
-            copy_entries(head, store, fresh, 0, store, page * head[PAGE_SIZE], used)
+            copy_entries(head, store, fresh, _ZERO, store, page * head[PAGE_SIZE], used)
         release(head, rows, page)
         tables[slot] = fresh
         head[COPIES] += 1

@@ -28,7 +28,7 @@ TOP_SLOT, LIVE, WANTED_ROWS, WANTED_SLOTS = OWN, OWN + 1, OWN + 2, OWN + 3
 @njit(cache=True)
 def new(capacity):
     """(seqs, tables) without sequences, with room for `capacity` of them and as many pages."""
-    seqs = table.new(capacity, COLUMNS)
+    seqs = table.new(capacity, np.int64(COLUMNS))
     _wipe_unused(seqs)
     return seqs, np.zeros(capacity, np.int32)
 
