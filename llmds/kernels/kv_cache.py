@@ -72,47 +72,41 @@ SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 
 
 @njit(cache=True)
-def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix, blocks):
-    """Let `seq` be a sequence of `length` entries whose first are those of `prefix`, token ids int64 (p,), p <= length.
+def attach(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr, blocks):
+    """Attach n sequences in order, or none. What is there under their ids is replaced.
 
-    With `blocks` (a bool), `prefix` are content ids instead, one for each of its pages, which are whole; entries of
-    new pages are then zeros. What is there under `seq` is replaced. O(length), with `blocks` O(p).
-    """
-    origin, named = np.empty((0, 3), np.int64), prefix.shape[0]
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, _ZERO, prefix, _ZERO, named, blocks)
+    Sequence e has entries indptr[e]..indptr[e + 1], the first of which are those of its prefix, ids
+    prefix_indptr[e]..prefix_indptr[e + 1]. With `blocks` (a bool), these are content ids instead, one for each of its
+    pages, which are whole; entries of new pages are then zeros, and `entries` is empty.
 
-
-@njit(cache=True)
-def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr):
-    """Attach n sequences in order, or none.
-
-    Sequence e has entries indptr[e]..indptr[e + 1] and prefix ids prefix_indptr[e]..prefix_indptr[e + 1].
-
-    Where it is not certain beforehand that the pages suffice, the work is done on a copy of the bookkeeping first,
-    and entries are copied when it has succeeded: a page is overwritten only then. O(entries), + O(max_pages) then.
+    Where it is not certain beforehand that the pages suffice for several, the work is done on a copy of the bookkeeping
+    first, and entries are copied when it has succeeded: a page is overwritten only then. O(entries), with `blocks`
+    O(ids); + O(max_pages) on a copy.
     """
     page_size, shead = pool[PAGE_SIZE], seqs[: table.HEAD]
     if shead[RETIRED]:
-        return FULL, 0, 0
+        return FULL, _ZERO, _ZERO
     n, most = seq_ids.shape[0], _ZERO
     for e in range(n):
-        named = prefix_indptr[e + 1] - prefix_indptr[e]
+        named = _ZERO if blocks else prefix_indptr[e + 1] - prefix_indptr[e]
         most += pages_for(named, page_size) + pages_for(indptr[e + 1] - indptr[e] - named, page_size)
     _, srows, _ = table.parts(seqs)
     if not has_room(shead, srows, tables, n, most):
-        return FULL, 0, 0
-    certain = most <= available(pool)
-    origin = np.full((0 if certain else pool[MAX_PAGES], 3), -1, np.int64)
+        return FULL, _ZERO, _ZERO
+    certain = n == 1 or most <= available(pool)  # one that does not succeed changes nothing
+    origin = np.empty((0 if certain else pool[MAX_PAGES], 3), np.int64)
+    for page in range(origin.shape[0]):
+        origin[page, 1] = -1
     pool_, seqs_, tables_ = pool, seqs, tables
     if not certain:
         pool_, seqs_, tables_ = pool.copy(), seqs.copy(), tables.copy()
     for e in range(n):
-        answer = _attach(
+        code, a, b = _attach(
             pool_, seqs_, tables_, ids, store, origin, seq_ids[e], indptr[e + 1] - indptr[e], entries, indptr[e],
-            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], _FALSE,
+            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], blocks,
         )  # fmt: skip
-        if answer[0] != OK:
-            return answer
+        if code != OK:
+            return code, a, b
     if not certain:
         for i in range(pool.shape[0]):
             pool[i] = pool_[i]
@@ -126,8 +120,8 @@ def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix
                 for i in range(rows[page, COUNT]):
                     ids[page, i] = prefix[origin[page, 0] + i]
                 if head[STORED]:
-                    copy_entries(head, store, np.int64(page), _ZERO, entries, origin[page, 1], origin[page, 2])
-    return OK, 0, 0
+                    copy_entries(head, store, page, _ZERO, entries, origin[page, 1], origin[page, 2])
+    return OK, _ZERO, _ZERO
 
 
 @njit(cache=True)
@@ -166,28 +160,8 @@ def gather(pool, seqs, tables, ids, store, seq):
 
 
 @njit(cache=True)
-def append(pool, seqs, tables, ids, store, seq, count, entries):
-    """Add `count` entries to the end of a sequence. O(count)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
-        return FULL, 0, 0
-    row = table.find(srows, sbuckets, seq)
-    if row < 0:
-        return ABSENT, seq, 0
-    head, rows, names, buckets = parts(pool)
-    pages, copies = _growth(head, rows, srows, tables, row, count)
-    needed = pages - srows[row, PAGES] + copies
-    if needed > available(head):
-        return NO_PAGES, needed, available(head)
-    if not has_room(shead, srows, tables, _ZERO, wanted_slots(srows, row, pages)):
-        return FULL, 0, 0
-    _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, _ZERO)
-    return OK, 0, 0
-
-
-@njit(cache=True)
-def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
-    """Add one entry each to the ends of n distinct sequences, or to none. O(n)."""
+def append(pool, seqs, tables, ids, store, seq_ids, each, entries):
+    """Add `each` entries to the end of every one of n distinct sequences, or to none. O(n * each)."""
     shead, srows, sbuckets = table.parts(seqs)
     if shead[RETIRED]:
         return FULL, 0, 0
@@ -202,7 +176,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
         if row < 0 or srows[row, LENGTH] < 0:
             code, at = (ABSENT, np.int64(e)) if row < 0 else (TWICE, np.int64(e))
             break
-        pages, copies = _growth(head, rows, srows, tables, row, _ONE)
+        pages, copies = _growth(head, rows, srows, tables, row, each)
         found[e], copied[e] = row, copies > 0
         if copies:
             rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] -= 1
@@ -225,7 +199,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
     for e in range(n):
         row = found[e]
         left = (srows[row, PAGES] - srows[row, PREFIX_PAGES]) * page_size - srows[row, LENGTH] + srows[row, PREFIX]
-        if left > 0:
+        if left > 0 and each == 1:
             page = tables[srows[row, START] + srows[row, PAGES] - 1]
             if rows[page, REFS] == 1 and rows[page, BUCKET] < 0:  # as a rule; handing arrays on took 4 times as long
                 srows[row, LENGTH] += 1
@@ -236,8 +210,8 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
                     for byte in range(width):
                         store[to + byte] = entries[start + byte]
                 continue
-        pages = srows[row, PAGES] + (left == 0)
-        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, _ONE, entries, np.int64(e))
+        pages = srows[row, PAGES] + (pages_for(each - left, page_size) if each > left else 0)
+        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, each, entries, e * each)
     return OK, 0, 0
 
 

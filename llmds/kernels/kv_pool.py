@@ -80,14 +80,8 @@ def size(max_pages):
 def parts(pool):
     """(head, rows, names, buckets), views of `pool`."""
     stop = HEAD + (pool[MAX_PAGES] + 1) * (COLUMNS // 2)
-    names = pool[HEAD:stop]
-    shape = pool[MAX_PAGES] + 1
-    return (
-        pool[:HEAD],
-        names.view(np.int32).reshape(shape, COLUMNS),
-        names.reshape(shape, COLUMNS // 2),
-        pool[stop:].view(np.int32),
-    )
+    names = pool[HEAD:stop].reshape(pool[MAX_PAGES] + 1, COLUMNS // 2)
+    return pool[:HEAD], names.view(np.int32), names, pool[stop:].view(np.int32)
 
 
 @njit(cache=True)
