@@ -1,7 +1,7 @@
 """Paged key/value storage whose sequences share pages."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -103,7 +103,7 @@ class KVCache(storage.Structure):
         if len(prefix) > length:
             raise ValueError(f"prefix_tokens must be no longer than kv_tokens, got {len(prefix)} and {length}")
         self._prepare_ids(len(prefix))
-        self._answered(self._call(kernels.attach, seq, length, entries, prefix, False))
+        self._attach_one(seq, length, entries, prefix, False)
 
     def attach_many(
         self,
@@ -130,7 +130,7 @@ class KVCache(storage.Structure):
         if (long := np.diff(prefix_indptr) > np.diff(indptr)).any():
             raise ValueError(f"prefix_tokens must be no longer than kv_tokens, those of seq_ids[{long.argmax()}] are")
         self._prepare_ids(len(prefix))
-        self._answered(self._call(kernels.attach_many, seqs, entries, indptr, prefix, prefix_indptr))
+        self._answered(self._call(kernels.attach, seqs, entries, indptr, prefix, prefix_indptr, False))
 
     def attach_blocks(self, seq_id: int, block_ids: ArrayLike) -> None:
         """Hold whole pages, named by content ids (m,), one a page, under `seq_id`. O(m).
@@ -140,7 +140,7 @@ class KVCache(storage.Structure):
         """
         seq, blocks = _id("seq_id", seq_id), kv_arguments.integers("block_ids", block_ids)
         length = len(blocks) * self.page_size
-        self._answered(self._call(kernels.attach, seq, length, np.empty(0, np.uint8), blocks, True))
+        self._attach_one(seq, length, np.empty(0, np.uint8), blocks, True)
 
     def detach(self, seq_id: int) -> None:
         """Let go of a sequence; nothing happens if there is none. O(pages)."""
@@ -172,7 +172,7 @@ class KVCache(storage.Structure):
         KeyError if the sequence is unknown, OutOfPagesError if the pages do not suffice.
         """
         seq, (count, entries) = _id("seq_id", seq_id), self._entries("kv_tokens", kv_tokens)
-        self._answered(self._call(kernels.append, seq, count, entries))
+        self._answered(self._call(kernels.append, np.array((seq,)), count, entries), (seq,))
 
     def append_many(self, seq_ids: ArrayLike, entries: ArrayLike) -> None:
         """Add entries[e] to the end of seq_ids[e], all or none: a decode step. O(n).
@@ -183,7 +183,7 @@ class KVCache(storage.Structure):
         seqs, (count, data) = kv_arguments.integers("seq_ids", seq_ids), self._entries("entries", entries)
         if len(seqs) != count:
             raise ValueError(f"lengths must match, got seq_ids of {len(seqs)}, entries of {count}")
-        answer = self._call(kernels.append_many, seqs, data)
+        answer = self._call(kernels.append, seqs, 1, data)
         if answer[0] == kernels.ABSENT:  # looked for only now: in every decode step it would be felt
             arguments.integers("seq_ids", seqs, 0)
         self._answered(answer, seqs)
@@ -357,7 +357,7 @@ class KVCache(storage.Structure):
             self._make_room(state)
         return answer
 
-    def _answered(self, answer: tuple, seq_ids: np.ndarray | None = None) -> None:
+    def _answered(self, answer: tuple, seq_ids: Sequence[int] | np.ndarray | None = None) -> None:
         """Raise what a kernel refused."""
         code, a, b = answer
         if code == kernels.OK:
@@ -367,6 +367,10 @@ class KVCache(storage.Structure):
         if code == kernels.NO_PAGES:
             raise OutOfPagesError(f"{a} pages are needed, {b} of {self.max_pages} are free")
         raise ValueError(f"seq_ids must be distinct, seq_ids[{a}] comes twice")
+
+    def _attach_one(self, seq: int, length: int, entries: np.ndarray, prefix: np.ndarray, blocks: bool) -> None:
+        indptr, prefix_indptr = np.array((0, length)), np.array((0, len(prefix)))
+        self._answered(self._call(kernels.attach, np.array((seq,)), entries, indptr, prefix, prefix_indptr, blocks))
 
     def _match(self, tokens: np.ndarray, indptr: np.ndarray) -> np.ndarray:
         matched = np.empty(len(indptr) - 1, np.int64)

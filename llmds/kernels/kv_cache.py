@@ -65,63 +65,63 @@ from .kv_tables import (
 from .table import RETIRED
 
 OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE = 0, 1, 2, 3, 4, 5, 6
+# A helper is compiled anew for a literal and for an int32, so both are made int64 before a call.
+_ZERO, _ONE = np.int64(0), np.int64(1)
+_FALSE = np.bool_(False)
 SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 
 
 @njit(cache=True)
-def attach(pool, seqs, tables, ids, store, seq, length, entries, prefix, blocks):
-    """Let `seq` be a sequence of `length` entries whose first are those of `prefix`, token ids int64 (p,), p <= length.
+def attach(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr, blocks):
+    """Attach n sequences in order, or none. What is there under their ids is replaced.
 
-    With `blocks` (a bool), `prefix` are content ids instead, one for each of its pages, which are whole; entries of
-    new pages are then zeros. What is there under `seq` is replaced. O(length), with `blocks` O(p).
-    """
-    origin, named = np.empty((0, 3), np.int64), prefix.shape[0]
-    return _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, 0, prefix, 0, named, blocks)
+    Sequence e has entries indptr[e]..indptr[e + 1], the first of which are those of its prefix, ids
+    prefix_indptr[e]..prefix_indptr[e + 1]. With `blocks` (a bool), these are content ids instead, one for each of its
+    pages, which are whole; entries of new pages are then zeros, and `entries` is empty.
 
-
-@njit(cache=True)
-def attach_many(pool, seqs, tables, ids, store, seq_ids, entries, indptr, prefix, prefix_indptr):
-    """Attach n sequences in order, or none.
-
-    Sequence e has entries indptr[e]..indptr[e + 1] and prefix ids prefix_indptr[e]..prefix_indptr[e + 1].
-
-    Where it is not certain beforehand that the pages suffice, the work is done on a copy of the bookkeeping first,
-    and entries are copied when it has succeeded: a page is overwritten only then. O(entries), + O(max_pages) then.
+    Where it is not certain beforehand that the pages suffice for several, the work is done on a copy of the bookkeeping
+    first, and entries are copied when it has succeeded: a page is overwritten only then. O(entries), with `blocks`
+    O(ids); + O(max_pages) on a copy.
     """
     page_size, shead = pool[PAGE_SIZE], seqs[: table.HEAD]
     if shead[RETIRED]:
-        return FULL, 0, 0
-    n, most = seq_ids.shape[0], 0
+        return FULL, _ZERO, _ZERO
+    n, most = seq_ids.shape[0], _ZERO
     for e in range(n):
-        named = prefix_indptr[e + 1] - prefix_indptr[e]
+        named = _ZERO if blocks else prefix_indptr[e + 1] - prefix_indptr[e]
         most += pages_for(named, page_size) + pages_for(indptr[e + 1] - indptr[e] - named, page_size)
     _, srows, _ = table.parts(seqs)
     if not has_room(shead, srows, tables, n, most):
-        return FULL, 0, 0
-    certain = most <= available(pool)
-    origin = np.full((0 if certain else pool[MAX_PAGES], 3), -1, np.int64)
+        return FULL, _ZERO, _ZERO
+    certain = n == 1 or most <= available(pool)  # one that does not succeed changes nothing
+    origin = np.empty((0 if certain else pool[MAX_PAGES], 3), np.int64)
+    for page in range(origin.shape[0]):
+        origin[page, 1] = -1
     pool_, seqs_, tables_ = pool, seqs, tables
     if not certain:
         pool_, seqs_, tables_ = pool.copy(), seqs.copy(), tables.copy()
     for e in range(n):
-        answer = _attach(
+        code, a, b = _attach(
             pool_, seqs_, tables_, ids, store, origin, seq_ids[e], indptr[e + 1] - indptr[e], entries, indptr[e],
-            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], False,
+            prefix, prefix_indptr[e], prefix_indptr[e + 1] - prefix_indptr[e], blocks,
         )  # fmt: skip
-        if answer[0] != OK:
-            return answer
+        if code != OK:
+            return code, a, b
     if not certain:
-        pool[:] = pool_
-        seqs[:] = seqs_
-        tables[:] = tables_
+        for i in range(pool.shape[0]):
+            pool[i] = pool_[i]
+        for i in range(seqs.shape[0]):
+            seqs[i] = seqs_[i]
+        for i in range(tables.shape[0]):
+            tables[i] = tables_[i]
         head, rows, _, _ = parts(pool)
         for page in range(origin.shape[0]):
             if origin[page, 1] >= 0:
                 for i in range(rows[page, COUNT]):
                     ids[page, i] = prefix[origin[page, 0] + i]
                 if head[STORED]:
-                    copy_entries(head, store, page, 0, entries, origin[page, 1], origin[page, 2])
-    return OK, 0, 0
+                    copy_entries(head, store, page, _ZERO, entries, origin[page, 1], origin[page, 2])
+    return OK, _ZERO, _ZERO
 
 
 @njit(cache=True)
@@ -134,7 +134,7 @@ def detach(pool, seqs, tables, ids, store, seq):
     if row < 0:
         return ABSENT, seq, 0
     head, rows, _, _ = parts(pool)
-    _release_pages(head, rows, shead, srows, tables, row, 0)
+    _release_pages(head, rows, shead, srows, tables, row, _ZERO)
     give_back_slots(shead, srows, row)
     table.remove(srows, sbuckets, row)
     table.free_row(shead, srows, row)
@@ -150,7 +150,7 @@ def gather(pool, seqs, tables, ids, store, seq):
         return FULL if shead[RETIRED] else ABSENT, np.empty(0, np.uint8)
     page_size, width = pool[PAGE_SIZE], pool[ENTRY_BYTES]
     entries = np.empty(srows[row, LENGTH] * width, np.uint8)
-    done = 0
+    done = _ZERO
     for i in range(srows[row, PAGES]):
         first = tables[srows[row, START] + i] * page_size * width
         stop = filled(srows, row, page_size, i) * width
@@ -160,35 +160,15 @@ def gather(pool, seqs, tables, ids, store, seq):
 
 
 @njit(cache=True)
-def append(pool, seqs, tables, ids, store, seq, count, entries):
-    """Add `count` entries to the end of a sequence. O(count)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
-        return FULL, 0, 0
-    row = table.find(srows, sbuckets, seq)
-    if row < 0:
-        return ABSENT, seq, 0
-    head, rows, names, buckets = parts(pool)
-    pages, copies = _growth(head, rows, srows, tables, row, count)
-    needed = pages - srows[row, PAGES] + copies
-    if needed > available(head):
-        return NO_PAGES, needed, available(head)
-    if not has_room(shead, srows, tables, 0, wanted_slots(srows, row, pages)):
-        return FULL, 0, 0
-    _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, count, entries, 0)
-    return OK, 0, 0
-
-
-@njit(cache=True)
-def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
-    """Add one entry each to the ends of n distinct sequences, or to none. O(n)."""
+def append(pool, seqs, tables, ids, store, seq_ids, each, entries):
+    """Add `each` entries to the end of every one of n distinct sequences, or to none. O(n * each)."""
     shead, srows, sbuckets = table.parts(seqs)
     if shead[RETIRED]:
         return FULL, 0, 0
     head, rows, names, buckets = parts(pool)
     n, page_size = seq_ids.shape[0], head[PAGE_SIZE]
     found, copied = np.empty(n, np.int64), np.empty(n, np.bool_)
-    code, at, planned, needed, slots = OK, np.int64(0), 0, 0, 0
+    code, at, planned, needed, slots = OK, _ZERO, _ZERO, _ZERO, _ZERO
     # Two forks that share their last page need one copy of it, not two. So the plan takes references away as the
     # appends will, and marks what it has seen by a negative length; both are undone below.
     for e in range(n):
@@ -196,7 +176,7 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
         if row < 0 or srows[row, LENGTH] < 0:
             code, at = (ABSENT, np.int64(e)) if row < 0 else (TWICE, np.int64(e))
             break
-        pages, copies = _growth(head, rows, srows, tables, row, 1)
+        pages, copies = _growth(head, rows, srows, tables, row, each)
         found[e], copied[e] = row, copies > 0
         if copies:
             rows[tables[srows[row, START] + srows[row, PAGES] - 1], REFS] -= 1
@@ -213,13 +193,13 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
         return code, at, 0
     if needed > available(head):
         return NO_PAGES, needed, available(head)
-    if not has_room(shead, srows, tables, 0, slots):
+    if not has_room(shead, srows, tables, _ZERO, slots):
         return FULL, 0, 0
     width, stored = head[ENTRY_BYTES], head[STORED] != 0
     for e in range(n):
         row = found[e]
         left = (srows[row, PAGES] - srows[row, PREFIX_PAGES]) * page_size - srows[row, LENGTH] + srows[row, PREFIX]
-        if left > 0:
+        if left > 0 and each == 1:
             page = tables[srows[row, START] + srows[row, PAGES] - 1]
             if rows[page, REFS] == 1 and rows[page, BUCKET] < 0:  # as a rule; handing arrays on took 4 times as long
                 srows[row, LENGTH] += 1
@@ -230,8 +210,8 @@ def append_many(pool, seqs, tables, ids, store, seq_ids, entries):
                     for byte in range(width):
                         store[to + byte] = entries[start + byte]
                 continue
-        pages = srows[row, PAGES] + (left == 0)
-        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, 1, entries, e)
+        pages = srows[row, PAGES] + (pages_for(each - left, page_size) if each > left else 0)
+        _append(head, rows, names, buckets, shead, srows, tables, store, row, pages, each, entries, e * each)
     return OK, 0, 0
 
 
@@ -253,12 +233,12 @@ def write(pool, seqs, tables, ids, store, seq, start, count, entries):
     page_size, first = head[PAGE_SIZE], srows[row, START]
     at, slot = place(srows, row, page_size, start)
     last, _ = place(srows, row, page_size, start + count - 1)
-    needed = 0
+    needed = _ZERO
     for i in range(at, last + 1):
         needed += rows[tables[first + i], REFS] > 1
     if needed > available(head):
         return NO_PAGES, needed, available(head)
-    done = 0
+    done = _ZERO
     for i in range(at, last + 1):
         used = filled(srows, row, page_size, i)
         page = _own(head, rows, names, buckets, store, tables, first + i, used)
@@ -266,7 +246,7 @@ def write(pool, seqs, tables, ids, store, seq, start, count, entries):
         if head[STORED]:
             copy_entries(head, store, page, slot, entries, done, part)
         done += part
-        slot = 0
+        slot = _ZERO
     return OK, 0, 0
 
 
@@ -302,7 +282,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
     if table.find(srows, sbuckets, target) >= 0:
         return PRESENT, 0, 0
     pages = srows[row, PAGES]
-    if not has_room(shead, srows, tables, 1, pages):
+    if not has_room(shead, srows, tables, _ONE, pages):
         return FULL, 0, 0
     head, rows, _, _ = parts(pool)
     other, start = add(shead, srows, sbuckets, target), shead[TOP_SLOT]
@@ -312,7 +292,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
     shead[TOP_SLOT] += pages
     shead[LIVE] += pages
     for i in range(pages):
-        page = tables[srows[row, START] + i]
+        page = np.int64(tables[srows[row, START] + i])
         acquire(head, rows, page)
         tables[start + i] = page
     return OK, 0, 0
@@ -326,15 +306,15 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         return FULL, 0, 0
     head, rows, names, buckets = parts(pool)
     page_size, sharing = head[PAGE_SIZE], head[SHARING] != 0
-    prefix_length = named if sharing and not blocks else 0
+    prefix_length = named if sharing and not blocks else _ZERO
     prefix_pages = pages_for(prefix_length, page_size)
     total = prefix_pages + pages_for(length - prefix_length, page_size)
-    keyed = (named if blocks else prefix_pages) if sharing else 0
-    if not has_room(shead, srows, tables, 1, total):
+    keyed = (named if blocks else prefix_pages) if sharing else _ZERO
+    if not has_room(shead, srows, tables, _ONE, total):
         return FULL, 0, 0
 
     # What is found is noted in the slots that the new table will have, which nobody reads yet.
-    start, parent, found, distinct, cached = shead[TOP_SLOT], head[MAX_PAGES], 0, True, 0
+    start, parent, found, distinct, cached = shead[TOP_SLOT], head[MAX_PAGES], _ZERO, True, _ZERO
     while found < keyed:
         name, at, count = _key(prefix, first, named, page_size, found, blocks)
         page = find(rows, names, buckets, ids, origin, parent, name, prefix, at, count)
@@ -362,7 +342,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         acquire(head, rows, np.int64(tables[start + i]))
     shead[TOP_SLOT] += total
     if row >= 0:
-        _release_pages(head, rows, shead, srows, tables, row, 0)
+        _release_pages(head, rows, shead, srows, tables, row, _ZERO)
         give_back_slots(shead, srows, row)
     else:
         row = add(shead, srows, sbuckets, seq)
@@ -373,7 +353,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         page = take(head, rows, names, buckets)
         tables[start + i] = page
         begin = i * page_size if i < prefix_pages else prefix_length + (i - prefix_pages) * page_size
-        name, at, count = 0, np.int64(0), np.int64(0)
+        name, at, count = _ZERO, _ZERO, _ZERO
         if i < keyed and distinct:
             name, at, count = _key(prefix, first, named, page_size, i, blocks)
             link(head, rows, names, buckets, page, parent, name, count, blocks or count == page_size)
@@ -387,9 +367,10 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
         if head[STORED]:
             if blocks:
                 width = page_size * head[ENTRY_BYTES]
-                store[page * width : (page + 1) * width] = 0
+                for byte in range(page * width, (page + 1) * width):
+                    store[byte] = 0
             else:
-                copy_entries(head, store, page, 0, entries, entry + begin, used)
+                copy_entries(head, store, page, _ZERO, entries, entry + begin, used)
     if keyed > 0:
         head[LOOKUPS] += named * (page_size if blocks else 1)
         head[HITS] += found * page_size if blocks else min(found * page_size, named)
@@ -401,7 +382,7 @@ def _attach(pool, seqs, tables, ids, store, origin, seq, length, entries, entry,
 def _key(prefix, first, named, page_size, i, blocks):
     """(name, index of its first id, ids in it) of page number i of a prefix."""
     if blocks:
-        return prefix[first + i], first, np.int64(0)
+        return prefix[first + i], first, _ZERO
     at, count = first + i * page_size, min(page_size, named - i * page_size)
     return hash_ids(prefix, at, count), at, count
 
@@ -437,7 +418,7 @@ def _append(head, rows, names, buckets, shead, srows, tables, store, row, pages,
     """Add entries to a sequence that will have `pages` pages then; there are enough of them, and slots."""
     page_size, left = head[PAGE_SIZE], _slots_left(head, srows, row)
     widen(shead, srows, tables, row, pages)
-    start, done = srows[row, START], 0
+    start, done = srows[row, START], _ZERO
     if left > 0 and count > 0:
         used = page_size - left
         page = _own(head, rows, names, buckets, store, tables, start + srows[row, PAGES] - 1, used)
@@ -449,7 +430,7 @@ def _append(head, rows, names, buckets, shead, srows, tables, store, row, pages,
         tables[start + i] = page
         part = min(count - done, page_size)
         if head[STORED]:
-            copy_entries(head, store, page, 0, entries, entry + done, part)
+            copy_entries(head, store, page, _ZERO, entries, entry + done, part)
         done += part
     shead[LIVE] += pages - srows[row, PAGES]
     srows[row, PAGES] = pages
@@ -464,9 +445,9 @@ def _own(head, rows, names, buckets, store, tables, slot, used):
     """
     page = np.int64(tables[slot])
     if rows[page, REFS] > 1:
-        fresh = np.int64(take(head, rows, names, buckets))
+        fresh = take(head, rows, names, buckets)
         if head[STORED]:
-            copy_entries(head, store, fresh, 0, store, page * head[PAGE_SIZE], used)
+            copy_entries(head, store, fresh, _ZERO, store, page * head[PAGE_SIZE], used)
         release(head, rows, page)
         tables[slot] = fresh
         head[COPIES] += 1

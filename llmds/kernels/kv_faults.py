@@ -43,6 +43,8 @@ from .kv_tables import COLUMNS, LENGTH, LIVE, PAGES, PREFIX, PREFIX_PAGES, ROOM,
 from .table import BUCKET as SEQ_BUCKET
 from .table import TOP
 
+_ZERO = np.int64(0)
+
 # What `first_fault` answers, in words; 0 is sound.
 FAULTS = (
     "",
@@ -174,10 +176,10 @@ def _tree_fault(head, rows, names, buckets, ids, depth):
         page = queue[at]
         count = np.int64(rows[page, COUNT])
         tokens = ids[page] if count > 0 else np.empty(0, np.int64)
-        if count > 0 and names[page, NAME] != hash_ids(tokens, 0, count):
+        if count > 0 and names[page, NAME] != hash_ids(tokens, _ZERO, count):
             return 8
         name, parent = names[page, NAME], np.int64(rows[page, PARENT])
-        if find(rows, names, buckets, ids, origin, parent, name, tokens, 0, count) != page:
+        if find(rows, names, buckets, ids, origin, parent, name, tokens, _ZERO, count) != page:
             return 8
     return 0
 

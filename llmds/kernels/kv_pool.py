@@ -80,14 +80,8 @@ def size(max_pages):
 def parts(pool):
     """(head, rows, names, buckets), views of `pool`."""
     stop = HEAD + (pool[MAX_PAGES] + 1) * (COLUMNS // 2)
-    names = pool[HEAD:stop]
-    shape = pool[MAX_PAGES] + 1
-    return (
-        pool[:HEAD],
-        names.view(np.int32).reshape(shape, COLUMNS),
-        names.reshape(shape, COLUMNS // 2),
-        pool[stop:].view(np.int32),
-    )
+    names = pool[HEAD:stop].reshape(pool[MAX_PAGES] + 1, COLUMNS // 2)
+    return pool[:HEAD], names.view(np.int32), names, pool[stop:].view(np.int32)
 
 
 @njit(cache=True)
@@ -165,7 +159,7 @@ def hash_ids(tokens, start, count):
     for at in range(4 * fours, count):
         a = (a ^ ids[at]) * factor
         a ^= a >> shift
-    return np.int64(mix((((a * factor) ^ b) * factor ^ c) * factor ^ d))
+    return np.int64(mix(np.int64((((a * factor) ^ b) * factor ^ c) * factor ^ d)))
 
 
 @njit(cache=True)
@@ -283,7 +277,7 @@ def same_entries(head, store, origin, page, entries, entry, count):
 
 @njit(cache=True)
 def _home(parent, name, count):
-    return np.int64(mix(name ^ np.int64(mix(2 * np.int64(parent) + (count > 0)))))
+    return np.int64(mix(name ^ np.int64(mix(2 * parent + (count > 0)))))
 
 
 @njit(cache=True)
@@ -297,7 +291,7 @@ def _unlink(head, rows, names, buckets, page):
         other = np.int64(buckets[probe])
         if other < 0:
             break
-        home = _home(rows[other, PARENT], names[other, NAME], rows[other, COUNT]) & mask
+        home = _home(np.int64(rows[other, PARENT]), names[other, NAME], np.int64(rows[other, COUNT])) & mask
         if ((probe - home) & mask) >= ((probe - hole) & mask):
             buckets[hole] = other
             rows[other, BUCKET] = hole

@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from . import kv_pool, table
-from .table import BUCKET, COUNT, KEY, OWN, RETIRED, TOP
+from .table import BUCKET, COUNT, OWN, RETIRED, TOP
 
 START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, COLUMNS = 2, 3, 4, 5, 6, 7, 8
 # LIVE: slots in use. A kernel that lacks room leaves in WANTED_* what it needs beyond what is in use.
@@ -28,9 +28,7 @@ TOP_SLOT, LIVE, WANTED_ROWS, WANTED_SLOTS = OWN, OWN + 1, OWN + 2, OWN + 3
 @njit(cache=True)
 def new(capacity):
     """(seqs, tables) without sequences, with room for `capacity` of them and as many pages."""
-    seqs = table.new(capacity, COLUMNS)
-    _wipe_unused(seqs)
-    return seqs, np.zeros(capacity, np.int32)
+    return table.new(capacity, np.int64(COLUMNS)), np.zeros(capacity, np.int32)
 
 
 @njit(cache=True)
@@ -40,7 +38,6 @@ def resized(seqs, tables, rows, slots):
     The old arena is retired.
     """
     larger = table.resized(seqs, max(rows, seqs[TOP]))
-    _wipe_unused(larger)
     head, srows, _ = table.parts(larger)
     fresh = np.zeros(max(slots, head[LIVE]), np.int32)
     top = 0
@@ -168,13 +165,3 @@ def block_table(pool, seqs, tables, ids, store, seq_ids):
         for i in range(srows[row, PAGES] - prefix):
             second[starts[1, e] + i] = tables[start + prefix + i]
     return code, at, named, starts[0], first, last[0], starts[1], second, last[1]
-
-
-@njit(cache=True)
-def _wipe_unused(seqs):
-    """Rows that were never used hold whatever the memory held before; files must not."""
-    head, rows, _ = table.parts(seqs)
-    for row in range(head[TOP], rows.shape[0]):
-        rows[row, KEY] = 0
-        for column in range(START, COLUMNS):
-            rows[row, column] = 0
