@@ -120,7 +120,7 @@ class BesideModel(RuleBasedStateMachine):
         for vec_id, distance in self.index.search(query, 1, ef=1):
             own = exact([self.model[vec_id]], query, self.metric)[0, 0]
             assert distance == pytest.approx(own, abs=1e-5)
-            assert self.index.distances(query, [vec_id])[0] == pytest.approx(distance, abs=1e-6)
+            assert self.index.distances([query], [[vec_id]])[0, 0] == pytest.approx(distance, abs=1e-6)
 
     @rule()
     def shrink(self):
@@ -576,7 +576,7 @@ def test_readers_beside_a_writer_see_whole_answers():
                 faults.append("an id with another's distance")
             if (found[:, 0] == queries).mean() < 0.9:
                 faults.append("vectors that are in were not found")
-            own = index.distances(vectors[queries[0]], queries)
+            own = index.distances(vectors[queries[:1]], queries[None])[0]
             if own[0] != 0 or np.isinf(own).any() or int(queries[0]) not in index:
                 faults.append("an id that is in was not known")
             np.testing.assert_array_equal(index.get_vector(int(queries[0])), vectors[queries[0]])

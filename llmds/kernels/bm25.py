@@ -333,7 +333,8 @@ def _best_of_all(head, doc_ids, removed, sums, ids, scores):
                     found = _offer(ids, scores, found, doc_ids[slot], sums[slot])
                     if found == ids.shape[0]:
                         limit = limits[0]
-    sums[:] = 0
+    for slot in range(sums.shape[0]):
+        sums[slot] = 0
     return found
 
 

@@ -43,9 +43,11 @@ def first_fault(
     Safe on any contents, if doc_ids, lengths, removed, forward_starts[1:] have one length, slots and tfs too, and
     id_buckets has a power of two.
     """
+    for e in range(head.shape[0]):
+        if head[e] < 0:
+            return COUNTS
     if (
-        head.min() < 0
-        or head[SLOTS] != head[LIVE] + head[REMOVED]
+        head[SLOTS] != head[LIVE] + head[REMOVED]
         or head[SLOTS] > doc_ids.shape[0]
         or 2 * head[SLOTS] > id_buckets.shape[0]
         or head[POOL] > slots.shape[0]
@@ -171,7 +173,9 @@ def _frequencies_hold(head, lengths, removed, forward_starts, terms, slots, tfs)
 @njit(cache=True)
 def _words_hold(head, forward_starts, forward, terms, slots, tfs, term_count):
     """Whether each document lists distinct terms that have it among their postings (as many as there are, so all)."""
-    seen = np.full(term_count, -1, np.int64)
+    seen = np.empty(term_count, np.int64)
+    for term in range(term_count):
+        seen[term] = -1
     for slot in range(head[SLOTS]):
         for at in range(forward_starts[slot], forward_starts[slot + 1]):
             term = np.int64(forward[at])

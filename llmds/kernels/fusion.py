@@ -7,22 +7,33 @@ of -inf says that a document lacks that side (it has no embedding, say).
 import numpy as np
 from numba import njit
 
+from . import smallest
+from .hnsw import key_of, slot_of
+
+_ZERO = np.int64(0)
+_LAST = np.float32(np.nan)  # its bits are above those of infinity
+
 
 @njit(cache=True, nogil=True)
 def union(left, right):
     """The ids that stand in either row: int64 (n, a + b), ascending, padded with -1. O(n (a + b) log(a + b))."""
     n, width = left.shape[0], left.shape[1] + right.shape[1]
-    merged = np.full((n, width), -1, np.int64)
+    merged = np.empty((n, width), np.int64)
     both = np.empty(width, np.int64)
     for q in range(n):
-        both[: left.shape[1]] = left[q]
-        both[left.shape[1] :] = right[q]
-        both.sort()
+        size = _ZERO
+        for side in (left, right):
+            for e in range(side.shape[1]):
+                if side[q, e] >= 0:
+                    size = smallest.keep(both, _ZERO, size, side[q, e])
+        smallest.sort(both, _ZERO, size)
         count = 0
-        for e in range(width):
-            if both[e] >= 0 and (count == 0 or merged[q, count - 1] != both[e]):
+        for e in range(size):
+            if count == 0 or merged[q, count - 1] != both[e]:
                 merged[q, count] = both[e]
                 count += 1
+        for e in range(count, width):
+            merged[q, e] = -1
     return merged
 
 
@@ -60,7 +71,7 @@ def reciprocal_rank(ids, dense_ids, text_ids, k, top_k):
         for ranked in (dense_ids, text_ids):
             for rank in range(ranked.shape[1]):
                 if ranked[q, rank] >= 0:
-                    e = np.searchsorted(ids[q, :count], ranked[q, rank])
+                    e = _place(ids[q], count, ranked[q, rank])
                     fused[q, e] += np.float32(1.0 / (k + rank + 1.0))
     return best(ids, fused, top_k)
 
@@ -69,22 +80,37 @@ def reciprocal_rank(ids, dense_ids, text_ids, k, top_k):
 def best(ids, scores, top_k):
     """The `top_k` best of each row: ids int64 and scores float32 (n, top_k), equal scores by smaller id.
 
-    Short rows end in -1 and -inf. `ids` is ascending in each row, so a stable sort by score settles ties. O(n c log c).
+    Short rows end in -1 and -inf. `ids` is ascending in each row, so its places settle ties. O(n c log top_k).
     """
     n, width = ids.shape
-    best_ids = np.full((n, top_k), -1, np.int64)
-    best_scores = np.full((n, top_k), -np.inf, np.float32)
-    key = np.empty(width, np.float32)
+    best_ids, best_scores = np.empty((n, top_k), np.int64), np.empty((n, top_k), np.float32)
+    keys = np.empty(min(top_k, width), np.int64)
     for q in range(n):
-        count = 0
-        while count < width and ids[q, count] >= 0:
-            key[count] = -scores[q, count]
-            count += 1
-        order = np.argsort(key[:count], kind="mergesort")
-        for rank in range(min(count, top_k)):
-            best_ids[q, rank] = ids[q, order[rank]]
-            best_scores[q, rank] = scores[q, order[rank]]
+        e = size = _ZERO
+        while e < width and ids[q, e] >= 0:
+            falling = np.float32(0) - scores[q, e]  # no negative zero, which would not tie with zero
+            size = smallest.keep(keys, _ZERO, size, key_of(falling if falling == falling else _LAST, e))
+            e += 1
+        smallest.sort(keys, _ZERO, size)
+        for rank in range(size):
+            e = slot_of(keys[rank])
+            best_ids[q, rank], best_scores[q, rank] = ids[q, e], scores[q, e]
+        for rank in range(size, top_k):
+            best_ids[q, rank], best_scores[q, rank] = -1, -np.inf
     return best_ids, best_scores
+
+
+@njit(cache=True)
+def _place(ids, count, wanted):
+    """Where `wanted` stands in the ascending ids[:count]."""
+    low, high = _ZERO, count
+    while low < high:
+        middle = (low + high) >> 1
+        if ids[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @njit(cache=True)

@@ -6,7 +6,7 @@ from numba import njit
 
 @njit(cache=True)
 def mix(value):
-    """A 64-bit integer to 64 well-mixed bits, uint64; one to one.
+    """A 64-bit integer (int64) to 64 well-mixed bits, uint64; one to one.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood 2014, constants of Stafford's variant 13).
     """
@@ -38,4 +38,4 @@ def hash_bytes(data, start, stop, seed):
         word |= np.uint64(data[position]) << shift
         shift += np.uint64(8)
         position += 1
-    return mix((h ^ word) * np.uint64(0xC6A4A7935BD1E995))
+    return mix(np.int64((h ^ word) * np.uint64(0xC6A4A7935BD1E995)))

@@ -44,6 +44,9 @@ ENTRY, UPPER_TOP, LINKED = table.OWN, table.OWN + 1, table.OWN + 2
 L2, COSINE, IP = 0, 1, 2
 # A row of vectors is whole cache lines, and no loop over one has a scalar rest.
 LANES = 16
+# A literal would make a kernel that is called with it compile once more.
+ZERO = np.int64(0)
+COLUMNS = np.int64(2)
 
 _LINE = 64
 _SUMS_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -158,15 +161,17 @@ def distances(vectors, slots, queries, metric, out):
             return False
         for e in range(slots.shape[1]):
             slot = slots[q, e]
-            out[q, e] = np.inf if slot < 0 else reported(distance(query, 0, vectors, slot, metric != L2), metric)
+            out[q, e] = np.inf if slot < 0 else reported(distance(query, ZERO, vectors, slot, metric != L2), metric)
     return True
 
 
 @njit(cache=True)
 def new_arena(capacity):
     """An empty arena of ids. Keys of free rows are -1, so a reader beside a writer cannot take one for its own."""
-    arena = table.new(capacity, 2)
-    table.parts(arena)[1][:, table.KEY] = -1
+    arena = table.new(capacity, COLUMNS)
+    rows = table.parts(arena)[1]
+    for row in range(capacity):
+        rows[row, table.KEY] = -1
     arena[ENTRY] = -1
     return arena
 

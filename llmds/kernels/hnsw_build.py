@@ -24,6 +24,7 @@ from .hnsw import (
     TWIN,
     UPPER,
     UPPER_TOP,
+    ZERO,
     distance,
     distance_of,
     key_of,
@@ -35,6 +36,7 @@ from .hnsw_search import descend, merge, walk
 
 # Columns of `batch`, int32 (n, 2): the slot whose vector is the same, or -1; its first row of `found`.
 SAME, FOUND, BATCH = 0, 1, 2
+_ONE = np.int64(1)
 
 
 @njit(cache=True)
@@ -45,21 +47,24 @@ def prepare(vectors, nodes, links, upper, arena, levels, step, batch):
     rows of `found` are needed.
     """
     first, n = arena[LINKED], levels.shape[0]
-    top, needed = arena[UPPER_TOP], 0
+    top, needed = arena[UPPER_TOP], ZERO
     hashes = np.empty(n, np.uint64)
     for i in range(n):
         slot = first + i
-        hashes[i] = hash_bytes(vectors[slot].view(np.uint8), 0, vectors.shape[1] * 4, np.uint64(0))
+        hashes[i] = hash_bytes(vectors[slot].view(np.uint8), ZERO, vectors.shape[1] * 4, np.uint64(0))
         batch[i, SAME] = -1
         for j in range(i):
             if hashes[j] == hashes[i] and _equal(vectors, first + j, slot):
                 batch[i, SAME] = first + j
                 break
-        tier = 0 if batch[i, SAME] >= 0 else levels[i] // step
+        tier = ZERO if batch[i, SAME] >= 0 else np.int64(levels[i]) // step
         nodes[slot, LEVEL], nodes[slot, TIER] = levels[i], tier
         nodes[slot, UPPER], nodes[slot, TWIN], nodes[slot, PARENT] = top, -1, -1
-        links[slot, :] = -1
-        upper[top : top + tier, :] = -1
+        for e in range(links.shape[1]):
+            links[slot, e] = -1
+        for row in range(top, top + tier):
+            for e in range(upper.shape[1]):
+                upper[row, e] = -1
         top += tier
         batch[i, FOUND] = needed
         needed += tier + 1
@@ -79,30 +84,29 @@ def find(vectors, nodes, links, upper, arena, metric, start, stop, batch, found,
     inside = np.empty(batch.shape[0], np.int64)
     for i in range(start, stop):
         slot = first + i
-        sizes[batch[i, FOUND] : batch[i, FOUND] + nodes[slot, TIER] + 1] = 0
+        begin, tier = np.int64(batch[i, FOUND]), np.int64(nodes[slot, TIER])
+        for row in range(begin, begin + tier + 1):
+            sizes[row] = 0
         if batch[i, SAME] >= 0:
             continue
         if first > 0:
-            tier = nodes[slot, TIER]
             key = key_of(distance(vectors, slot, vectors, entry, product), entry)
             key = descend(vectors, nodes, upper, first, key, tier, vectors, slot, product)
-            for t in range(min(tier, nodes[entry, TIER]), 0, -1):
-                row = batch[i, FOUND] + t
+            for t in range(min(tier, np.int64(nodes[entry, TIER])), -1, -1):
+                row = begin + t
                 found[row, 0] = key
+                own = links if t == 0 else upper
                 sizes[row] = walk(
-                    vectors, nodes, upper, t, first, vectors, slot, product, found[row], visited, fresh, near
+                    vectors, nodes, own, t, first, vectors, slot, product, found[row], visited, fresh, near
                 )
                 key = found[row, 0] & ~1
-            row = batch[i, FOUND]
-            found[row, 0] = key
-            sizes[row] = walk(vectors, nodes, links, 0, first, vectors, slot, product, found[row], visited, fresh, near)
-            batch[i, SAME] = _same(vectors, slot, product, found[row], sizes[row])
+            batch[i, SAME] = _same(vectors, slot, product, found[begin], sizes[begin])
             if batch[i, SAME] >= 0:
                 continue
         for j in range(i):
             inside[j] = key_of(distance(vectors, slot, vectors, first + j, product), first + j)
-        for t in range(nodes[slot, TIER] + 1):
-            _add_inside(nodes, t, first, batch, inside, i, found[batch[i, FOUND] + t], sizes, batch[i, FOUND] + t, near)
+        for t in range(tier + 1):
+            _add_inside(nodes, t, first, batch, inside, i, found[begin + t], sizes, begin + t, near)
 
 
 @njit(cache=True, nogil=True)
@@ -113,13 +117,10 @@ def choose(vectors, nodes, links, upper, arena, metric, start, stop, batch, foun
         if batch[i, SAME] >= 0:
             continue
         slot = first + i
-        for t in range(nodes[slot, TIER] + 1):
-            row = batch[i, FOUND] + t
-            if t == 0:
-                _choose(vectors, links[slot], t, most, metric != L2, first, batch, found[row], sizes[row])
-            else:
-                own = upper[row_of(nodes, slot, t)]
-                _choose(vectors, own, t, most, metric != L2, first, batch, found[row], sizes[row])
+        for t in range(np.int64(nodes[slot, TIER]) + 1):
+            row = np.int64(batch[i, FOUND]) + t
+            own = (links if t == 0 else upper)[row_of(nodes, slot, t)]
+            _choose(vectors, own, t, most, metric != L2, first, batch, found[row], sizes[row])
 
 
 @njit(cache=True, nogil=True)
@@ -128,18 +129,18 @@ def connect(vectors, nodes, links, upper, arena, metric, start, stop, batch):
     first = arena[LINKED] - start
     keys = np.empty(links.shape[1] + 1, np.int64)
     for i in range(start, stop):
-        slot, same = first + i, batch[i, SAME]
+        slot, same = first + i, np.int64(batch[i, SAME])
         if same >= 0:
             nodes[slot, LEVEL], nodes[slot, TIER] = -1, 0
             nodes[slot, TWIN] = nodes[same, TWIN]
             nodes[same, TWIN] = slot
         else:
-            for t in range(nodes[slot, TIER], 0, -1):
+            for t in range(np.int64(nodes[slot, TIER]), 0, -1):
                 row = row_of(nodes, slot, t)
                 for e in range(upper.shape[1]):
-                    if upper[row, e] < 0:
-                        break
                     other = np.int64(upper[row, e])
+                    if other < 0:
+                        break
                     _link_back(vectors, nodes, upper, row_of(nodes, other, t), other, slot, metric != L2, keys)
             if slot > 0:
                 _adopt(vectors, nodes, links, slot, metric != L2, upper.shape[1], keys)
@@ -180,21 +181,21 @@ def _same(vectors, slot, product, pool, size):
 def _add_inside(nodes, tier, first, batch, inside, i, pool, sizes, row, near):
     """Merge those of the i earlier nodes of the batch that stand in `tier`, with keys inside[:i], into the pool."""
     for j in range(i):
-        size = sizes[row]
+        size = np.int64(sizes[row])
         if (
             nodes[first + j, TIER] >= tier
             and not (batch[j, SAME] >= first)
             and (size < pool.shape[0] or inside[j] < pool[size - 1])
         ):
             near[0] = inside[j]
-            merge(pool, size, near, 1)
+            merge(pool, size, near, _ONE)
             sizes[row] = min(size + 1, pool.shape[0])
 
 
 @njit(cache=True)
 def _choose(vectors, row, tier, most, product, first, batch, pool, size):
     """Algorithm 4 without filling up: a candidate nearer to one already chosen than to the base is left out."""
-    chosen = 0
+    chosen = ZERO
     for c in range(size):
         slot = slot_of(pool[c])
         if slot >= first and batch[slot - first, SAME] >= 0:  # it became a twin, whose likeness is in the graph
@@ -214,7 +215,7 @@ def _choose(vectors, row, tier, most, product, first, batch, pool, size):
 def _diverse(vectors, row, chosen, slot, limit, product):
     """Whether no one in row[:chosen] is nearer to `slot` than `limit`."""
     for e in range(chosen):
-        if distance(vectors, slot, vectors, row[e], product) < limit:
+        if distance(vectors, slot, vectors, np.int64(row[e]), product) < limit:
             return False
     return True
 
@@ -246,7 +247,7 @@ def _link_back(vectors, nodes, links, row, base, slot, product, keys):
             keys[place] = keys[place - 1]
             place -= 1
         keys[place] = key
-    chosen = 0
+    chosen = ZERO
     for e in range(width + 1):
         if keys[e] & 1:
             kin -= 1
@@ -256,7 +257,8 @@ def _link_back(vectors, nodes, links, row, base, slot, product, keys):
             continue
         links[row, chosen] = slot_of(keys[e])
         chosen += 1
-    links[row, chosen:] = -1
+    for e in range(chosen, width):
+        links[row, e] = -1
 
 
 @njit(cache=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from .hnsw import COSINE, ENTRY, LEVEL, LINKED, PARENT, TIER, TWIN, UPPER, UPPER_TOP
+from .hnsw import COSINE, ENTRY, LEVEL, LINKED, PARENT, TIER, TWIN, UPPER, UPPER_TOP, ZERO
 
 
 @njit(cache=True)
@@ -52,19 +52,20 @@ def first_fault_of_chains(nodes, count):
 def first_fault_of_links(nodes, links, upper, arena, start, stop):
     """The first slot of start..stop-1 with a neighbour that is no other, linked, node of that tier, that comes twice
     or after the end, or whose parent does not link back; -1 if none. O(n M^2)."""
-    count = arena[LINKED]
+    count, width = arena[LINKED], links.shape[1]
     for slot in range(start, stop):
         if nodes[slot, LEVEL] < 0:
-            if links[slot].max() >= 0:
-                return slot
+            for e in range(width):
+                if links[slot, e] >= 0:
+                    return slot
             continue
-        if not _sound(nodes, links[slot], slot, 0, count):
+        if not _sound(nodes, links[slot], slot, ZERO, count):
             return slot
-        for tier in range(1, nodes[slot, TIER] + 1):
+        for tier in range(1, np.int64(nodes[slot, TIER]) + 1):
             if not _sound(nodes, upper[nodes[slot, UPPER] + tier - 1], slot, tier, count):
                 return slot
-        parent = nodes[slot, PARENT]
-        if parent >= 0 and not (_among(links[slot], parent) and _among(links[parent], slot)):
+        parent = np.int64(nodes[slot, PARENT])
+        if parent >= 0 and not (_among(links[slot], width, parent) and _among(links[parent], width, slot)):
             return slot
     return -1
 
@@ -89,20 +90,20 @@ def first_fault_of_vectors(vectors, nodes, dim, metric, start, stop):
 def _sound(nodes, row, slot, tier, count):
     ended = False
     for e in range(row.shape[0]):
-        other = row[e]
+        other = np.int64(row[e])
         if other == -1:
             ended = True
             continue
         if ended or not 0 <= other < count or other == slot:
             return False
-        if nodes[other, LEVEL] < 0 or nodes[other, TIER] < tier or _among(row[:e], other):
+        if nodes[other, LEVEL] < 0 or nodes[other, TIER] < tier or _among(row, e, other):
             return False
     return True
 
 
 @njit(cache=True)
-def _among(row, slot):
-    for e in range(row.shape[0]):
+def _among(row, size, slot):
+    for e in range(size):
         if row[e] == slot:
             return True
     return False

@@ -3,13 +3,14 @@
 import numpy as np
 from numba import njit
 
-from . import table
+from . import smallest, table
 from .hnsw import (
     COSINE,
     L2,
     LEVEL,
     TIER,
     TWIN,
+    ZERO,
     distance,
     distance_of,
     key_of,
@@ -37,33 +38,33 @@ def search(vectors, nodes, links, upper, arena, count, entry, queries, metric, e
     pool = np.empty(ef, np.int64)
     fresh = np.empty(links.shape[1], np.int64)
     near = np.empty(links.shape[1], np.int64)
-    filled = 0
+    filled = ZERO
     for q in range(queries.shape[0]):
         if not load(queries, q, query, metric == COSINE):
-            return -1
-        filled = 0
+            return np.int64(-1)
+        filled = ZERO
         if count > 0:
             product = metric != L2
             if ef * 8 >= count or ef * ef >= 256 * count:  # a walk would see most of them, or sort for longer
-                size = scan(vectors, nodes, count, query, 0, product, pool)
+                size = scan(vectors, nodes, count, query, ZERO, product, pool)
             else:
-                key = key_of(distance(query, 0, vectors, entry, product), entry)
-                pool[0] = descend(vectors, nodes, upper, count, key, 0, query, 0, product)
-                size = walk(vectors, nodes, links, 0, count, query, 0, product, pool, visited, fresh, near)
+                key = key_of(distance(query, ZERO, vectors, entry, product), entry)
+                pool[0] = descend(vectors, nodes, upper, count, key, ZERO, query, ZERO, product)
+                size = walk(vectors, nodes, links, ZERO, count, query, ZERO, product, pool, visited, fresh, near)
             filled = _report(rows, nodes, count, metric, pool, size, ids[q], distances[q])
-        ids[q, filled:] = -1
-        distances[q, filled:] = np.inf
+        for e in range(filled, ids.shape[1]):
+            ids[q, e], distances[q, e] = -1, np.inf
     return filled
 
 
 @njit(cache=True)
 def scan(vectors, nodes, count, query, at, product, pool):
     """Fill `pool` (ef,) with the keys of the nearest of all linked slots below `count`, in order; how many."""
-    size = 0
+    size = ZERO
     for slot in range(count):
         if nodes[slot, LEVEL] >= 0:
-            size = _keep_smallest(pool, 0, size, key_of(distance(query, at, vectors, slot, product), slot))
-    _sort_heap(pool, 0, size)
+            size = smallest.keep(pool, ZERO, size, key_of(distance(query, at, vectors, slot, product), slot))
+    smallest.sort(pool, ZERO, size)
     return size
 
 
@@ -103,15 +104,16 @@ def walk(vectors, nodes, links, tier, count, query, at, product, pool, visited, 
     its heaps. A wave of neighbours is merged into it at once.
     """
     stride, ef = vectors.shape[1], pool.shape[0]
-    visited[:] = 0
+    for word in range(visited.shape[0]):
+        visited[word] = 0
     slot = slot_of(pool[0])
     visited[slot >> 6] |= np.int64(1) << (slot & 63)
-    size, at_pool = 1, 0
+    size, at_pool = np.int64(1), ZERO
     while at_pool < size:
         row = row_of(nodes, slot_of(pool[at_pool]), tier)
         pool[at_pool] |= 1
         at_pool += 1
-        waiting = 0
+        waiting = ZERO
         for e in range(links.shape[1]):
             slot = np.int64(links[row, e])
             if slot < 0:
@@ -129,7 +131,7 @@ def walk(vectors, nodes, links, tier, count, query, at, product, pool, visited, 
             following = pool[at_pool]
             prefetch(links, row_of(nodes, slot_of(following), tier) * links.shape[1], links.shape[1])
         bound = pool[ef - 1] if size == ef else _FARTHEST
-        m = 0
+        m = ZERO
         for e in range(waiting):
             if e + 1 < waiting:
                 prefetch(vectors, fresh[e + 1] * stride, stride)
@@ -172,7 +174,7 @@ def merge(pool, size, near, m):
 @njit(cache=True)
 def _report(rows, nodes, count, metric, pool, size, ids, distances):
     """Write the nearest of pool[:size] and of their twins; how many. Equal distances are ordered by id."""
-    k, filled, i = ids.shape[0], 0, 0
+    k, filled, i = ids.shape[0], ZERO, ZERO
     while i < size and filled < k:
         told = reported(distance_of(pool[i]), metric)
         start = filled
@@ -180,48 +182,10 @@ def _report(rows, nodes, count, metric, pool, size, ids, distances):
             slot = slot_of(pool[i])
             while 0 <= slot < nodes.shape[0]:
                 if slot < count:
-                    filled = _keep_smallest(ids, start, filled, rows[slot, table.KEY])
+                    filled = smallest.keep(ids, start, filled, rows[slot, table.KEY])
                 slot = np.int64(nodes[slot, TWIN])
             i += 1
-        _sort_heap(ids, start, filled)
-        distances[start:filled] = told
+        smallest.sort(ids, start, filled)
+        for e in range(start, filled):
+            distances[e] = told
     return filled
-
-
-@njit(cache=True)
-def _keep_smallest(ids, start, stop, new):
-    """Let `new` into the heap ids[start:stop], the largest on top, which may use all of `ids`; if that is full, the
-    largest goes. Where it stops now."""
-    if stop == ids.shape[0]:
-        if new < ids[start]:
-            ids[start] = new
-            _sink(ids, start, stop)
-        return stop
-    at = stop - start
-    while at > 0 and ids[start + (at - 1) // 2] < new:
-        ids[start + at] = ids[start + (at - 1) // 2]
-        at = (at - 1) // 2
-    ids[start + at] = new
-    return stop + 1
-
-
-@njit(cache=True)
-def _sort_heap(ids, start, stop):
-    for last in range(stop - 1, start, -1):
-        ids[start], ids[last] = ids[last], ids[start]
-        _sink(ids, start, last)
-
-
-@njit(cache=True)
-def _sink(ids, start, stop):
-    size, at = stop - start, 0
-    value = ids[start]
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and ids[start + child + 1] > ids[start + child]:
-            child += 1
-        if ids[start + child] <= value:
-            break
-        ids[start + at] = ids[start + child]
-        at = child
-    ids[start + at] = value

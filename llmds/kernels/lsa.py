@@ -64,7 +64,8 @@ def times_dense(indptr, indices, values, start, stop, dense, out):
     """Rows start..stop-1 of out (n, d) become those of X dense; dense (t, d) and out are float32. O(entries * d)."""
     for row in range(start, stop):
         target = out[row]
-        target[:] = 0
+        for column in range(target.shape[0]):
+            target[column] = 0
         for entry in range(indptr[row], indptr[row + 1]):
             value, source = values[entry], dense[indices[entry]]
             for column in range(source.shape[0]):
@@ -79,7 +80,8 @@ def add_gram_times_dense(indptr, indices, values, start, stop, dense, out):
     """
     product = np.empty(dense.shape[1], np.float32)
     for row in range(start, stop):
-        product[:] = 0
+        for column in range(product.shape[0]):
+            product[column] = 0
         for entry in range(indptr[row], indptr[row + 1]):
             value, source = values[entry], dense[indices[entry]]
             for column in range(source.shape[0]):
@@ -96,7 +98,7 @@ def normalise(rows):
     for row in range(rows.shape[0]):
         squares = 0.0
         for column in range(rows.shape[1]):
-            squares += np.float64(rows[row, column]) ** 2
+            squares += np.float64(rows[row, column]) * np.float64(rows[row, column])
         if squares > 0:
             scale = np.float32(1.0 / math.sqrt(squares))
             for column in range(rows.shape[1]):

@@ -346,9 +346,12 @@ def _heap_start(capacity, heaps):
 @njit(cache=True)
 def _join(arena, requests, queue, deadlines):
     first, second = requests.shape[0], requests.shape[0] + queue.shape[0]
-    arena[:first] = requests
-    arena[first:second] = queue
-    arena[second:] = deadlines
+    for at in range(first):
+        arena[at] = requests[at]
+    for at in range(queue.shape[0]):
+        arena[first + at] = queue[at]
+    for at in range(deadlines.shape[0]):
+        arena[second + at] = deadlines[at]
 
 
 @njit(cache=True)

@@ -23,13 +23,13 @@ MAX_WIDTH, MAX_DEPTH = 2**31 - 1, 64
 @njit(cache=True)
 def hash_int(sketch, item):
     """The hash of an int64 item, uint64."""
-    return mix(mix(np.uint64(item)) ^ mix(~np.uint64(sketch[SEED])))
+    return mix(np.int64(mix(item) ^ mix(~sketch[SEED])))
 
 
 @njit(cache=True)
 def hash_string(sketch, data, start, stop):
     """The hash of the string data[start:stop] (uint8 array or bytes, UTF-8), uint64. O(stop - start)."""
-    return hash_bytes(data, start, stop, mix(np.uint64(sketch[SEED])))
+    return hash_bytes(data, start, stop, mix(sketch[SEED]))
 
 
 @njit(cache=True)

@@ -31,9 +31,9 @@ KEY, BUCKET = 0, 1
 def new(capacity, columns):
     """An empty arena of `capacity` rows (0 or more) of `columns` int64 each (2 or more)."""
     size = HEAD + capacity * columns + (bucket_count(capacity) + 1) // 2
-    arena = np.full(size, -1, np.int64)  # both a free row and an empty bucket are -1
-    for slot in range(HEAD):
-        arena[slot] = 0
+    arena = np.empty(size, np.int64)
+    for slot in range(size):
+        arena[slot] = 0 if slot < HEAD else -1  # both a free row and an empty bucket are -1
     arena[CAPACITY], arena[COLUMNS], arena[FREE] = capacity, columns, -1
     return arena
 

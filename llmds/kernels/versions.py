@@ -44,13 +44,11 @@ def assign(arena, document_of, documents, numbers):
 def numbers_of(arena, documents):
     """The vector number of each document, -1 where it has none: int64, shape of `documents` (n, c). O(n c)."""
     _, rows, buckets = table.parts(arena)
-    numbers = np.full(documents.shape, -1, np.int64)
+    numbers = np.empty(documents.shape, np.int64)
     for q in range(documents.shape[0]):
         for e in range(documents.shape[1]):
-            if documents[q, e] >= 0:
-                row = table.find(rows, buckets, documents[q, e])
-                if row >= 0:
-                    numbers[q, e] = rows[row, NUMBER]
+            row = table.find(rows, buckets, documents[q, e]) if documents[q, e] >= 0 else np.int64(-1)
+            numbers[q, e] = rows[row, NUMBER] if row >= 0 else -1
     return numbers
 
 
@@ -62,8 +60,7 @@ def live_first(ids, scores, document_of, depth):
     and -inf, equal scores by smaller id, and whether no row could have had more from a longer search.
     """
     n, width = ids.shape
-    live = np.full((n, depth), -1, np.int64)
-    kept = np.full((n, depth), -np.inf, np.float32)
+    live, kept = np.empty((n, depth), np.int64), np.empty((n, depth), np.float32)
     complete = True
     for q in range(n):
         count, seen = 0, 0
@@ -78,6 +75,8 @@ def live_first(ids, scores, document_of, depth):
                 count += 1
             seen += 1
         complete &= count == depth or seen < width
+        for at in range(count, depth):
+            live[q, at], kept[q, at] = -1, -np.inf
     return live, kept, complete
 
 
