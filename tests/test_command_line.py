@@ -225,6 +225,7 @@ def test_one_seed_gives_one_file(corpus, tmp_path):
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_demo_answers_a_question_and_serves_a_load(capsys):
     assert run("demo", "how do I copy a file tree", "--top-k", "2") == 0
     out = capsys.readouterr().out

@@ -84,6 +84,7 @@ def _lru() -> None:
     cache.put_many([3, 4], [2, 2])
     cache.get_many([3, 9])
     cache.items()
+    cache.pop(3)
     cache.evict_until_budget(2)
     cache.reserve(40)
     cache.shrink_to_fit()
@@ -161,6 +162,7 @@ def _admission() -> None:
     admission.record_request(1)
     admission.should_admit_many([1e12, 1e12], [1, 2])
     admission.stats()
+    admission.reset()
     admission.reserve(40)
     _passes_through_a_file(admission)
 

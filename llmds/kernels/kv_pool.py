@@ -277,7 +277,7 @@ def same_entries(head, store, origin, page, entries, entry, count):
 
 @njit(cache=True)
 def _home(parent, name, count):
-    return np.int64(mix(name ^ np.int64(mix(2 * parent + (count > 0)))))
+    return np.int64(mix(np.int64(name ^ np.int64(mix(2 * parent + (count > 0))))))
 
 
 @njit(cache=True)

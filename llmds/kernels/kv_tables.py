@@ -20,7 +20,7 @@ from numba import njit
 from . import kv_pool, table
 from .table import BUCKET, COUNT, OWN, RETIRED, TOP
 
-START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, COLUMNS = 2, 3, 4, 5, 6, 7, 8
+START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, COLUMNS = 2, 3, 4, 5, 6, 7, np.int64(8)
 # LIVE: slots in use. A kernel that lacks room leaves in WANTED_* what it needs beyond what is in use.
 TOP_SLOT, LIVE, WANTED_ROWS, WANTED_SLOTS = OWN, OWN + 1, OWN + 2, OWN + 3
 

@@ -34,7 +34,7 @@ OUTSIDE = -2
 
 BUDGET, TOTAL, HITS, MISSES, EVICTIONS = OWN, OWN + 1, OWN + 2, OWN + 3, OWN + 4
 # 32 bytes a row: half a cache line, so that one miss brings key, weight and links.
-WEIGHT, LINKS, COLUMNS = 2, 3, 4
+WEIGHT, LINKS, COLUMNS = 2, 3, np.int64(4)
 OLDER, NEWER = 2 * LINKS, 2 * LINKS + 1
 FIRST = HEAD // COLUMNS
 RING = FIRST - 1  # its links are the head's last slot
