@@ -47,7 +47,7 @@ class IndexedHeap(Growing):
                 if not _direct.push(self._arena, key_id, score):
                     return
             except OverflowError:
-                pass
+                pass  # a key beyond int64, refused below
         self._push(key_id, score)
 
     def pop(self) -> tuple[float, int]:
@@ -75,7 +75,7 @@ class IndexedHeap(Growing):
                 if not _direct.update(self._arena, key_id, new_score, _DOWN):
                     return
             except OverflowError:
-                pass
+                pass  # a key beyond int64, refused below
         self._update(key_id, new_score, _DOWN)
 
     def increase_key(self, key_id: int, new_score: float) -> None:
@@ -88,7 +88,7 @@ class IndexedHeap(Growing):
                 if not _direct.update(self._arena, key_id, new_score, _UP):
                     return
             except OverflowError:
-                pass
+                pass  # a key beyond int64, refused below
         self._update(key_id, new_score, _UP)
 
     def update_key(self, key_id: int, new_score: float) -> None:

@@ -85,7 +85,7 @@ def best(ids, scores, top_k):
     n, width = ids.shape
     best_ids, best_scores = np.empty((n, top_k), np.int64), np.empty((n, top_k), np.float32)
     keys = np.empty(min(top_k, width), np.int64)
-    for q in range(n):
+    for q in range(n if top_k > 0 else 0):  # the heap needs a place
         e = size = _ZERO
         while e < width and ids[q, e] >= 0:
             falling = np.float32(0) - scores[q, e]  # no negative zero, which would not tie with zero
