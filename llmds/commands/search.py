@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--weight", type=float, default=0.5, help="share of the vectors: 0 is text alone, 1 vectors alone (default 0.5)"
     )
     parser.add_argument(
-        "--depth", type=int, metavar="N", help="candidates from each side (default 10 times top-k, at least 100)"
+        "--depth", type=int, metavar="N", help="candidates from each side (default top-k, at least 100)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object for each query")
     parser.add_argument(
@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> None:
         embeddings = read_embeddings(options.query_embeddings, len(queries), "queries")
     collection = Collection.load(options.index)
     top_k = options.top_k if options.top_k is not None else 100 if options.output else 10
-    how = {"top_k": top_k, "fusion_weight": options.weight, "fusion": options.fusion, "depth": options.depth}
+    depth = options.depth if options.depth is not None else max(100, top_k)
+    how = {"top_k": top_k, "fusion_weight": options.weight, "fusion": options.fusion, "depth": depth}
     ids, scores = collection.search(queries, embeddings, **how)
     if options.output:
         write_run(options.output, collection, names, ids, scores)
