@@ -13,9 +13,9 @@ room first, or that it already has (the arena is retired): take the new one and 
 """
 
 import numpy as np
-from numba import njit
 
 from . import clock
+from .compiling import njit
 from .table import CAPACITY, COLUMNS, COUNT, RETIRED, TOP
 
 ADMITTED, TOO_MANY_REQUESTS, TOO_MANY_TOKENS, FULL, ABSENT = 0, 1, 2, 3, 4

@@ -29,8 +29,8 @@ no document that the reader counts.
 import math
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import mix
 
 HEAD = 8

@@ -1,7 +1,6 @@
 """Okapi BM25 over postings in growing chunks: the examination of arrays that nobody vouches for."""
 
 import numpy as np
-from numba import njit
 
 from .bm25 import (
     AT,
@@ -22,6 +21,7 @@ from .bm25 import (
     find_slot,
     frequency,
 )
+from .compiling import njit
 
 WHOLE, COUNTS, DOCUMENTS, CHUNKS, FREQUENCIES, WORDS = 0, 1, 2, 3, 4, 5
 FAULTS = (

@@ -4,7 +4,6 @@ A kernel changes everything that belongs to a document in one call, `head` inclu
 """
 
 import numpy as np
-from numba import njit
 
 from .bm25 import (
     AT,
@@ -24,6 +23,7 @@ from .bm25 import (
     TERMS,
     find_slot,
 )
+from .compiling import njit
 from .hashing import mix
 
 DONE, LACKS_SLOTS, LACKS_FORWARD, LACKS_POOL = 0, 1, 2, 3

@@ -8,8 +8,8 @@ head[LATEST]  the bits of a float64: the latest second seen, -inf at first. Time
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .table import OWN, RETIRED
 
 EPOCH, LATEST = OWN, OWN + 1

@@ -7,9 +7,8 @@ State, owned by the caller:
     buckets  int64 (power of 2,)  the table of the ids, with stride PARTS
 """
 
-from numba import njit
-
 from . import strings
+from .compiling import njit
 
 HEAD, COUNT = 1, 0
 PARTS, ID, TITLE, TEXT = 3, 0, 1, 2

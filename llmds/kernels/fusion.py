@@ -5,9 +5,9 @@ of -inf says that a document lacks that side (it has no embedding, say).
 """
 
 import numpy as np
-from numba import njit
 
 from . import smallest
+from .compiling import njit
 from .hnsw import key_of, slot_of
 
 _ZERO = np.int64(0)

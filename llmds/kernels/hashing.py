@@ -1,7 +1,8 @@
 """Hashes that are the same in every process and on every machine."""
 
 import numpy as np
-from numba import njit
+
+from .compiling import njit
 
 
 @njit(cache=True)

@@ -12,9 +12,9 @@ is retired): take the new one and call again.
 """
 
 import numpy as np
-from numba import njit
 
 from . import table
+from .compiling import njit
 from .table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
 
 OK, FULL, PRESENT, ABSENT, WRONG_WAY, NOT_A_NUMBER = 0, 1, 2, 3, 4, 5

@@ -5,7 +5,8 @@ what it holds (the layout of HdrHistogram, Tene 2012). Beyond 25 days all is one
 """
 
 import numpy as np
-from numba import njit
+
+from .compiling import njit
 
 _EXACT, _TO_A_DOUBLING, _LONGEST = 128, 64, 2**41 - 1
 STEPS = _EXACT + 34 * _TO_A_DOUBLING

@@ -33,11 +33,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import table
+from .compiling import njit
 
 LEVEL, TIER, UPPER, TWIN, PARENT, NODE = 0, 1, 2, 3, 4, 5
 ENTRY, UPPER_TOP, LINKED = table.OWN, table.OWN + 1, table.OWN + 2

@@ -11,8 +11,8 @@ A batch is linked in four steps, each over any part of the batch, so that no cal
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import hash_bytes
 from .hnsw import (
     ENTRY,

@@ -1,8 +1,8 @@
 """What must hold of the arrays of `hnsw`. Safe on any contents, in this order: nodes, chains, links, vectors."""
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hnsw import COSINE, ENTRY, LEVEL, LINKED, PARENT, TIER, TWIN, UPPER, UPPER_TOP, ZERO
 
 

@@ -1,9 +1,9 @@
 """Walking the graph of `hnsw` to the neighbours of a query (Malkov and Yashunin 2018, algorithms 2 and 5)."""
 
 import numpy as np
-from numba import njit
 
 from . import smallest, table
+from .compiling import njit
 from .hnsw import (
     COSINE,
     L2,

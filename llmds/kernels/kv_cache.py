@@ -15,9 +15,9 @@ Where it is not OK, nothing is changed. Entries come as uint8, entry_bytes each,
 """
 
 import numpy as np
-from numba import njit
 
 from . import table
+from .compiling import njit
 from .kv_pool import (
     BUCKET,
     COPIES,

@@ -4,9 +4,9 @@ Every function is safe on any contents of arrays whose sizes are `well_formed`.
 """
 
 import numpy as np
-from numba import njit
 
 from . import table
+from .compiling import njit
 from .kv_pool import (
     BLANK,
     BLANKS,

@@ -4,8 +4,8 @@ State as in `kv_pool` and `kv_tables`; answers as in `kv_cache`, OK (0) or FULL 
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .kv_pool import COUNT, MAX_PAGES, NEXT, PAGE_SIZE, PART, find, hash_ids, parts, same_ids
 from .table import RETIRED
 

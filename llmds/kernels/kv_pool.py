@@ -29,8 +29,8 @@ Beside the pool, owned by the caller as well:
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import mix
 
 HEAD = 24

@@ -15,9 +15,9 @@ gathered by `resized`.
 """
 
 import numpy as np
-from numba import njit
 
 from . import kv_pool, table
+from .compiling import njit
 from .table import BUCKET, COUNT, OWN, RETIRED, TOP
 
 START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, COLUMNS = 2, 3, 4, 5, 6, 7, np.int64(8)

@@ -22,9 +22,9 @@ FULL as in `table`. In both cases the item itself is not in yet.
 """
 
 import numpy as np
-from numba import njit
 
 from . import table
+from .compiling import njit
 from .table import BUCKET, COUNT, FREE, HEAD, KEY, OWN, RETIRED, TOP
 
 OK, MORE, FULL = 0, 1, 2

@@ -10,7 +10,8 @@ A text is a row of a sparse matrix X of n texts by t terms, in compressed rows:
 import math
 
 import numpy as np
-from numba import njit
+
+from .compiling import njit
 
 
 @njit(cache=True, nogil=True)

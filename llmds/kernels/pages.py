@@ -9,7 +9,8 @@ is changed.
 """
 
 import numpy as np
-from numba import njit
+
+from .compiling import njit
 
 HEAD = 8
 MAX_PAGES, PAGE_SIZE, FREE, ALLOCATIONS, FREES = 0, 1, 2, 3, 4

@@ -22,9 +22,9 @@ first, or that it already has (the arena is retired): take the new one and call 
 """
 
 import numpy as np
-from numba import njit
 
 from . import clock, heap, histogram, table
+from .compiling import njit
 from .heap import ABSENT, FULL, OK
 from .table import CAPACITY, COUNT, FREE, HEAD, KEY, RETIRED, TOP
 

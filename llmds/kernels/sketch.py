@@ -11,8 +11,8 @@ No function checks anything: counts are 0 or more.
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import hash_bytes, mix
 
 WIDTH, DEPTH, SEED, TOTAL, HEAD = 0, 1, 2, 3, 8

@@ -1,6 +1,6 @@
 """The smallest of many int64 values, in order: a heap with the largest on top, in part of an array."""
 
-from numba import njit
+from .compiling import njit
 
 
 @njit(cache=True)

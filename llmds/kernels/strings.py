@@ -13,8 +13,8 @@ is ever removed.
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import hash_bytes
 
 MAX_ROWS = 2**31 - 1

@@ -18,8 +18,8 @@ take the new one before changing anything. The owner is the class above, or your
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import mix
 
 HEAD = 16

@@ -17,8 +17,8 @@ Terms never leave it, so a reader may look up while a writer adds.
 """
 
 import numpy as np
-from numba import njit
 
+from .compiling import njit
 from .hashing import hash_bytes
 
 SEPARATOR, LETTER, OTHER, ALONE = 0, 1, 2, 3

@@ -7,9 +7,9 @@ State, owned by the caller:
 """
 
 import numpy as np
-from numba import njit
 
 from . import table
+from .compiling import njit
 
 NUMBER, COLUMNS = 2, np.int64(3)
 
