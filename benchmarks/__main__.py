@@ -15,8 +15,7 @@ def main() -> None:
     """Parse the command line and run what it names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True)
-    for name in sorted({module.name for module in iter_modules(_path)} - {"__main__", "harness"}):
-        told = ast.get_docstring(ast.parse((Path(_path[0]) / f"{name}.py").read_text())) or ""
+    for name, told in _benchmarks():
         command = commands.add_parser(name, description=told, help=told.split("\n")[0])
         command.add_argument("--rounds", type=int, default=7, help="times each contender is timed (default 7)")
         command.add_argument("--out", type=Path, help=f"the JSON (default {harness.RESULTS.name}/NAME.json)")
@@ -26,6 +25,16 @@ def main() -> None:
     options = parser.parse_args()
     harness.pin(options.pin)
     import_module(f".{options.name}", __package__).run(options)
+
+
+def _benchmarks() -> list[tuple[str, str]]:
+    """Name and docstring of every module with a function `run`, by its source: the peers need not be installed."""
+    found = []
+    for module in iter_modules(_path):
+        tree = ast.parse((Path(_path[0]) / f"{module.name}.py").read_text())
+        if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
+            found.append((module.name, ast.get_docstring(tree) or ""))
+    return sorted(found)
 
 
 if __name__ == "__main__":

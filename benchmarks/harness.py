@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 OURS = "llmds"
 _PACKAGES = (
     "llmds", "numpy", "numba", "scipy", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict", "hnswlib",
-    "rank-bm25",
+    "pynndescent", "rank-bm25", "scalable-vs", "usearch",
 )  # fmt: skip
 
 
@@ -106,9 +106,10 @@ def print_table(record: Mapping[str, Any], task: str | None = None) -> None:
                 each = row["median_seconds"] / max(row["operations"], 1)
                 line += f"  {_duration(each):>10} each  {1 / each:>13,.0f}/s"
                 spread = (max(row["seconds"]) - min(row["seconds"])) / row["median_seconds"]
-                line += f"  +-{50 * spread:3.0f}%  {row.get('ours_over_this', float('nan')):7.2f}x"
+                line += f"  +-{50 * spread:3.0f}%"
+                line += f"  {row['ours_over_this']:7.2f}x" if "ours_over_this" in row else ""
             for column in columns:
-                line += f"  {column} {_short(row.get(column, ''))}"
+                line += f"  {column} {_short(row[column])}" if column in row else ""
             print(line)
     sys.stdout.flush()
 

@@ -1,185 +1,169 @@
-"""Approximate nearest neighbours beside hnswlib and faiss: build, and search at equal recall.
+"""Approximate nearest neighbours beside hnswlib, faiss, usearch, pynndescent, SVS and pyglass.
 
-Each index is built from the same vectors with the same M and ef_construction on one thread. For every recall asked
-for, each searches with the smallest ef that reaches it on all the queries; a neighbour counts as found if it
-is as near as the k-th nearest is. Vectors are taken as of length 1, so inner product is cosine.
+Every index holds the same vectors, of length 1 in float32, and is built and searched by one thread with the same M and
+ef_construction (or what a library has in their place). A neighbour found counts if it is as near as the 10th nearest.
+
+    build       seconds to build, in turn
+    curve       recall and batch speed for many efs; then, for each of --recalls, all race with the smallest ef that
+                reaches it, in one batch and with one query a call; recall of the HNSW graphs at equal ef
+    memory      bytes a vector, vectors included
+    filter      among a part of the vectors alone, at recall .95: chosen at random, near to one point, far from it
+    churn       half of the vectors replaced, five times over, beside an index built afresh of the same
+    ml          the documented ml beside 1/ln M, at recall .95
+    threads     two threads beside one (not with --pin)
+    scaling     synthetic vectors of growing number (only if asked for; alone it needs no data)
+
+Results go to results/hnsw-DATA.json, written after every task, and plots beside it. For a choice of tasks
+their names are added to the file's, so that it replaces no whole run.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from llmds.hnsw import HNSW
+from . import ann_tasks, harness
+from .ann_bench import Bench, K, race_searches
+from .ann_data import clustered, load
+from .ann_index import Index
+from .ann_peers import CONTENDERS
 
-from . import harness
-
-K = 10
-_LARGEST_EF = 4096
+_EQUAL_EFS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
+_GRAPHS = (harness.OURS, "llmds int8", "llmds float32", "hnswlib", "faiss")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the vectors are, and how to build."""
-    parser.add_argument("--data", type=Path, help="folder with corpus_emb.npy and query_emb.npy (default cppdocs)")
+    """What to measure, on which data, and how to build."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=DEFAULT, help="default: all but scaling")
+    parser.add_argument("--data", default="cppdocs", help="a folder, or its name below LLMDS_DATA (default cppdocs)")
+    parser.add_argument("--limit", type=int, help="only so many vectors, a seeded choice")
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=CONTENDERS,
+        default=list(CONTENDERS),
+        metavar="NAME",
+        help=f"of {', '.join(CONTENDERS)} (default: all that are installed)",
+    )
     parser.add_argument("--M", type=int, default=16)
     parser.add_argument("--ef-construction", type=int, default=200)
+    parser.add_argument("--ours-ef-construction", type=int, default=200, help="that of llmds (default 200)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recalls", type=float, nargs="+", default=[0.90, 0.95, 0.99])
-    parser.add_argument("--build-rounds", type=int, default=5, help="times each index is built (default 5)")
+    parser.add_argument("--build-rounds", type=int, default=3, help="times each index is built (default 3)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="of scaling")
+    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run anew")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Race them."""
-    folder = harness.data_folder("cppdocs", options.data)
-    vectors, queries = (_unit(np.load(folder / f"{name}_emb.npy")) for name in ("corpus", "query"))
-    parameters = {name: getattr(options, name) for name in ("M", "ef_construction", "seed", "rounds", "build_rounds")}
-    sizes = {"data": folder.name, "vectors": len(vectors), "queries": len(queries), "dim": vectors.shape[1], "k": K}
-    contest = harness.Contest("hnsw", {**sizes, **parameters, "threads": 1})
-    contenders: dict[str, Callable[..., _Contender]] = {harness.OURS: _Ours, "hnswlib": _Hnswlib, "faiss": _Faiss}
-
-    _Ours(vectors[:500], options).search(queries[:10], K)  # compiled before anything is timed
-    indexes: dict[str, _Contender] = {}
-
-    def builder(name: str) -> Callable[[], object]:
-        def build() -> None:
-            indexes[name] = contenders[name](vectors, options)
-
-        return build
-
-    contest.race("build", {name: builder(name) for name in contenders}, len(vectors), options.build_rounds)
-    for name, index in indexes.items():
-        contest.note("bytes a vector, with the vector", name, bytes=index.nbytes() / len(vectors))
-
-    limit = _kth_nearest(vectors, queries)
-    for wanted in options.recalls:
-        extra = {}
-        for name, index in indexes.items():
-            ef, recall = _smallest_ef(index, vectors, queries, limit, wanted)
-            if recall >= wanted:
-                extra[name] = {"ef": ef, "recall": recall}
-                index.set_ef(ef)
-        racing = {name: indexes[name] for name in extra}
-        batch = {name: lambda index=index: index.search(queries, K) for name, index in racing.items()}
-        single = {
-            name: lambda index=index: [index.search_one(query, K) for query in queries]
-            for name, index in racing.items()
-        }
-        for task, calls in (("batch", batch), ("one query a call", single)):
-            contest.race(f"{task}, recall@{K} >= {wanted}", calls, len(queries), options.rounds, extra=extra)
-    contest.finish(options.out)
+    """Do the tasks, write the JSON, draw the plots."""
+    if options.plot_only:
+        _plot(options.plot_only)
+        return
+    alone = options.tasks == ["scaling"]
+    data = clustered(1000, 100) if alone else load(options.data, options.limit, options.seed)
+    name = "-".join(["hnsw", *([] if alone else [data.name]), *(options.tasks if options.tasks != DEFAULT else [])])
+    kept = ("M", "ef_construction", "ours_ef_construction", "seed", "rounds", "build_rounds")
+    parameters = {option: getattr(options, option) for option in kept}
+    sizes = {"data": data.name, "vectors": len(data.vectors), "queries": len(data.queries)}
+    dim = data.vectors.shape[1]
+    contest = harness.Contest("hnsw", {**sizes, "dim": dim, "k": K, **parameters, "threads": 1, "tasks": options.tasks})
+    bench = Bench(contest, options, data)
+    contest.record["not_installed"] = [name for name in options.contenders if name not in bench.names]
+    if contest.record["not_installed"]:
+        print(f"not installed, left out: {', '.join(contest.record['not_installed'])}")
+    bench.warm_up()
+    path = options.out or harness.RESULTS / f"{name}.json"
+    for task, do in TASKS.items():
+        if task in options.tasks:
+            print(f"\n=== {task}", flush=True)
+            do(bench)
+            contest.finish(path)
+    _plot(path)
 
 
-class _Contender:
-    def nbytes(self) -> int:
-        raise NotImplementedError
-
-    def set_ef(self, ef: int) -> None:
-        raise NotImplementedError
-
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Ids (n, k)."""
-        raise NotImplementedError
-
-    def search_one(self, query: np.ndarray, k: int) -> object:
-        raise NotImplementedError
+def _build(bench: Bench) -> None:
+    """How long each takes."""
+    builders = {name: partial(bench.build, name) for name in bench.names}
+    bench.contest.race("build", builders, len(bench.data.vectors), bench.options.build_rounds)
 
 
-class _Ours(_Contender):
-    def __init__(self, vectors: np.ndarray, options: argparse.Namespace):
-        self.index = HNSW(vectors.shape[1], options.M, options.ef_construction, seed=options.seed, metric="cosine")
-        self.index.add_many(vectors, np.arange(len(vectors)))
-
-    def nbytes(self) -> int:
-        self.index.shrink_to_fit()
-        return self.index.nbytes
-
-    def set_ef(self, ef: int) -> None:
-        self.index.ef_search = ef
-
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        return self.index.search_batch(queries, k)[0]
-
-    def search_one(self, query: np.ndarray, k: int) -> object:
-        return self.index.search(query, k)
-
-
-class _Hnswlib(_Contender):
-    def __init__(self, vectors: np.ndarray, options: argparse.Namespace):
-        import hnswlib
-
-        self.index = hnswlib.Index("ip", vectors.shape[1])
-        self.index.init_index(
-            len(vectors), M=options.M, ef_construction=options.ef_construction, random_seed=options.seed
-        )
-        self.index.add_items(vectors, np.arange(len(vectors)), num_threads=1)
-
-    def nbytes(self) -> int:
-        return self.index.index_file_size()
-
-    def set_ef(self, ef: int) -> None:
-        self.index.set_ef(ef)
-
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        return self.index.knn_query(queries, k, num_threads=1)[0].astype(np.int64)
-
-    def search_one(self, query: np.ndarray, k: int) -> object:
-        return self.index.knn_query(query, k, num_threads=1)
+def _curve(bench: Bench) -> None:
+    """Recall and speed of all, over their efs and at equal recall."""
+    for name in bench.names:
+        bench.index(name)
+    _equal_ef(bench)
+    calls: dict[str, Callable[..., object]] = {}
+    setup: dict[str, Callable[[], object]] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    for name in bench.names:
+        index, queries = bench.index(name), bench.data.queries
+        for ef, recall in bench.sweep(name).items():
+            label = f"{name}, ef {ef}"
+            calls[label] = partial(_search, index, queries)
+            setup[label] = partial(index.set_ef, ef)
+            extra[label] = {"index": name, "ef": ef, "recall": recall}
+    bench.contest.race("curve", calls, len(bench.data.queries), bench.options.rounds, setup, extra)
+    for wanted in bench.options.recalls:
+        _at_recall(bench, wanted)
 
 
-class _Faiss(_Contender):
-    def __init__(self, vectors: np.ndarray, options: argparse.Namespace):
-        import faiss
-
-        faiss.omp_set_num_threads(1)
-        self.index = faiss.IndexHNSWFlat(vectors.shape[1], options.M, faiss.METRIC_INNER_PRODUCT)
-        self.index.hnsw.efConstruction = options.ef_construction
-        self.index.add(vectors)
-
-    def nbytes(self) -> int:
-        import faiss
-
-        return faiss.serialize_index(self.index).nbytes
-
-    def set_ef(self, ef: int) -> None:
-        self.index.hnsw.efSearch = ef
-
-    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
-        return self.index.search(queries, k)[1]
-
-    def search_one(self, query: np.ndarray, k: int) -> object:
-        return self.index.search(query[None], k)
+def _search(index: Index, queries: np.ndarray, _: object) -> object:
+    return index.search(queries, K)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = vectors.astype(np.float32)
-    return np.ascontiguousarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+def _search_singly(index: Index, queries: np.ndarray) -> None:
+    for query in queries:
+        index.search_one(query, K)
 
 
-def _kth_nearest(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The inner product of the K-th nearest, (queries, 1)."""
-    blocks = (queries[start : start + 256] @ vectors.T for start in range(0, len(queries), 256))
-    return np.concatenate([np.partition(block, -K, axis=1)[:, -K, None] for block in blocks])
+def _equal_ef(bench: Bench) -> None:
+    """Whether the graphs are as good: recall at the same ef."""
+    for name in [name for name in _GRAPHS if name in bench.names]:
+        recalls = {str(ef): bench.recall(name, ef) for ef in _EQUAL_EFS}
+        bench.contest.note("recall at equal ef", name, **recalls)
+    harness.print_table(bench.contest.record, "recall at equal ef")
 
 
-def _recall(found: np.ndarray, vectors: np.ndarray, queries: np.ndarray, limit: np.ndarray) -> float:
-    products = np.einsum("qd,qkd->qk", queries, vectors[found])
-    return float(np.mean((products >= limit - 1e-6) & (found >= 0)))
+def _at_recall(bench: Bench, wanted: float) -> None:
+    """All with the smallest ef that reaches a recall."""
+    batch, single = (f"{kind}, recall@{K} >= {wanted}" for kind in ("batch", "one query a call"))
+    extra = {}
+    for name in bench.names:
+        ef, recall = bench.smallest_ef(name, wanted)
+        if recall >= wanted:
+            extra[name] = {"ef": ef, "recall": recall}
+            bench.index(name).set_ef(ef)
+        else:
+            bench.contest.note(batch, name, ef=ef, recall=recall, reached=False)
+    racing, queries = {name: bench.index(name) for name in extra}, bench.data.queries
+    race_searches(bench, batch, racing, queries, extra)
+    calls = {name: partial(_search_singly, index, queries) for name, index in racing.items()}
+    bench.contest.race(single, calls, len(queries), bench.options.rounds, extra=extra)
 
 
-def _smallest_ef(
-    index: _Contender, vectors: np.ndarray, queries: np.ndarray, limit: np.ndarray, wanted: float
-) -> tuple[int, float]:
-    """The smallest ef, of at least K, that reaches the recall, and the recall it has there."""
+def _plot(path: Path) -> None:
+    try:
+        from . import plots
+    except ImportError:
+        print("no plots: matplotlib is not installed")
+        return
+    for picture in plots.draw(path):
+        print(f"drawn: {picture}")
 
-    def recall(ef: int) -> float:
-        index.set_ef(ef)
-        return _recall(index.search(queries, K), vectors, queries, limit)
 
-    low, high = K - 1, K
-    while recall(high) < wanted and high < _LARGEST_EF:
-        low, high = high, min(2 * high, _LARGEST_EF)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if recall(middle) >= wanted else (middle, high)
-    return high, recall(high)
+TASKS: dict[str, Callable[[Bench], None]] = {
+    "build": _build,
+    "curve": _curve,
+    "memory": ann_tasks.memory,
+    "filter": ann_tasks.filtered,
+    "churn": ann_tasks.churn,
+    "ml": ann_tasks.ml,
+    "threads": ann_tasks.threads,
+    "scaling": ann_tasks.scaling,
+}
+DEFAULT = [task for task in TASKS if task != "scaling"]

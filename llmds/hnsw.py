@@ -5,65 +5,76 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, hnsw_state, storage
+from . import arguments, hnsw_file, hnsw_state, hnsw_writer, storage
 from .growing import MAX_ROWS
-from .hnsw_state import State, append_ids, copied, first_fault, in_pieces, writable
+from .hnsw_searcher import Grouping, Selection, grouped, search
+from .hnsw_state import Readers, Settings, State, writable
+from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
-from .kernels import hnsw_build, hnsw_search, table
-from .kernels import hnsw_check as check
+from .kernels import hnsw_check, hnsw_distance, hnsw_remove, table
 from .progress import Progress, bar
+from .threads import count as thread_count
+from .threads import in_pieces
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
 
-_METRICS = {"l2": kernels.L2, "cosine": kernels.COSINE, "ip": kernels.IP}
+METRICS = {"l2": kernels.L2, "cosine": kernels.COSINE, "ip": kernels.IP}
+QUANTIZATIONS = {None: 0, "int8": codes_kernels.INT8, "int4": codes_kernels.INT4}
+VECTORS = {"float32": 32, "float16": 16, None: 0}
 _MAX_DIM, _MAX_M, _MAX_EF, _MAX_ML = 2**16, 2**10, 2**20, 2.0**16
-# A batch is linked against the graph before it, so it must be a small part of that; what a batch compares
-# within itself grows with the square of its size.
-_BATCH_SHARE, _MAX_BATCH = 50, 256
+_LARGEST_HALF = 65504.0
+# From these dimensions on, codes of so few bits tell near vectors apart well enough to be worth their speed.
+_DIM_OF_INT8, _DIM_OF_INT4 = 24, 96
 
 
 class HNSW(storage.Structure):
-    """A graph over float32 vectors in which searches walk greedily (Malkov and Yashunin 2018).
+    """A graph over vectors in which searches walk greedily (Malkov and Yashunin 2018).
 
-    `M` neighbours are chosen for a new vector in each layer, by algorithm 4 without `keepPrunedConnections`; up to
-    M stay in the upper layers, up to 2 M in the lowest. `ef_construction` and `ef_search` are how many
-    candidates are kept while building and searching (`ef_search` may be set anew at any time). `ml`
-    scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
-    round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
+    Parameters:
+        dim: numbers a vector has.
+        M: neighbours chosen for a new vector in each layer, by algorithm 4 without `keepPrunedConnections`; up to M
+            stay in the upper layers, up to 2 M in the lowest.
+        ef_construction, ef_search: candidates kept while building and while searching; both may be set anew.
+        ml: scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
+            round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
+        metric: "l2" (Euclidean distance), "cosine" (1 - cosine; vectors are kept at length 1) or "ip" (negated inner
+            product). Distances are computed in float32; one that overflows it is infinite.
+        quantization: what walks measure by: "int4" or "int8" codes of the vectors, rotated and centred (see
+            `kernels.codes`), or None, the vectors themselves. The default "auto" is the fastest at equal recall that we
+            measured: "int4" from 96 dimensions on, "int8" from 24, None below. The attribute tells which it is.
+        vectors: what is kept of the vectors for exact distances of the nearest found: "float32", "float16" (rounded;
+            numbers up to 65504), or None: codes alone, and distances to what they stand for.
 
-    `metric`: "l2" (Euclidean distance), "cosine" (1 - cosine; vectors are kept at length 1) or "ip" (negated
-    inner product). Distances are computed in float32; one that overflows it is infinite.
+    Equal vectors cost nothing: one of them is linked, the rest are found with it. Every vector can be reached from
+    every other as long as none was removed, and in practice after that. A search whose `ef` is an eighth of the
+    vectors or more compares all, and is exact.
 
-    Equal vectors cost nothing: one of them is linked, the rest are found with it. Every vector can be
-    reached from every other. A search whose `ef` is an eighth of the vectors or more compares all, and is exact.
-
-    Any number of threads may search while one adds; adding threads wait for one another. The same seed and the
-    same calls give the same arrays. Memory: 4 dim + 8 M + about 50 bytes a vector of capacity, which doubles as needed.
+    Any number of threads may search while one adds or removes; writing threads wait for one another. A search sees
+    the index as it was at one moment. The same seed and the same calls give the same arrays, on any number of
+    threads. Memory in bytes a vector of capacity, which doubles as needed: 4 dim (2 for float16), 1/2 dim for int4 and
+    dim for int8, 8 M, and about 75.
 
     >>> index = HNSW(dim=2, seed=1)
     >>> index.add([0.0, 0.0], 10)
     >>> index.add_many([[3.0, 4.0], [1.0, 0.0]], [11, 12])
     >>> index.search([0.0, 0.0], k=2)
     [(10, 0.0), (12, 1.0)]
+    >>> index.remove(10)
+    >>> index.search([0.0, 0.0], k=2)
+    [(12, 1.0), (11, 5.0)]
     """
 
-    _schema: ClassVar[storage.Schema] = {
-        "vectors": (np.float32, 2),
-        "nodes": (np.int32, 2),
-        "links": (np.int32, 2),
-        "upper": (np.int32, 2),
-        "ids": (np.int64, 1),
-        "entry": (np.int64, 0),
-        "settings": (np.int64, 1),
-        "ml": (np.float64, 0),
-        "random": (np.uint32, 1),
-    }
+    _schema: ClassVar[storage.Schema] = hnsw_file.SCHEMA
+    _version = 2
 
     def __init__(
         self,
@@ -75,6 +86,8 @@ class HNSW(storage.Structure):
         seed: int | None = None,
         *,
         metric: str = "l2",
+        quantization: str | None = "auto",
+        vectors: str | None = "float32",
     ):
         self.dim = arguments.integer("dim", dim, 1, _MAX_DIM)
         self.M = arguments.integer("M", M, 1, _MAX_M)
@@ -83,67 +96,160 @@ class HNSW(storage.Structure):
         self.ml = arguments.real("ml", ml, 0.0, _MAX_ML)
         if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)):
             raise TypeError(f"seed must be an integer or None, got {seed!r}")
-        self.metric: str = arguments.one_of("metric", metric, _METRICS)
+        self.metric: str = arguments.one_of("metric", metric, METRICS)
+        self.vectors: str | None = arguments.one_of("vectors", vectors, VECTORS)
+        if arguments.one_of("quantization", quantization, (*QUANTIZATIONS, "auto")) == "auto":
+            quantization = _fitting(self.dim, self.vectors)
+        if quantization is None and vectors is None:
+            raise ValueError("vectors must be 'float32' or 'float16' without quantization, got None")
+        self.quantization = quantization
+        bits, kept = QUANTIZATIONS[quantization], VECTORS[vectors]
+        self._settings = Settings.of(self.dim, self.M, METRICS[metric], bits, kept, self.ml)
         self._random = random.Random(None if seed is None else int(seed))
-        self._lock = threading.RLock()
-        self._state = hnsw_state.empty(16, self.dim, self.M)
+        self._lock, self._readers = threading.RLock(), Readers()
+        self._state = hnsw_state.empty(16, self._settings)
 
     def add(self, vec: ArrayLike, vec_id: int) -> None:
         """Add a vector (dim,) under an id that is new, 0..2**63-1. O(log n ef_construction M dim).
 
-        ValueError, with nothing changed, if the id is there, the shape differs, a value is not finite in float32,
-        or all are zero under "cosine".
+        ValueError, with nothing changed, if the id is there, the shape differs, a value is not finite in the type
+        that is kept, or all are zero under "cosine".
         """
-        vectors = self._vectors("vec", arguments.vector("vec", vec, self.dim)[None])
+        vectors = self.admissible("vec", arguments.vector("vec", vec, self.dim)[None])
         ids = np.array([arguments.integer("vec_id", vec_id, 0)], np.int64)
         with self._lock:
-            self._add(vectors, ids, lambda count: None)
+            self._add(vectors, ids, 1, lambda count: None)
 
-    def add_many(self, vecs: ArrayLike, ids: ArrayLike, *, progress: Progress = False) -> None:
+    def add_many(
+        self, vecs: ArrayLike, ids: ArrayLike, *, threads: int | None = None, progress: Progress = False
+    ) -> None:
         """As `add` for vecs (n, dim) and ids (n,): all or, if one is refused, none. O(n log n ef_construction M dim).
 
         New vectors are compared with what was there when their batch began, and with each other; a batch is a
         fiftieth of what is in, at most 256. So the graph is another than n calls of `add` would give, yet
-        always the same. An interruption leaves a whole prefix in.
+        always the same, on any number of `threads` (default: all cores). An interruption leaves a whole prefix in.
         """
-        vectors = self._vectors("vecs", arguments.vectors("vecs", vecs, self.dim))
+        vectors = self.admissible("vecs", vecs)
         ids = arguments.integers("ids", ids, 0)
         arguments.same_length(vecs=vectors, ids=ids)
+        threads = thread_count(threads)
         with bar(progress, len(ids), "HNSW") as done, self._lock:
-            self._add(vectors, ids, done)
+            self._add(vectors, ids, threads, done)
 
-    def search(self, query: ArrayLike, k: int, *, ef: int | None = None) -> list[tuple[int, float]]:
+    def remove(self, vec_id: int) -> None:
+        """Remove a vector. KeyError if the id is unknown. O(M^2 + M^2 dim).
+
+        Who was linked to it is linked to a neighbour of it instead (as in FreshDiskANN, Singh et al. 2021). Its slot is
+        used again once the searches that may still see it have ended.
+        """
+        self.remove_many([arguments.integer("vec_id", vec_id)])
+
+    def remove_many(self, ids: ArrayLike) -> None:
+        """Remove the vectors of ids (n,). KeyError, with nothing changed, if one is unknown. An interruption leaves
+        a whole prefix of them removed."""
+        ids = writable(arguments.integers("ids", ids))
+        with self._lock:
+            self._reclaim()
+            slots = self._known_slots(self._state, ids)
+            if len(np.unique(ids)) < len(ids):
+                raise ValueError("ids must be distinct")
+            try:
+                hnsw_writer.remove(self._state, self._settings, slots)
+            finally:
+                self._state = self._state.published()
+                self._reclaim()
+
+    def update(self, vec_id: int, vec: ArrayLike) -> None:
+        """Replace the vector of an id, at one moment for whoever searches. KeyError if it is unknown; else as `add`."""
+        vec_id = arguments.integer("vec_id", vec_id)
+        vectors = self.admissible("vec", arguments.vector("vec", vec, self.dim)[None])
+        with self._lock:
+            self._reclaim()
+            old = self._known_slots(self._state, np.array([vec_id], np.int64))
+            hidden = np.array([kernels.HIDDEN], np.int64)
+            try:
+                self._add(vectors, hidden, 1, lambda count: None, publish=False)
+                hnsw_writer.replace(self._state, self._settings, old[0], vec_id)
+            finally:
+                if (left := self._state.slots(hidden))[0] >= 0:
+                    hnsw_writer.remove(self._state, self._settings, left)
+                self._state = self._state.published()
+                self._reclaim()
+
+    def search(
+        self,
+        query: ArrayLike,
+        k: int,
+        *,
+        ef: int | None = None,
+        filter: Selection = None,
+        group_by: Grouping = None,
+    ) -> list[tuple[int, float]]:
         """The k nearest found to a query (dim,), as (id, distance), nearest first; equal ones by smaller id.
 
-        `ef` replaces `ef_search`; at least k is used. O(log n + ef M dim) in practice.
+        ef: replaces `ef_search`; at least k is used. A walk also ends where the next candidates are much farther
+            than the k-th nearest found, so that `ef` bounds the work of hard queries and easy ones take less.
+        filter: an integer array of allowed ids, or a function that takes the array of all ids and returns a boolean
+            mask. Where few are allowed they are all compared, where many are the walk is made wider.
+        group_by: the parent of each id: an integer array with one for each id 0..len-1, or a function that takes an
+            array of ids and returns an integer array. At most one result, the nearest, is given for each parent.
+
+        O(log n + ef M dim) in practice.
         """
         if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
                 and query.flags.carray):  # fmt: skip  # the common case goes on as it is
             query = writable(arguments.vector("query", query, self.dim))
-        k, ef = self._widths(k, ef)
-        ids, distances = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
-        found = self._search_some(self._state, query[None], ef, ids, distances)
-        if found < 0:
-            arguments.vector("query", query, self.dim)  # names what is not finite
-            raise ValueError("query must not be all zeros under metric='cosine'")
+        ids, distances = self._search("query", query[None], k, ef, filter, group_by, 1)
+        found = int(np.count_nonzero(ids >= 0)) if len(ids[0]) and ids[0, -1] < 0 else len(ids[0])
         return list(zip(ids[0, :found].tolist(), distances[0, :found].tolist(), strict=True))
 
-    def search_batch(self, queries: ArrayLike, k: int, *, ef: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def search_batch(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        ef: int | None = None,
+        filter: Selection = None,
+        group_by: Grouping = None,
+        threads: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `search` for queries (n, dim): ids int64 (n, k) and distances float32 (n, k), nearest first.
 
-        Rows with fewer than k results end in id -1 and distance +inf.
+        Rows with fewer than k results end in id -1 and distance +inf. One `filter` is for all queries. `threads`
+        (default: all cores) change nothing but the time.
         """
         queries = writable(arguments.vectors("queries", queries, self.dim))
-        k, ef = self._widths(k, ef)
-        ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        state = self._state
+        return self._search("queries", queries, k, ef, filter, group_by, thread_count(threads))
 
-        def search(part: slice) -> None:
-            if self._search_some(state, queries[part], ef, ids[part], distances[part]) < 0:
-                raise ValueError("queries must not be all zeros under metric='cosine'")
+    def tune(self, queries: ArrayLike, recall: float, k: int = 10, *, threads: int | None = None) -> int:
+        """Find the smallest `ef` that finds a share `recall` of the k nearest of queries (n, dim), and set `ef_search`.
 
-        in_pieces(len(queries), search)
-        return ids, distances
+        A neighbour counts as found if it is as near as the k-th nearest is. Returns ef; where no walk is good enough,
+        that is the one from which searches compare all. O(n N dim), N vectors being in. ValueError if there are no
+        queries.
+        """
+        queries = writable(arguments.vectors("queries", queries, self.dim))
+        recall, k = arguments.real("recall", recall, 0.0, 1.0), arguments.integer("k", k, 1)
+        if not len(queries):
+            raise ValueError("queries must have at least one row, got none")
+        if len(self):
+            threads = thread_count(threads)
+            k = min(k, len(self))
+            limits = self.search_batch(queries, k, ef=len(self), threads=threads)[1][:, -1:]
+            slack = np.float32(1e-6) * np.maximum(np.abs(limits), 1)
+
+            def good(ef: int) -> bool:
+                found = self.search_batch(queries, k, ef=ef, threads=threads)[1]
+                return float(np.mean(found <= limits + slack)) >= recall
+
+            low, high = k - 1, k
+            while high < len(self) and not good(high):
+                low, high = high, min(2 * high, len(self))
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (low, middle) if good(middle) else (middle, high)
+            self.ef_search = min(high, _MAX_EF)
+        return self.ef_search
 
     def distances(self, queries: ArrayLike, ids: ArrayLike) -> np.ndarray:
         """The distances of each query (n, dim) to c vectors, ids (n, c): float32 (n, c); +inf for unknown ids.
@@ -152,259 +258,229 @@ class HNSW(storage.Structure):
         """
         queries = writable(arguments.vectors("queries", queries, self.dim))
         ids = arguments.matrix("ids", ids, len(queries))
-        state, metric = self._state, _METRICS[self.metric]
-        slots, out = np.empty(ids.shape, np.int64), np.empty(ids.shape, np.float32)
+        out = np.empty(ids.shape, np.float32)
+        with self._reading() as state:
+            slots = state.slots(ids.ravel()).reshape(ids.shape)
 
-        def compute(part: slice) -> None:
-            kernels.slots_of(state.arena, state.size, ids[part].ravel(), slots[part].ravel())
-            if not kernels.distances(state.vectors, slots[part], queries[part], metric, out[part]):
-                raise ValueError("queries must not be all zeros under metric='cosine'")
+            def compute(part: slice) -> None:
+                settings = self._settings
+                if not hnsw_distance.distances(
+                    *state.stored, state.frame, settings.bits, settings.metric, slots[part], queries[part], out[part]
+                ):
+                    raise ValueError("queries must not be all zeros under metric='cosine'")
 
-        in_pieces(len(ids), compute)
+            in_pieces(len(ids), compute)
         return out
+
+    def get_vector(self, vec_id: int) -> np.ndarray:
+        """A copy of the vector of an id, float32 (dim,); of length 1 under "cosine". KeyError if it is unknown.
+
+        With `vectors="float16"` it is rounded; with None it is what the code stands for.
+        """
+        return self.get_vectors([arguments.integer("vec_id", vec_id)])[0]
 
     def get_vectors(self, ids: ArrayLike) -> np.ndarray:
         """Copies of the vectors `ids` (n,), float32 (n, dim), as `get_vector`. KeyError if one is unknown."""
-        ids = arguments.integers("ids", ids)
-        state = self._state
-        slots = np.empty(len(ids), np.int64)
-        kernels.slots_of(state.arena, state.size, ids, slots)
-        if len(unknown := ids[slots < 0]):
-            raise KeyError(int(unknown[0]))
-        return state.vectors[slots, : self.dim]
+        ids = writable(arguments.integers("ids", ids))
+        with self._reading() as state:
+            return hnsw_writer.stored(state, self._settings, self._known_slots(state, ids))
 
-    def emptied(self) -> "Self":
-        """An empty index of the same settings, which draws levels from where this one stopped."""
-        other = type(self)(self.dim, self.M, self.ef_construction, self.ef_search, self.ml, metric=self.metric)
-        other._random.setstate(self._random.getstate())
-        return other
+    def ids(self) -> np.ndarray:
+        """The ids of all that is in, int64 (n,), ascending. O(n log n)."""
+        with self._reading() as state:
+            return np.sort(state.rows[state.live(), table.KEY])
 
-    def get_vector(self, vec_id: int) -> np.ndarray:
-        """A copy of the vector stored under an id, float32 (dim,); of length 1 under "cosine". KeyError if unknown."""
-        vec_id = arguments.integer("vec_id", vec_id)
-        state = self._state
-        slot = state.slot(vec_id)
-        if slot < 0:
-            raise KeyError(vec_id)
-        return state.vectors[slot, : self.dim].copy()
+    def contains_many(self, ids: ArrayLike) -> np.ndarray:
+        """Which of ids (n,) are in, bool (n,). O(n)."""
+        return self._state.slots(writable(arguments.integers("ids", ids))) >= 0
 
     def stats(self) -> dict[str, Any]:
-        """What is in. O(n M).
+        """What is in, and what a person needs to judge the graph. O(n M).
 
         `num_vectors`; `num_layers`, the levels from 0 to the highest; `entry_point`, the id where searches begin
         (None if empty), and its `entry_level` (-1); `total_edges`, directed links in all layers; `avg_degree`,
-        links of the lowest layer per linked vector; `num_duplicates`, vectors that hang on an equal one.
+        links of the lowest layer per linked vector; `num_duplicates`, vectors that hang on an equal one; `layers`, for
+        each linked layer from the lowest its `nodes` and `avg_degree`; `unreachable`, linked vectors that no way leads
+        to from the entry point in the lowest layer; `bytes`, by part.
         """
-        state = self._state
-        count, entry = state.size, state.entry
-        duplicates = int(np.count_nonzero(state.nodes[:count, kernels.LEVEL] < 0))
-        ground = int(np.count_nonzero(state.links[:count] >= 0))
-        above = int(np.count_nonzero(state.upper[: state.upper_rows] >= 0))
-        level = int(state.nodes[entry, kernels.LEVEL]) if count else -1
-        return {
-            "num_vectors": count,
-            "num_layers": level + 1,
-            "entry_point": int(state.ids[entry]) if count else None,
-            "entry_level": level,
-            "total_edges": ground + above,
-            "avg_degree": ground / max(count - duplicates, 1),
-            "num_duplicates": duplicates,
-        }
+        with self._lock:
+            state = self._state
+            nodes, entry = state.nodes[: state.size], state.entry
+            duplicates = int(np.count_nonzero(nodes[:, kernels.LEVEL] == kernels.TWINNED))
+            level, tier = (int(nodes[entry, column]) if entry >= 0 else -1 for column in (kernels.LEVEL, kernels.TIER))
+            layers = hnsw_check.degrees(state.nodes, state.links, state.upper, state.size, tier + 1)
+            lost = int(hnsw_check.unreachable(state.nodes, state.links, entry, state.size)) if entry >= 0 else 0
+            parts = dict(zip(State._fields, state.arrays, strict=False))
+            return {
+                "num_vectors": state.count,
+                "num_layers": level + 1,
+                "entry_point": int(state.rows[entry, table.KEY]) if entry >= 0 else None,
+                "entry_level": level,
+                "total_edges": int(layers[:, 1].sum()),
+                "avg_degree": float(layers[0, 1] / max(layers[0, 0], 1)) if len(layers) else 0.0,
+                "num_duplicates": duplicates,
+                "layers": [{"nodes": int(n), "avg_degree": float(m / max(n, 1))} for n, m, _ in layers],
+                "unreachable": lost,
+                "bytes": {name: array.nbytes for name, array in parts.items()},
+            }
 
     def reserve(self, n: int) -> None:
         """Make room for n vectors in all, so that nothing grows before that. O(n dim)."""
         n = arguments.integer("n", n, 0, MAX_ROWS)
         with self._lock:
-            state = self._state
-            if n > len(state.vectors):
-                self._state = state.resized(n, len(state.upper))
+            if n > len(self._state.nodes):
+                self._state = self._state.resized(n)
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used. O(n dim)."""
+        """Give back the room that is not used, that of removed vectors included. O(n (dim + M))."""
         with self._lock:
-            state = self._state
-            self._state = state.resized(state.size, state.upper_rows)
+            self._state = self._state.compacted()
 
     def __len__(self) -> int:
-        return self._state.size
+        return self._state.count
 
     def __contains__(self, vec_id: object) -> bool:
         if not isinstance(vec_id, (int, np.integer)) or isinstance(vec_id, bool):
             return False
-        return bool(0 <= vec_id <= arguments.INT64_MAX) and self._state.slot(int(vec_id)) >= 0
+        if not 0 <= vec_id <= arguments.INT64_MAX:
+            return False
+        return bool(self._state.slots(np.array([vec_id], np.int64))[0] >= 0)
 
     def __repr__(self) -> str:
-        return f"HNSW(dim={self.dim}, M={self.M}, metric={self.metric!r}, {len(self)} vectors)"
+        return (
+            f"HNSW(dim={self.dim}, M={self.M}, metric={self.metric!r}, quantization={self.quantization!r}, "
+            f"vectors={self.vectors!r}, {len(self)} in)"
+        )
 
-    @property
-    def _step(self) -> int:
-        """How many levels make one tier."""
-        return max(1, round(math.log(self.M) * self.ml))
-
-    def _vectors(self, name: str, vectors: np.ndarray) -> np.ndarray:
-        """Vectors that may be added: none is zero where it must have a direction."""
-        vectors = writable(vectors)
-        if self.metric == "cosine" and (zero := kernels.first_zero(vectors)) >= 0:
-            raise ValueError(f"{name} must not be all zeros under metric='cosine', row {zero} is")
+    def admissible(self, name: str, vectors: ArrayLike) -> np.ndarray:
+        """`vectors` as float32 (n, dim), which may be added; ValueError, calling them `name`, if one may not."""
+        vectors = writable(arguments.vectors(name, vectors, self.dim))
+        if self.metric == "cosine":
+            if (zero := hnsw_distance.first_zero(vectors)) >= 0:
+                raise ValueError(f"{name} must not be all zeros under metric='cosine', row {zero} is")
+        elif self.vectors == "float16" and (largest := float(np.abs(vectors).max(initial=0))) > _LARGEST_HALF:
+            raise ValueError(f"{name} must lie in -65504..65504 with vectors='float16', got {largest:g} in size")
         return vectors
 
-    def _widths(self, k: int, ef: int | None) -> tuple[int, int]:
-        k = arguments.integer("k", k, 0)
-        return k, max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)
-
-    def _search_some(self, state: State, queries: np.ndarray, ef: int, ids: np.ndarray, distances: np.ndarray) -> int:
-        ef = max(1, min(ef, state.size))
-        metric = _METRICS[self.metric]
-        return hnsw_search.search(*state.arrays, state.size, state.entry, queries, metric, ef, ids, distances)
-
-    def _add(self, vectors: np.ndarray, ids: np.ndarray, done: Callable[[int], None]) -> None:
-        """Add what has been checked but for the ids. The caller holds the lock."""
-        before, n = self._state, len(ids)
-        state = before
-        if state.size + n > MAX_ROWS:
-            raise ValueError(f"HNSW holds at most 2**31-1 vectors, {state.size + n} would be needed")
-        if state.size + n > len(state.vectors):
-            capacity = min(max(2 * len(state.vectors), state.size + n), MAX_ROWS)
-            self._state = state = state.resized(capacity, len(state.upper))
+    @contextmanager
+    def _reading(self) -> "Iterator[State]":
+        """The state, whose slots get no new tenants meanwhile."""
+        token = self._readers.enter(self._state.clock)
         try:
-            if (twice := append_ids(state.arena, ids)) >= 0:
-                state.take_back_ids()
-                self._state = before
-                raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
-            levels, at = self._draw_levels(n), 0
+            yield self._state
+        finally:
+            self._readers.leave(token)
+
+    def _search(
+        self, name: str, queries: np.ndarray, k: int, ef: int | None, filter: Selection, group_by: Grouping, threads: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        k = arguments.integer("k", k, 0)
+        ef = max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)
+        token = self._readers.enter(self._state.clock)
+        try:
+            state = self._state
+            if group_by is None:
+                found = search(state, self._settings, queries, k, ef, filter, threads)
+            else:
+                found = grouped(state, self._settings, queries, k, ef, filter, group_by, threads)
+        finally:
+            self._readers.leave(token)
+        if found is None:
+            arguments.vectors(name, queries, self.dim)  # names what is not finite
+            raise ValueError(f"{name} must not be all zeros under metric='cosine'")
+        return found
+
+    def _known_slots(self, state: State, ids: np.ndarray) -> np.ndarray:
+        slots = state.slots(ids)
+        if len(unknown := ids[slots < 0]):
+            raise KeyError(int(unknown[0]))
+        return slots
+
+    def _reclaim(self) -> None:
+        """Let removed slots that no search can see any more be used again."""
+        state = self._state
+        if state.arena[kernels.LIMBO] >= 0:
+            hnsw_remove.reclaim(state.nodes, state.upper, state.arena, self._readers.oldest(state.clock))
+
+    def _add(
+        self, vectors: np.ndarray, ids: np.ndarray, threads: int, done: Callable[[int], None], publish: bool = True
+    ) -> None:
+        """Add what has been checked but for the ids. The caller holds the lock."""
+        self._reclaim()
+        before, settings, n, linked = self._state, self._settings, len(ids), len(self)
+        needed = int(before.arena[table.TOP]) + n - hnsw_remove.free_slots(before.arena)
+        if needed > MAX_ROWS:
+            raise ValueError(f"HNSW holds at most 2**31-1 vectors, {needed} would be needed")
+        state = before
+        if needed > len(state.nodes):
+            state = state.resized(min(max(2 * len(state.nodes), needed), MAX_ROWS))
+        slots, at = np.empty(n, np.int64), 0
+        if (twice := hnsw_state.append_ids(state.arena, ids, slots)) >= 0:
+            raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
+        try:
+            self._state = state = hnsw_writer.centred(state, settings, vectors)
+            levels = hnsw_writer.draw_levels(self._random, n, self.ml)
+            room = hnsw_writer.Room.of(min(n, hnsw_writer.MAX_BATCH), settings, self.ef_construction)
             while at < n:
-                size = self._batch_size(levels[at : at + _MAX_BATCH])
-                self._add_batch(vectors[at : at + size], levels[at : at + size])
+                size = hnsw_writer.batch_size(state, linked + at, levels[at : at + hnsw_writer.MAX_BATCH])
+                part = slice(at, at + size)
+                state = hnsw_writer.link(
+                    state, settings, self.ef_construction, vectors[part], slots[part], levels[part], room, threads
+                )
                 at += size
+                self._state = state = state.published() if publish else state
                 done(size)
         finally:
-            self._publish()
-            self._state.take_back_ids()
-
-    def _batch_size(self, levels: np.ndarray) -> int:
-        """How many of the next vectors make a batch, which ends with one that becomes the entry point."""
-        state = self._state
-        levels = levels[: state.size // _BATCH_SHARE]
-        if len(levels) < 2:
-            return 1
-        higher = np.flatnonzero(levels > state.nodes[state.entry, kernels.LEVEL])
-        return int(higher[0]) + 1 if len(higher) else len(levels)
-
-    def _add_batch(self, vectors: np.ndarray, levels: np.ndarray) -> None:
-        state, n, step, metric = self._state, len(levels), self._step, _METRICS[self.metric]
-        self._state = state = state.with_upper_rows(state.upper_rows + int((levels // step).sum()))
-        arrays = state.arrays
-        kernels.store(state.vectors, state.size, vectors, self.metric == "cosine")
-        batch = np.empty((n, hnsw_build.BATCH), np.int32)
-        rows = hnsw_build.prepare(*arrays, levels, step, batch)
-        found, sizes = np.empty((rows, self.ef_construction), np.int64), np.empty(rows, np.int32)
-        in_pieces(n, lambda part: hnsw_build.find(*arrays, metric, part.start, part.stop, batch, found, sizes))
-        in_pieces(n, lambda part: hnsw_build.choose(*arrays, metric, part.start, part.stop, batch, found, sizes))
-
-        def connect(part: slice) -> None:
-            hnsw_build.connect(*arrays, metric, part.start, part.stop, batch)
-            self._publish()
-
-        in_pieces(n, connect)
-
-    def _publish(self) -> None:
-        """Let readers see what has been linked."""
-        self._state = self._state.published()
-
-    def _draw_levels(self, n: int) -> np.ndarray:
-        """Levels for the next n vectors, int32 (n,), from this instance's random.Random."""
-        if n == 1:
-            return np.array([-math.log(1.0 - self._random.random()) * self.ml], np.int32)  # cut off, as floor does
-        version, words, gauss = self._random.getstate()
-        bulk = np.random.RandomState()  # the same Mersenne Twister, and the same way to a float
-        bulk.set_state(
-            {"bit_generator": "MT19937", "state": {"key": np.array(words[:-1], np.uint32), "pos": words[-1]}}
-        )
-        numbers = bulk.random_sample(n)
-        state: Any = bulk.get_state(legacy=False)
-        self._random.setstate((version, (*state["state"]["key"].tolist(), int(state["state"]["pos"])), gauss))
-        return (-np.log(1.0 - numbers) * self.ml).astype(np.int32)
+            hnsw_state.take_back_ids(state.arena, slots[at:])
 
     def _owned(self) -> tuple[np.ndarray, ...]:
         return self._state.arrays
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
-            state, rows = self._state, self._state.upper_rows
-            settings = (self.dim, self.M, self.ef_construction, self.ef_search, _METRICS[self.metric])
-            return {
-                "vectors": state.vectors[: state.size],
-                "nodes": state.nodes[: state.size],
-                "links": state.links[: state.size],
-                "upper": state.upper[:rows],
-                "ids": state.ids.copy(),
-                "entry": np.array(state.entry, np.int64),
-                "settings": np.array(settings, np.int64),
-                "ml": np.array(self.ml, np.float64),
-                "random": np.array(self._random.getstate()[1], np.uint32),
-            }
+            state = self._state.compacted() if self._state.arena[kernels.REMOVED] else self._state
+            return hnsw_file.to_arrays(self, state, self._settings)
+
+    @classmethod
+    def _restored(cls, arrays: storage.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
+        return super()._restored(hnsw_file.upgraded(arrays, where), where, mmap, **given)
 
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        settings, words = arrays["settings"].tolist(), arrays["random"].tolist()
-        storage.expect(len(settings) == 5 and 0 <= settings[4] < len(_METRICS), "settings out of range")
-        storage.expect(len(words) == 625 and words[624] <= 624, "the random state is none")
-        try:
-            dim, M, ef_construction, ef_search, metric = settings
-            self = cls(dim, M, ef_construction, ef_search, float(arrays["ml"]), 0, metric=list(_METRICS)[metric])
-        except ValueError as error:
-            raise storage.Damaged(f"damaged: {error}") from error
-        self._random.setstate((3, tuple(words), None))
-        vectors, nodes, links, upper, ids = (arrays[name] for name in ("vectors", "nodes", "links", "upper", "ids"))
-        empty = self._state
-        storage.expect(len(vectors) == len(nodes) == len(links) == len(ids) <= MAX_ROWS, "lengths differ")
-        shapes = [array.shape[1] for array in (vectors, nodes, links, upper)]
-        storage.expect(shapes == [array.shape[1] for array in empty[:4]], "rows are of another width")
-        storage.expect(len(ids) == 0 or ids.min() >= 0, "an id is negative")
-        arena = kernels.new_arena(len(ids))
-        storage.expect(append_ids(arena, ids) < 0, "an id comes twice")
-        entry = int(arrays["entry"])
-        storage.expect(entry == -1 if len(ids) == 0 else 0 <= entry < len(ids), "the entry point is out of range")
-        arena[kernels.ENTRY], arena[kernels.UPPER_TOP], arena[kernels.LINKED] = entry, len(upper), len(ids)
-        vectors, nodes, links, upper = (copied(array, len(array)) for array in (vectors, nodes, links, upper))
-        self._state = State(vectors, nodes, links, upper, arena, len(ids), entry)
+        self = hnsw_file.configured(cls, arrays)
+        self._state = hnsw_file.state(arrays, self._settings)
         return self
 
     def _fault(self) -> str | None:
         with self._lock:
-            state = self._state
-            n = state.size
-            vectors, nodes, links, upper, arena = state.arrays
-            head = arena[: table.HEAD]
-            if not head[table.COUNT] == head[table.TOP] == head[kernels.LINKED] == n:
-                return f"{n} vectors counted, {head[table.COUNT]} ids, {head[kernels.LINKED]} linked"
-            if head[kernels.ENTRY] != state.entry or not -(n == 0) <= state.entry < max(n, 0):
-                return f"the entry point {state.entry} is none, or not the writers'"
-            if table.first_fault(*table.parts(arena)) != -1:
-                return "an id does not lead to its slot"
-            if n == 0:
-                return None
-            if (fault := check.first_fault_of_nodes(nodes, arena, self._step, n)) != -1:
-                return f"slot {fault}: levels, rows, twin or parent broken"
-            if (fault := check.first_fault_of_chains(nodes, n)) != -1:
-                return f"slot {fault}: twins broken"
-            fault = first_fault(n, lambda *part: check.first_fault_of_links(nodes, links, upper, arena, *part))
-            if fault != -1:
-                return f"slot {fault}: links broken"
-            metric, dim = _METRICS[self.metric], self.dim
-            fault = first_fault(n, lambda *part: check.first_fault_of_vectors(vectors, nodes, dim, metric, *part))
-            if fault != -1:
-                return f"slot {fault}: vector broken"
-            return None
+            return hnsw_file.fault(self._state, self._settings, vectors=True)
+
+    def _mapped_fault(self) -> str | None:
+        return hnsw_file.fault(self._state, self._settings, vectors=False)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write to `path` as .npz. The file there is a whole one at any moment, old or new; adding waits."""
+        """Write to `path` as .npz. The file there is a whole one at any moment, old or new; writers wait."""
         with self._lock:
             super().save(path)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, mmap: bool = False) -> "Self":
+        """Read what `save` wrote. ValueError if the file is damaged, of another kind or of a newer version.
+
+        With `mmap` vectors and codes stay in the file and are read where a search needs them; changes stay private
+        until `save`. Everything else is checked, and codes and vectors are harmless whatever they are. The file must
+        not be made shorter meanwhile.
+        """
+        return cls._load(path, mmap)
+
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:
-            return {name: array.copy() for name, array in self._to_arrays().items()}
+        return {name: np.array(array) for name, array in self._to_arrays().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(self._from_arrays(state).__dict__)
+
+
+def _fitting(dim: int, vectors: str | None) -> str | None:
+    if dim >= _DIM_OF_INT4 and vectors is not None:
+        return "int4"
+    return "int8" if dim >= _DIM_OF_INT8 or vectors is None else None

@@ -1,128 +1,238 @@
-"""What an HNSW index is made of, as one tuple that its readers take and its writer replaces."""
+"""What an HNSW index is made of: its settings, and its arrays as one tuple that readers take and the writer replaces."""
 
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+import mmap
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .growing import chunks
+from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
-from .kernels import table
+from .kernels import hnsw_build, hnsw_compact, hnsw_distance, table
 
-SECONDS_A_CALL = 0.04  # what a kernel call aims at, so that none exceeds 0.1
+# Arrays from this size on lie on huge pages where the system has them: a walk then misses fewer translations.
+_HUGE, _HUGE_PAGE = 1 << 22, 1 << 21
+
+
+class Settings(NamedTuple):
+    """What kernels are told about an index. `bits` a code has, of a number `kept` (0: vectors are not kept)."""
+
+    dim: int
+    M: int
+    metric: int
+    bits: int
+    kept: int
+    step: int
+
+    @classmethod
+    def of(cls, dim: int, M: int, metric: int, bits: int, kept: int, ml: float) -> "Settings":
+        """`step` levels make one tier: the number that comes nearest to one tier for a factor M in thinness."""
+        return cls(dim, M, metric, bits, kept, max(1, round(math.log(M) * ml)))
+
+    @property
+    def stride(self) -> int:
+        """Numbers that a vector is padded to."""
+        return int(hnsw_distance.padded(self.dim))
+
+    @property
+    def coded(self) -> int:
+        """Numbers that a code stands for; 0 without codes."""
+        line = {codes_kernels.INT4: 128, codes_kernels.INT8: 64}.get(self.bits)
+        return 0 if line is None else -(-self.dim // line) * line
+
+    @property
+    def probe_bytes(self) -> int:
+        """Bytes of a probe."""
+        return self.coded or 4 * self.stride
+
+    @property
+    def origin(self) -> np.float32:
+        """The distance of what is the same, see `kernels.hnsw_distance`."""
+        return np.float32(hnsw_distance.origin_of(self.metric))
 
 
 class State(NamedTuple):
-    """The arrays of `kernels.hnsw`, how many of their slots exist, and the slot where searches begin (-1 if none).
+    """The arrays of `kernels.hnsw`, how many slots were ever used, the clock, and where searches begin (-1: nowhere).
 
-    A reader takes the tuple once and holds to it. The writer fills slots from `size` on, links them, then
-    publishes a tuple with another `size`; to grow it publishes other arrays, and leaves the old ones alone.
+    A reader takes the tuple once and holds to it. The writer changes slots that the tuple's clock does not show, then
+    publishes a tuple with another clock; to grow it publishes other arrays, and leaves the old ones alone.
+    `coded` is how many vectors there were when the frame of the codes was chosen.
     """
 
     vectors: np.ndarray
+    codes: np.ndarray
+    terms: np.ndarray
+    frame: np.ndarray
     nodes: np.ndarray
     links: np.ndarray
     upper: np.ndarray
     arena: np.ndarray
     size: int
+    clock: int
     entry: int
+    coded: int
 
     @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The five arrays, in the order in which kernels take them."""
-        return self[:5]
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The eight arrays, in the order in which kernels take them."""
+        return self[:8]
 
     @property
-    def ids(self) -> np.ndarray:
-        """The ids by slot, a view of int64 (size,)."""
-        return table.parts(self.arena)[1][: self.size, table.KEY]
+    def stored(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What distances are measured of: vectors, codes, terms."""
+        return self[:3]
 
     @property
-    def upper_rows(self) -> int:
-        """Rows of `upper` in use."""
-        return int(self.arena[kernels.UPPER_TOP])
+    def count(self) -> int:
+        """How many vectors are in."""
+        return int(self.arena[table.COUNT])
 
-    def slot(self, vec_id: int) -> int:
-        """The slot of an id, or -1."""
-        slots = np.empty(1, np.int64)
-        kernels.slots_of(self.arena, self.size, np.array([vec_id], np.int64), slots)
-        return int(slots[0])
+    @property
+    def rows(self) -> np.ndarray:
+        """The arena's rows by slot, a view."""
+        return table.parts(self.arena)[1]
 
-    def resized(self, capacity: int, upper_rows: int) -> "State":
-        """The same in arrays with room for `capacity` slots and `upper_rows` rows above, at least those in use."""
-        n, arena = self.size, kernels.new_arena(capacity)
-        append_ids(arena, np.ascontiguousarray(self.ids))
-        arena[table.OWN : table.HEAD] = self.arena[table.OWN : table.HEAD]
-        vectors, nodes, links = (copied(array[:n], capacity) for array in self[:3])
-        return State(vectors, nodes, links, copied(self.upper[: self.upper_rows], upper_rows), arena, n, self.entry)
+    def slots(self, ids: np.ndarray) -> np.ndarray:
+        """The slots of ids (n,), int64 (n,); -1 where one is unknown."""
+        slots = np.empty(len(ids), np.int64)
+        for part in chunks(len(ids)):
+            kernels.slots_of(self.arena, ids[part], slots[part])
+        return slots
 
-    def with_upper_rows(self, needed: int) -> "State":
-        """The same with room for `needed` rows above."""
-        if needed <= len(self.upper):
-            return self
-        return self._replace(upper=copied(self.upper[: self.upper_rows], max(2 * len(self.upper), needed)))
+    def live(self) -> np.ndarray:
+        """The slots whose ids this state's clock shows, ascending."""
+        rows = self.rows[: self.size]
+        return np.flatnonzero((rows[:, kernels.BORN] <= self.clock) & (self.clock < rows[:, kernels.DIED]))
 
     def published(self) -> "State":
-        """The same with all slots that have been linked by now."""
-        linked = int(self.arena[kernels.LINKED])
-        return self if linked == self.size else self._replace(size=linked, entry=int(self.arena[kernels.ENTRY]))
+        """The same for readers of the next clock: what was finished is in, what was removed is out."""
+        entry = int(self.arena[kernels.ENTRY])
+        return self._replace(size=int(self.arena[table.TOP]), clock=self.clock + 1, entry=entry)
 
-    def take_back_ids(self) -> None:
-        """Forget the ids of slots from `size` on."""
-        surplus = int(self.arena[table.TOP]) - self.size
-        if surplus:
-            for part in reversed(list(chunks(surplus))):
-                kernels.take_back_ids(self.arena, self.size + part.start)
+    def resized(self, capacity: int) -> "State":
+        """The same in arrays with room for `capacity` slots, at least those ever used."""
+        top, arena = int(self.arena[table.TOP]), kernels.new_arena(capacity)
+        old, new = table.parts(self.arena), table.parts(arena)
+        new[0][table.COUNT :] = old[0][table.COUNT :]
+        new[1][:top] = old[1][:top]
+        for part in chunks(top):
+            kernels.rehash(arena, part.start, part.stop)
+        by_slot = {name: grown(getattr(self, name), top, capacity) for name in ("vectors", "codes", "nodes", "links")}
+        by_slot["terms"] = grown(self.terms, top, capacity if len(self.frame[0]) else 0)
+        return self._replace(arena=arena, **by_slot)
+
+    def with_upper_rows(self, more: int) -> "State":
+        """The same with room for `more` rows above."""
+        top, spare = int(self.arena[kernels.UPPER_TOP]), int(self.arena[kernels.UPPER_SPARE])
+        if top + more - spare <= len(self.upper):
+            return self
+        return self._replace(upper=grown(self.upper, top, max(2 * len(self.upper), top + more - spare)))
+
+    def compacted(self) -> "State":
+        """The same without dead slots, in arrays of just the size."""
+        top = int(self.arena[table.TOP])
+        if not self.arena[kernels.REMOVED]:
+            state = self.resized(top)
+            return state._replace(upper=grown(self.upper, *2 * (int(self.arena[kernels.UPPER_TOP]),)))
+        live = hnsw_compact.live_slots(self.nodes, top)
+        n, arena = len(live), kernels.new_arena(len(live))
+        nodes, links = array((n, kernels.NODE), np.int32), array((n, self.links.shape[1]), np.int32)
+        upper = array((int(self.nodes[live, kernels.TIER].sum()), self.upper.shape[1]), np.int32)
+        used = hnsw_compact.compact(self.nodes, self.links, self.upper, live, nodes, links, upper)
+        append_ids(arena, self.rows[live, table.KEY], np.empty(n, np.int64))
+        rows = table.parts(arena)[1]
+        rows[:, kernels.BORN] = self.rows[live, kernels.BORN]
+        entry = int(np.searchsorted(live, self.arena[kernels.ENTRY])) if n else -1
+        arena[kernels.ENTRY], arena[kernels.UPPER_TOP] = entry, used
+        vectors, codes = (taken(old, live) for old in (self.vectors, self.codes))
+        terms = taken(self.terms, live if len(self.frame[0]) else live[:0])
+        return State(vectors, codes, terms, self.frame, nodes, links, upper, arena, n, self.clock, entry, self.coded)
 
 
-def empty(capacity: int, dim: int, M: int) -> State:
+class Readers:
+    """Who reads which state: a removed slot is free once no one is left who may still see its old tenant."""
+
+    def __init__(self) -> None:
+        self._clocks: dict[int, int] = {}
+        self._tokens = count()
+
+    def enter(self, clock: int) -> int:
+        """Say that this thread will read a state of this clock or a later one, before it takes that state."""
+        token = next(self._tokens)
+        self._clocks[token] = clock
+        return token
+
+    def leave(self, token: int) -> None:
+        """Say that it is done."""
+        del self._clocks[token]
+
+    def oldest(self, clock: int) -> int:
+        """The clock of the oldest state that is being read, or `clock`."""
+        return min([clock, *list(self._clocks.values())])
+
+    def __reduce__(self) -> Any:
+        return Readers, ()
+
+
+def empty(capacity: int, settings: Settings) -> State:
     """No slots yet, and room for `capacity`."""
-    stride = -(-dim // kernels.LANES) * kernels.LANES
-    shapes = ((stride, np.float32), (kernels.NODE, np.int32), (2 * M, np.int32), (M, np.int32))
-    vectors, nodes, links, upper = (copied(np.empty((0, width), dtype), capacity) for width, dtype in shapes)
-    return State(vectors, nodes, links, upper, kernels.new_arena(capacity), 0, -1)
+    vectors = array((capacity, settings.kept // 8 * settings.stride), np.uint8)
+    codes = array((capacity, settings.coded * settings.bits // 8), np.uint8)
+    terms = array((capacity if settings.bits else 0, 2), np.float32)
+    frame = codes_kernels.new_frame(settings.coded)
+    nodes, links = array((capacity, kernels.NODE), np.int32), array((capacity, 2 * settings.M), np.int32)
+    upper = array((capacity // 4, settings.M + 1), np.int32)
+    return State(vectors, codes, terms, frame, nodes, links, upper, kernels.new_arena(capacity), 0, 0, -1, 0)
 
 
-def append_ids(arena: np.ndarray, ids: np.ndarray) -> int:
-    """Give ids (n,) the next slots: -1, or the first that is there or comes twice, with some before it in."""
+def append_ids(arena: np.ndarray, ids: np.ndarray, slots: np.ndarray) -> int:
+    """Give ids (n,) slots, filled in: -1, or the first that is there or comes twice, and then none is given."""
+    ids = writable(np.ascontiguousarray(ids))
     for part in chunks(len(ids)):
-        if (twice := kernels.append_ids(arena, writable(ids[part]))) >= 0:
+        if (twice := int(hnsw_build.append_ids(arena, ids[part], slots[part]))) >= 0:
+            take_back_ids(arena, slots[: part.start])
             return part.start + twice
     return -1
 
 
-def copied(array: np.ndarray, rows: int) -> np.ndarray:
-    """A copy (rows, width) of an array of at most that many, on cache-line boundaries; new int32 rows are -1."""
-    size = rows * array.shape[1] * array.itemsize
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    copy = raw[start : start + size].view(array.dtype).reshape(rows, array.shape[1])
-    copy[: len(array)] = array
-    if array.dtype == np.int32:
-        copy[len(array) :] = -1
-    return copy
+def take_back_ids(arena: np.ndarray, slots: np.ndarray) -> None:
+    """Forget the ids of `slots`, given out last."""
+    for part in reversed(list(chunks(len(slots)))):
+        hnsw_build.take_back_ids(arena, slots, part.start, part.stop)
+
+
+def array(shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    """An array on cache-line boundaries, on huge pages if it is large; zeros, or -1 where it holds slots."""
+    size = shape[0] * shape[1] * np.dtype(dtype).itemsize
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        pages = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages.madvise(mmap.MADV_HUGEPAGE)
+        raw, boundary = np.frombuffer(pages, np.uint8), _HUGE_PAGE
+    else:
+        raw, boundary = np.zeros(size + 64, np.uint8), 64
+    start = -raw.ctypes.data % boundary
+    new = raw[start : start + size].view(dtype).reshape(shape)
+    if dtype == np.int32:
+        new.fill(-1)
+    return new
+
+
+def grown(old: np.ndarray, used: int, rows: int) -> np.ndarray:
+    """The first `used` rows of an array in one of `rows` rows."""
+    new = array((rows, old.shape[1]), old.dtype)
+    new[: min(used, rows)] = old[: min(used, rows)]
+    return new
+
+
+def taken(old: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """The rows `slots` of an array."""
+    new = array((len(slots), old.shape[1]), old.dtype)
+    np.take(old, slots, axis=0, out=new)
+    return new
 
 
 def writable(array: np.ndarray) -> np.ndarray:
     """The array, or a copy if it is read-only: a kernel would be compiled anew for that."""
     return array if array.flags.writeable else array.copy()
-
-
-def in_pieces(n: int, call: Callable[[slice], object]) -> None:
-    """call(slice) for runs of 0..n whose length adapts to how long the last one took."""
-    start, size = 0, 1
-    while start < n:
-        part = slice(start, min(start + size, n))
-        began = time.perf_counter()
-        call(part)
-        took = time.perf_counter() - began
-        size = max(1, min(int(size * SECONDS_A_CALL / max(took, 1e-6)), 8 * size))
-        start = part.stop
-
-
-def first_fault(n: int, walk: Callable[[int, int], int]) -> int:
-    """The first fault that walk(start, stop) finds in runs of 0..n, -1 if none."""
-    faults: list[int] = []
-    in_pieces(n, lambda part: faults.append(walk(part.start, part.stop)))
-    return next((fault for fault in faults if fault != -1), -1)

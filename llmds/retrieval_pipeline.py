@@ -16,7 +16,6 @@ from .kernels import fusion as kernels
 from .progress import Progress, bar
 from .token_lru import TokenLRU
 from .tokenizer import analysis
-from .vector_store import VectorStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,6 +57,7 @@ class RetrievalPipeline(storage.Structure):
 
     _schema: ClassVar[storage.Schema] = {"settings": (np.int64, 1)}
     _parts = ("index", "vectors", "sketch")
+    _version = 2
     _unpickled = ("_lock", "_cache_lock")
 
     def __init__(
@@ -81,7 +81,7 @@ class RetrievalPipeline(storage.Structure):
         index = InvertedIndex(tokenizer, stop_words=stop_words, stemmer=stemmer)
         self._assemble(
             index,
-            VectorStore(graph),
+            graph,
             CountMinSketch(),
             token_budget,
             arguments.integer("hot_threshold", hot_threshold, 1),
@@ -89,7 +89,7 @@ class RetrievalPipeline(storage.Structure):
         self._encoder = encoder
 
     def _assemble(
-        self, index: InvertedIndex, vectors: VectorStore, sketch: CountMinSketch, token_budget: int, hot_threshold: int
+        self, index: InvertedIndex, vectors: HNSW, sketch: CountMinSketch, token_budget: int, hot_threshold: int
     ) -> None:
         self._index, self._vectors, self._sketch = index, vectors, sketch
         self._token_budget, self._hot_threshold = token_budget, hot_threshold
@@ -133,7 +133,7 @@ class RetrievalPipeline(storage.Structure):
                 self._forget()
                 try:
                     self._index.add_documents(ids[part], texts[part])
-                    self._vectors.put(ids[part], vectors, present)
+                    self._put(ids[part], vectors, present)
                 finally:
                     self._forget()
                 advance(len(ids[part]))
@@ -143,7 +143,7 @@ class RetrievalPipeline(storage.Structure):
         doc_id = arguments.integer("doc_id", doc_id, 0)
         with self._lock:
             self._index.remove_document(doc_id)
-            self._vectors.put(np.array([doc_id]), None)
+            self._put(np.array([doc_id]), None, None)
             self._forget()
 
     def search(
@@ -225,10 +225,10 @@ class RetrievalPipeline(storage.Structure):
         if query_embeddings is not None:
             given = self._vectors.admissible("query_embeddings", query_embeddings)
             arguments.same_length(queries=queries, query_embeddings=given)
-            dense = self._vectors.score_many(given, doc_ids)
+            dense = self._similarity(self._vectors.distances(given, doc_ids))
         elif (encoded := self._encoded(queries)) is not None:
             known = encoded.any(axis=1)
-            dense[known] = self._vectors.score_many(encoded[known], doc_ids[known])
+            dense[known] = self._similarity(self._vectors.distances(encoded[known], doc_ids[known]))
         return dense, text
 
     @property
@@ -310,8 +310,8 @@ class RetrievalPipeline(storage.Structure):
         if embeddings is None or weight == 0:
             return self._index.search_batch(queries, top_k)
         if weight == 1:
-            return self._vectors.search_batch(embeddings, top_k)
-        dense_ids, _ = self._vectors.search_batch(embeddings, depth)
+            return self._nearest(embeddings, top_k)
+        dense_ids, _ = self._nearest(embeddings, depth)
         text_ids, _ = self._index.search_batch(queries, depth)
         candidates = kernels.union(dense_ids, text_ids)
         if fusion == "rrf":
@@ -348,6 +348,30 @@ class RetrievalPipeline(storage.Structure):
             raise ValueError(f"encoder must give a row for each of {len(texts)} texts, gave {len(rows)}")
         return rows
 
+    def _nearest(self, embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest k documents of each embedding: ids int64 and similarities float32, (n, k), best first.
+
+        Similarities are cosines, inner products, or negated Euclidean distances. Short rows end in -1 and -inf.
+        """
+        ids, distances = self._vectors.search_batch(embeddings, k)
+        return ids, self._similarity(distances)
+
+    def _similarity(self, distances: np.ndarray) -> np.ndarray:
+        return 1 - distances if self._vectors.metric == "cosine" else -distances
+
+    def _put(self, doc_ids: np.ndarray, rows: np.ndarray | None, present: np.ndarray | None) -> None:
+        """Give documents (int64 (n,)) these vectors (n, dim), in order, in place of those they had.
+
+        Where `present`, bool (n,), is False, or `rows` is None, a document has no vector from now on.
+        """
+        distinct, last = np.unique(doc_ids[::-1], return_index=True)
+        self._vectors.remove_many(distinct[self._vectors.contains_many(distinct)])
+        if rows is not None:
+            chosen = np.sort(len(doc_ids) - 1 - last)
+            if present is not None:
+                chosen = chosen[present[chosen]]
+            self._vectors.add_many(rows[chosen], doc_ids[chosen])
+
     def _forget(self) -> None:
         """Empty the cache, and keep answers that are being computed now out of it."""
         with self._cache_lock:
@@ -363,6 +387,14 @@ class RetrievalPipeline(storage.Structure):
         }
 
     @classmethod
+    def _restored(cls, arrays: storage.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
+        dropped = _upgrade(arrays, where) if "vectors.document_of" in arrays else None
+        self = super()._restored(arrays, where, mmap, **given)
+        if dropped is not None:
+            self._vectors.remove_many(dropped)
+        return self
+
+    @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
         _check_encoder(encoder := given["encoder"])
         settings = arrays["settings"]
@@ -370,7 +402,7 @@ class RetrievalPipeline(storage.Structure):
         self = cls.__new__(cls)
         self._assemble(
             InvertedIndex._restored(storage.part("index", arrays), "index", tokenizer=given["tokenizer"]),
-            VectorStore._restored(storage.part("vectors", arrays), "vectors"),
+            HNSW._restored(storage.part("vectors", arrays), "vectors"),
             CountMinSketch._restored(storage.part("sketch", arrays), "sketch"),
             *settings.tolist(),
         )
@@ -381,7 +413,7 @@ class RetrievalPipeline(storage.Structure):
         for name, structure in (("index", self._index), ("vectors", self._vectors), ("sketch", self._sketch)):
             if (fault := structure._fault()) is not None:
                 return f"{name}: {fault}"
-        if not self._vectors.documents_lie_in(self._index):
+        if not self._index.contains_many(self._vectors.ids()).all():
             return "vectors: a document has a vector, but no text"
         return None
 
@@ -401,3 +433,20 @@ def _checked(top_k: Any, weight: Any, fusion: Any, depth: Any) -> tuple[int, flo
 
 def _cost(answer: tuple[np.ndarray, np.ndarray]) -> int:
     return answer[0].shape[1] + 1
+
+
+def _upgrade(arrays: storage.Arrays, where: str) -> np.ndarray:
+    """Make arrays of version 1, whose graph knew vectors by number, those of version 2. The ids that must be removed."""
+    document_of = arrays.pop("vectors.document_of")
+    arrays.pop("vectors.arena", None)
+    for name in [name for name in arrays if name.startswith("vectors.graph.")]:
+        arrays[name.replace("vectors.graph.", "vectors.")] = arrays.pop(name)
+    numbers = arrays.get("vectors.ids", np.empty(0, np.int64))
+    if len(document_of) < len(numbers) or not (numbers == np.arange(len(numbers))).all():
+        raise storage.Damaged(f"{where}: damaged: vectors are not numbered")
+    ids = document_of[: len(numbers)].copy()
+    unclaimed = np.flatnonzero(ids < 0)
+    spare = np.setdiff1d(arguments.INT64_MAX - np.arange(2 * len(numbers)), ids)[: len(unclaimed)]
+    arrays["vectors.ids"] = ids
+    ids[unclaimed] = spare
+    return spare

@@ -1,6 +1,8 @@
 """Files: what is written is what is read, whatever happens meanwhile, and nothing else is believed."""
 
+import copy
 import io
+import mmap as mapping
 import os
 import pickle
 import struct
@@ -28,6 +30,12 @@ ARRAYS = {
 }
 
 
+@pytest.fixture(params=[False, True], ids=["read", "mmap"])
+def mmap(request):
+    """Both ways of reading."""
+    return request.param
+
+
 def written(path, arrays=ARRAYS, kind="Thing", version=3):
     storage.write(path, kind, version, arrays)
     return path
@@ -45,23 +53,39 @@ def written(path, arrays=ARRAYS, kind="Thing", version=3):
 )
 def test_whatever_is_written_is_read(tmp_path_factory, arrays):
     path = written(tmp_path_factory.mktemp("files") / "file.npz", arrays)
-    found = storage.read(path, "Thing", 3)
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert found[name].dtype == array.dtype and found[name].shape == array.shape
-        np.testing.assert_array_equal(found[name], array)
+    for mmap in (False, True):
+        found = storage.read(path, "Thing", 3, mmap)
+        assert found.keys() == arrays.keys()
+        for name, array in arrays.items():
+            assert found[name].dtype == array.dtype and found[name].shape == array.shape
+            np.testing.assert_array_equal(found[name], array)
 
 
-def test_what_is_read_can_be_handed_to_kernels(tmp_path):
-    for name, array in storage.read(written(tmp_path / "file.npz"), "Thing", 3).items():
-        assert array.flags.c_contiguous and array.flags.writeable and array.flags.aligned, name
-        assert array.dtype.isnative and array.shape == ARRAYS[name].shape
+def fit_for_kernels(array):
+    """What a kernel is compiled for, and what vector instructions like."""
+    flags = array.flags
+    address = array.__array_interface__["data"][0] if array.size else 0
+    fit = flags.c_contiguous and flags.writeable and flags.aligned and array.dtype.isnative and address % 64 == 0
+    return fit and type(array) is np.ndarray
 
 
-def test_arrays_of_the_other_byte_order_become_native(tmp_path):
+def is_mapped(array):
+    owner = array
+    while not isinstance(owner, (mapping.mmap, type(None))):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    return owner is not None
+
+
+def test_what_is_read_can_be_handed_to_kernels(tmp_path, mmap):
+    for name, array in storage.read(written(tmp_path / "file.npz"), "Thing", 3, mmap).items():
+        assert fit_for_kernels(array) and array.shape == ARRAYS[name].shape, name
+        assert is_mapped(array) == mmap, name
+
+
+def test_arrays_of_the_other_byte_order_become_native(tmp_path, mmap):
     swapped = np.arange(5).astype(np.dtype(np.int64).newbyteorder("S"))
-    found = storage.read(written(tmp_path / "file.npz", {"a": swapped}), "Thing", 3)["a"]
-    assert found.dtype.isnative and found.tolist() == [0, 1, 2, 3, 4] and found.flags.writeable
+    found = storage.read(written(tmp_path / "file.npz", {"a": swapped}), "Thing", 3, mmap)["a"]
+    assert fit_for_kernels(found) and found.tolist() == [0, 1, 2, 3, 4] and not is_mapped(found)
 
 
 def test_numpy_reads_the_files(tmp_path):
@@ -71,9 +95,14 @@ def test_numpy_reads_the_files(tmp_path):
             np.testing.assert_array_equal(members[name], array)
 
 
-def test_numpy_may_have_written_the_file(tmp_path):
-    np.savez(tmp_path / "file.npz", format=np.array("llmds Thing 1"), a=np.arange(3))
-    assert storage.read(tmp_path / "file.npz", "Thing", 3)["a"].tolist() == [0, 1, 2]
+def test_numpy_may_have_written_the_file(tmp_path, mmap):
+    arrays = {name: array for name, array in ARRAYS.items() if array.flags.c_contiguous}
+    np.savez(tmp_path / "file.npz", format=np.array("llmds Thing 1"), **arrays)
+    found = storage.read(tmp_path / "file.npz", "Thing", 3, mmap)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert fit_for_kernels(found[name]), name
+    assert not all(map(is_mapped, found.values())), "NumPy does not align what it writes"
 
 
 def test_members_start_at_multiples_of_64_bytes_and_so_does_their_data(tmp_path):
@@ -174,11 +203,11 @@ def test_objects_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_an_os_error(tmp_path):
+def test_a_missing_folder_is_an_os_error(tmp_path, mmap):
     with pytest.raises(FileNotFoundError):
         written(tmp_path / "none" / "file.npz")
     with pytest.raises(FileNotFoundError):
-        storage.read(tmp_path / "none.npz", "Thing", 3)
+        storage.read(tmp_path / "none.npz", "Thing", 3, mmap)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no umask there")
@@ -193,9 +222,9 @@ def test_permissions_follow_the_umask(tmp_path, mask, mode):
 
 
 @pytest.mark.parametrize("version, found", [(3, 3), (3, 2), (3, 1)])
-def test_older_versions_are_read(tmp_path, version, found):
+def test_older_versions_are_read(tmp_path, version, found, mmap):
     written(tmp_path / "file.npz", version=found)
-    assert storage.read(tmp_path / "file.npz", "Thing", version).keys() == ARRAYS.keys()
+    assert storage.read(tmp_path / "file.npz", "Thing", version, mmap).keys() == ARRAYS.keys()
 
 
 @pytest.mark.parametrize(
@@ -213,11 +242,11 @@ def test_older_versions_are_read(tmp_path, version, found):
         (None, "damaged"),
     ],
 )
-def test_other_formats_are_refused(tmp_path, mark, match):
+def test_other_formats_are_refused(tmp_path, mark, match, mmap):
     members = {"a": np.arange(3)} if mark is None else {"a": np.arange(3), "format": np.array(mark)}
     np.savez(tmp_path / "file.npz", **members)
     with pytest.raises(Damaged, match=match):
-        storage.read(tmp_path / "file.npz", "Thing", 3)
+        storage.read(tmp_path / "file.npz", "Thing", 3, mmap)
 
 
 def member(header, data=b"", version=(1, 0), magic=b"\x93NUMPY"):
@@ -245,9 +274,9 @@ def header(descr="'<i8'", order=False, shape="(3,)"):
 NUMBERS = np.arange(3).tobytes()
 
 
-def test_the_hand_made_member_would_be_read_if_nothing_were_wrong(tmp_path):
+def test_the_hand_made_member_would_be_read_if_nothing_were_wrong(tmp_path, mmap):
     path = archived(tmp_path / "file.npz", [("a.npy", member(header(), NUMBERS))])
-    assert storage.read(path, "Thing", 1)["a"].tolist() == [0, 1, 2]
+    assert storage.read(path, "Thing", 1, mmap)["a"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -284,27 +313,27 @@ def test_the_hand_made_member_would_be_read_if_nothing_were_wrong(tmp_path):
         b"",
     ],
 )
-def test_a_member_that_is_not_what_was_written_is_refused(tmp_path, data):
+def test_a_member_that_is_not_what_was_written_is_refused(tmp_path, data, mmap):
     path = archived(tmp_path / "file.npz", [("a.npy", data)])
     with pytest.raises(Damaged, match="damaged"):
-        storage.read(path, "Thing", 1)
+        storage.read(path, "Thing", 1, mmap)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compressed_members_are_refused(tmp_path, compression):
+def test_compressed_members_are_refused(tmp_path, compression, mmap):
     path = archived(tmp_path / "file.npz", [("a.npy", member(header(), NUMBERS))], compression=compression)
     with pytest.raises(Damaged, match="compressed"):
-        storage.read(path, "Thing", 1)
+        storage.read(path, "Thing", 1, mmap)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_two_members_of_one_name_are_refused(tmp_path):
+def test_two_members_of_one_name_are_refused(tmp_path, mmap):
     path = archived(tmp_path / "file.npz", [("a.npy", member(header(), NUMBERS))] * 2)
     with pytest.raises(Damaged, match="one name"):
-        storage.read(path, "Thing", 1)
+        storage.read(path, "Thing", 1, mmap)
 
 
-def test_members_that_share_their_bytes_are_refused(tmp_path):
+def test_members_that_share_their_bytes_are_refused(tmp_path, mmap):
     """A few bytes of directory each, and every one announces the same large run."""
     path = tmp_path / "file.npz"
     archived(path, [("a.npy", member(header(shape="(1000,)"), bytes(8000)))])
@@ -320,16 +349,16 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     path.write_bytes(data)
     assert len(zipfile.ZipFile(path).infolist()) == 9
     with pytest.raises(Damaged, match="more bytes"):
-        storage.read(path, "Thing", 1)
+        storage.read(path, "Thing", 1, mmap)
 
 
-def test_no_prefix_of_a_file_is_read(tmp_path):
+def test_no_prefix_of_a_file_is_read(tmp_path, mmap):
     data = written(tmp_path / "file.npz").read_bytes()
     cut = tmp_path / "cut.npz"
     for length in range(0, len(data), 7):
         cut.write_bytes(data[:length])
         with pytest.raises(Damaged):
-            storage.read(cut, "Thing", 3)
+            storage.read(cut, "Thing", 3, mmap)
 
 
 def test_a_flipped_bit_of_data_is_noticed(tmp_path):
@@ -340,6 +369,142 @@ def test_a_flipped_bit_of_data_is_noticed(tmp_path):
     path.write_bytes(data)
     with pytest.raises(Damaged, match="CRC"):
         storage.read(path, "Thing", 3)
+    assert storage.read(path, "Thing", 3, mmap=True)["bytes"][100] == 101, "what is mapped is not read"
+
+
+def test_a_flipped_bit_of_the_padding_of_an_array_header_is_noticed(tmp_path):
+    path = written(tmp_path / "file.npz", {"bytes": np.arange(200, dtype=np.uint8)})
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes(range(100))) - 2] = 9  # a tab for a space
+    path.write_bytes(data)
+    with pytest.raises(Damaged):
+        storage.read(path, "Thing", 3)
+
+
+def local_header(data, name):
+    """Where the header in front of a member is; not the one that may be hidden in the data of another member."""
+    return data.rindex(b"PK\x03\x04", 0, data.rindex(name, 0, data.index(b"PK\x01\x02")))
+
+
+def directory_entry(data, name):
+    """Where the entry of a member in the directory is."""
+    return data.rindex(name) - 46
+
+
+def at_local(offset, *values):
+    """Overwrites bytes of the header in front of member b."""
+
+    def change(data):
+        at = local_header(data, b"b.npy") + offset
+        data[at : at + len(values)] = bytes(values)
+
+    return change
+
+
+def at_directory(offset, layout, value):
+    """Overwrites a field of b's entry in the directory; `value` is a number, or what makes it of the present one."""
+
+    def change(data):
+        at = directory_entry(data, b"b.npy") + offset
+        (old,) = struct.unpack_from(layout, data, at)
+        struct.pack_into(layout, data, at, value(old) if callable(value) else value)
+
+    return change
+
+
+def two_in_one(data):
+    """b's entry leads to a header that lies in the data of a, where a whole member is hidden."""
+    struct.pack_into("<I", data, directory_entry(data, b"b.npy") + 42, data.index(b"PK\x03\x04", data.index(b"a.npy")))
+
+
+HOSTILE = {
+    "signature": at_local(0, 0),
+    "another name": at_local(30, ord("c")),
+    "a shorter name": at_local(26, 4),
+    "a longer name": at_local(26, 255, 255),
+    "a longer extra field": at_local(28, 255, 255),
+    "data a little later": at_local(28, 1),
+    "header in nowhere": at_directory(42, "<I", 0x7FFFFFFF),
+    "header at the end": at_directory(42, "<I", lambda old: old + 10000),
+    "header of another member": at_directory(42, "<I", 0),
+    "header between": at_directory(42, "<I", lambda old: old + 1),
+    "header at 2**32 - 1, where a longer one is missing": at_directory(42, "<I", 0xFFFFFFFF),
+    "sizes that differ": at_directory(20, "<I", lambda old: old + 64),
+    "other sizes that differ": at_directory(24, "<I", lambda old: old - 64),
+    "encrypted": at_directory(8, "<H", lambda old: old | 1),
+    "patched": at_directory(8, "<H", lambda old: old | 32),
+    "two in one": two_in_one,
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_offsets_and_headers_are_not_believed(tmp_path, mmap, change):
+    inner, path = io.BytesIO(), tmp_path / "file.npz"
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("b.npy", member(header(), NUMBERS))
+    hidden = inner.getvalue()[: inner.getvalue().index(b"PK\x01\x02")]
+    around = member(header("'|u1'", shape=f"({len(hidden)},)"), hidden)
+    archived(path, [("a.npy", around), ("b.npy", member(header(), NUMBERS))])
+    data = bytearray(path.read_bytes())
+    assert storage.read(path, "Thing", 1, mmap)["b"].tolist() == [0, 1, 2]
+    change(data)
+    assert data != path.read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match="damaged"):
+        storage.read(path, "Thing", 1, mmap)
+
+
+def test_data_behind_the_directory_is_refused(tmp_path, mmap):
+    """The member's header is the last thing before the directory, and the directory would be its data."""
+    path = archived(tmp_path / "file.npz", [("b.npy", member(header(), NUMBERS))])
+    data = bytearray(path.read_bytes())
+    start = local_header(data, b"b.npy")
+    extra = len(member(header(), NUMBERS)) - 40
+    data[start + 28 : start + 30] = struct.pack("<H", extra)
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=r"[Oo]verlap"):
+        storage.read(path, "Thing", 1, mmap)
+
+
+def test_what_is_mapped_is_changed_in_private(tmp_path):
+    path = written(tmp_path / "file.npz")
+    before = path.read_bytes()
+    found, other = (storage.read(path, "Thing", 3, mmap=True) for _ in range(2))
+    for array in found.values():
+        array[...] = 1
+    assert path.read_bytes() == before
+    for name, array in other.items():
+        np.testing.assert_array_equal(array, ARRAYS[name])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be replaced there")
+def test_a_mapped_file_can_be_replaced_by_what_was_mapped(tmp_path):
+    path = written(tmp_path / "file.npz")
+    found, other = (storage.read(path, "Thing", 3, mmap=True) for _ in range(2))
+    found["numbers"][0] = 99
+    written(path, found)
+    assert storage.read(path, "Thing", 3)["numbers"].tolist() == [99, 1, 2, 3, 4, 5, 6]
+    for name, array in other.items():
+        np.testing.assert_array_equal(array, ARRAYS[name], err_msg="who had it mapped keeps the old one")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files have no holes, or memory is promised at once")
+def test_a_file_larger_than_memory_can_be_mapped(tmp_path):
+    small, path = written(tmp_path / "small.npz"), tmp_path / "large.npz"
+    try:
+        with open(path, "wb") as file:
+            file.seek(4 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+            file.write(small.read_bytes())
+    except OSError:
+        pytest.skip("this file system holds no file of that size")
+    found = storage.read(path, "Thing", 3, mmap=True)
+    assert found["numbers"].tolist() == list(range(7)) and fit_for_kernels(found["numbers"])
+
+
+def test_a_mapping_that_the_system_refuses_is_no_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_mapped", fails)
+    with pytest.raises(Full):
+        storage.read(written(tmp_path / "file.npz"), "Thing", 3, mmap=True)
 
 
 SCHEMA = {"a": (np.int64, 1), "b": (np.float32, 2)}
@@ -363,6 +528,17 @@ def test_arrays_must_match_the_schema(change, match):
     arrays = {name: array for name, array in {**arrays, **change}.items() if array is not None}
     with pytest.raises(Damaged, match=match):
         storage.match_schema(arrays, SCHEMA)
+
+
+def test_a_schema_may_allow_several_dtypes():
+    schema = {"a": ((np.float32, np.float16, np.uint8), 1)}
+    for dtype in (np.float32, np.float16, np.uint8):
+        storage.match_schema({"a": np.zeros(3, dtype)}, schema)
+    for wrong in (np.zeros(3), np.zeros((3, 1), np.uint8)):
+        with pytest.raises(
+            Damaged, match=f"a is {wrong.ndim}-d {wrong.dtype}, expected 1-d float32 or float16 or uint8"
+        ):
+            storage.match_schema({"a": wrong}, schema)
 
 
 def test_parts_keep_their_names_apart():
@@ -448,3 +624,49 @@ def test_a_structure_that_says_nothing_of_files_refuses_them(tmp_path):
     storage.write(tmp_path / "file.npz", "Silent", 1, {})
     with pytest.raises(TypeError, match="Silent cannot be loaded"):
         Silent.load(tmp_path / "file.npz")
+
+
+class Mapped(Pair):
+    """A structure that can do without knowing what is in one of its arrays."""
+
+    @classmethod
+    def load(cls, path, *, mmap=False):
+        return cls._load(path, mmap)
+
+    def _mapped_fault(self):
+        return "left is negative" if (self.left < 0).any() else None
+
+
+def test_a_structure_says_what_it_must_know_of_a_mapped_file(tmp_path):
+    path = tmp_path / "file.npz"
+    storage.write(path, "Mapped", 1, {"left": np.array([5]), "right": np.array([2])})
+    with pytest.raises(ValueError, match="left is not below right"):
+        Mapped.load(path)
+    assert Mapped.load(path, mmap=True).left.tolist() == [5]
+    storage.write(path, "Mapped", 1, {"left": np.array([-5]), "right": np.array([2])})
+    with pytest.raises(ValueError, match="left is negative"):
+        Mapped.load(path, mmap=True)
+    storage.write(path, "Mapped", 1, {"left": np.array([5]), "right": np.array([2, 3])})
+    with pytest.raises(ValueError, match="differ in length"):
+        Mapped.load(path, mmap=True)
+
+
+def test_a_structure_that_says_nothing_of_mapping_is_examined_wholly(tmp_path):
+    storage.write(tmp_path / "file.npz", "Pair", 1, {"left": np.array([5]), "right": np.array([2])})
+    with pytest.raises(ValueError, match="left is not below right"):
+        Pair._load(tmp_path / "file.npz", mmap=True)
+
+
+def test_a_mapped_structure_is_as_any_other(tmp_path):
+    path = tmp_path / "file.npz"
+    Mapped(np.array([1, 2]), np.array([3, 4])).save(path)
+    pair = Mapped.load(path, mmap=True)
+    assert is_mapped(pair.left) and is_mapped(pair.right)
+    for other in (pickle.loads(pickle.dumps(pair)), copy.deepcopy(pair)):
+        assert other.left.tolist() == [1, 2] and not is_mapped(other.left)
+        other.left[0] = 0
+    assert pair.left.tolist() == [1, 2] and pair.nbytes == 32
+    if sys.platform != "win32":
+        pair.left[0] = -7
+        pair.save(path)
+        assert Mapped.load(path).left.tolist() == [-7, 2]

@@ -186,18 +186,24 @@ def _text() -> None:
 
 
 def _graph() -> None:
-    for metric in ("l2", "cosine"):
-        graph = HNSW(3, M=2, metric=metric, seed=0)
-        rows = np.random.default_rng(0).standard_normal((60, 3))
+    rows = np.random.default_rng(0).standard_normal((900, 3)).astype(np.float32)
+    for metric, quantization, vectors in (("l2", "int4", "float16"), ("cosine", "int8", None), ("ip", None, "float32")):
+        graph = HNSW(3, M=2, metric=metric, quantization=quantization, vectors=vectors, seed=0)
         graph.add(rows[0], 0)
-        graph.add_many(rows[1:], np.arange(1, 60))
-        graph.add(rows[0], 99)
-        graph.search(rows[0], 2)
-        graph.search_batch(rows, 2)
+        graph.add_many(rows[1:], np.arange(1, 900))
+        graph.add(rows[0], 999)
+        graph.search(rows[0], 2, ef=4)
+        graph.search_batch(rows, 2, ef=4)
+        graph.search(rows[0], 2, ef=900)
+        graph.search(rows[0], 2, ef=4, filter=np.arange(100))
+        graph.search(rows[0], 2, group_by=np.zeros(1000, int))
         graph.distances(rows[:1], np.array([[1, 2]]))
         graph.get_vector(1)
+        graph.update(2, rows[3] + 1)
+        graph.remove(1)
+        graph.remove(999)
         graph.stats()
-        graph.reserve(100)
+        graph.reserve(1000)
         graph.shrink_to_fit()
         _passes_through_a_file(graph)
 

@@ -1,314 +1,454 @@
 """Adding to the graph of `hnsw` (Malkov and Yashunin 2018, algorithms 1 and 4), a batch at a time.
 
-A batch is linked in four steps, each over any part of the batch, so that no call is long:
+A batch is linked in these steps. Those over parts may be cut into any parts, on any threads:
 
-    prepare   (all at once) levels and room; equal vectors in the batch
-    find      candidates for every new node, in the graph as it was before the batch and in the batch
-    choose    its neighbours among them, written to its own rows
-    connect   in order: links back to it, after which it is part of the graph
+    prepare    levels and room; equal vectors in the batch
+    find       over parts of the batch: candidates for every new node, in the graph as it was
+    find_inside  the same, among those before it in the batch
+    choose     over parts of the batch: its neighbours among them, written to its own rows
+    adopt      parents
+    link_back  over parts of all slots: links to the new nodes from their neighbours there
+    finish     the batch is part of the graph
 
-`find` and `choose` for one node write nothing that they read for another, so their order does not matter.
+What one part of a step writes, no other part of it reads.
 """
 
 import numpy as np
 
-from .compiling import njit
+from . import codes as _codes
+from . import table
+from .compiling import leaf, njit
 from .hashing import hash_bytes
 from .hnsw import (
+    BORN,
+    CHILDREN,
+    COSINE,
+    DEAD,
+    DIED,
     ENTRY,
+    FARTHEST,
     L2,
+    JOINING,
     LEVEL,
-    LINKED,
+    NEVER,
     PARENT,
     TIER,
     TWIN,
+    TWINNED,
     UPPER,
+    UPPER_FREE,
+    UPPER_SPARE,
     UPPER_TOP,
     ZERO,
-    distance,
     distance_of,
-    key_of,
-    prefetch,
+    free_upper,
     row_of,
     slot_of,
 )
-from .hnsw_search import descend, merge, walk
+from .hnsw_distance import fetch, load, make_probe, measure, probe_of_slot
+from .hnsw_walk import POOL, clear, descend, walk_many
+from .simd import insert, prefetch
 
-# Columns of `batch`, int32 (n, 2): the slot whose vector is the same, or -1; its first row of `found`.
-SAME, FOUND, BATCH = 0, 1, 2
+# Columns of `batch`, int64 (n, 3): the slot; the slot whose vector is the same, or -1; its first row of `high`.
+SLOT, SAME, HIGH, BATCH = 0, 1, 2, 3
+GROUPS = 64  # parts of the slots, by their lowest bits
 _ONE = np.int64(1)
+_NOWHERE = np.float32(-np.inf)
+# Whom a chosen neighbour makes superfluous: those nearer to it than 1/1.05 of their squared distance from the base.
+_SLACK = np.float32(1.05)
+_TOGETHER = 4  # candidates weighed at once, as many as codes are read at once
 
 
 @njit(cache=True)
-def prepare(vectors, nodes, links, upper, arena, levels, step, batch):
-    """Begin a batch of levels.shape[0] nodes, the slots from arena[LINKED] on, whose vectors are stored.
+def load_many(source, metric, queries):
+    """Put source float32 (n, dim) into queries float32 (n, stride), padded, of length 1 under COSINE. O(n dim)."""
+    for i in range(source.shape[0]):
+        load(source, i, queries, i, metric == COSINE)
 
-    levels int32 (n,); `upper` has room for one row for each tier above 0. Fills `batch`. Returns how many
-    rows of `found` are needed.
+
+@njit(cache=True)
+def prepare(vectors, codes, nodes, links, upper, arena, levels, step, batch):
+    """Begin a batch of nodes of these levels (int32 (n,)): room for their links, and SAME where two are equal.
+
+    Returns how many rows `high` needs. O(n^2) in the worst case, with a small constant.
     """
-    first, n = arena[LINKED], levels.shape[0]
-    top, needed = arena[UPPER_TOP], ZERO
+    n, needed = levels.shape[0], ZERO
+    stored = vectors if vectors.shape[1] > 0 else codes
     hashes = np.empty(n, np.uint64)
     for i in range(n):
-        slot = first + i
-        hashes[i] = hash_bytes(vectors[slot].view(np.uint8), ZERO, vectors.shape[1] * 4, np.uint64(0))
-        batch[i, SAME] = -1
+        slot = batch[i, SLOT]
+        hashes[i] = hash_bytes(stored[slot], ZERO, stored.shape[1], np.uint64(0))
+        batch[i, SAME], batch[i, HIGH] = -1, needed
         for j in range(i):
-            if hashes[j] == hashes[i] and _equal(vectors, first + j, slot):
-                batch[i, SAME] = first + j
+            if hashes[j] == hashes[i] and equal(stored, batch[j, SLOT], slot):
+                batch[i, SAME] = batch[j, SLOT]
                 break
         tier = ZERO if batch[i, SAME] >= 0 else np.int64(levels[i]) // step
-        nodes[slot, LEVEL], nodes[slot, TIER] = levels[i], tier
-        nodes[slot, UPPER], nodes[slot, TWIN], nodes[slot, PARENT] = top, -1, -1
+        needed += tier
+        nodes[slot, LEVEL], nodes[slot, TIER] = JOINING, tier
+        nodes[slot, UPPER], nodes[slot, TWIN], nodes[slot, PARENT], nodes[slot, CHILDREN] = -1, -1, -1, i
         for e in range(links.shape[1]):
             links[slot, e] = -1
-        for row in range(top, top + tier):
-            for e in range(upper.shape[1]):
+        for _ in range(tier):
+            row = arena[UPPER_FREE]
+            if row >= 0:
+                arena[UPPER_FREE] = upper[row, upper.shape[1] - 1]
+                arena[UPPER_SPARE] -= 1
+            else:
+                row = arena[UPPER_TOP]
+                arena[UPPER_TOP] += 1
+            for e in range(upper.shape[1] - 1):
                 upper[row, e] = -1
-        top += tier
-        batch[i, FOUND] = needed
-        needed += tier + 1
+            upper[row, upper.shape[1] - 1] = nodes[slot, UPPER]
+            nodes[slot, UPPER] = row
     return needed
 
 
 @njit(cache=True, nogil=True)
-def find(vectors, nodes, links, upper, arena, metric, start, stop, batch, found, sizes):
-    """Candidates for the nodes start..stop-1 of the batch: keys in found int64 (rows, ef), counts in sizes (rows,).
+def find(
+    vectors, codes, terms, frame, nodes, links, upper, arena, bits, metric, dim, queries, batch, start, stop, ef,
+    probes, parameters, found, high,
+):  # fmt: skip
+    """Candidates for the nodes start..stop-1 of the batch: pools found (n, w) for tier 0, and high (rows, w) above.
 
-    A node that has an equal in the graph gets that as its batch[i, SAME].
+    Fills their rows of probes and parameters too. A node that has an equal in the graph gets that as SAME.
     """
-    first, entry, product = arena[LINKED], arena[ENTRY], metric != L2
-    visited = np.empty((first + 63) // 64, np.int64)
-    fresh = np.empty(links.shape[1], np.int64)
-    near = np.empty(links.shape[1], np.int64)
-    inside = np.empty(batch.shape[0], np.int64)
+    product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
+    n, stored, width = stop - start, vectors if vectors.shape[1] > 0 else codes, links.shape[1]
+    work, sums, distances = np.empty(frame.shape, np.float32), np.empty(4, np.int32), np.empty(width + 3, np.float32)
+    slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
+    starts, here = np.full(n, FARTHEST, np.int64), np.empty(n, np.int64)
+    pools = np.empty((n, found.shape[1]), np.int64)
+    top = ZERO
     for i in range(start, stop):
-        slot = first + i
-        begin, tier = np.int64(batch[i, FOUND]), np.int64(nodes[slot, TIER])
-        for row in range(begin, begin + tier + 1):
-            sizes[row] = 0
-        if batch[i, SAME] >= 0:
-            continue
-        if first > 0:
-            key = key_of(distance(vectors, slot, vectors, entry, product), entry)
-            key = descend(vectors, nodes, upper, first, key, tier, vectors, slot, product)
-            for t in range(min(tier, np.int64(nodes[entry, TIER])), -1, -1):
-                row = begin + t
-                found[row, 0] = key
-                own = links if t == 0 else upper
-                sizes[row] = walk(
-                    vectors, nodes, own, t, first, vectors, slot, product, found[row], visited, fresh, near
-                )
-                key = found[row, 0] & ~1
-            batch[i, SAME] = _same(vectors, slot, product, found[begin], sizes[begin])
-            if batch[i, SAME] >= 0:
-                continue
-        for j in range(i):
-            inside[j] = key_of(distance(vectors, slot, vectors, first + j, product), first + j)
-        for t in range(tier + 1):
-            _add_inside(nodes, t, first, batch, inside, i, found[begin + t], sizes, begin + t, near)
-
-
-@njit(cache=True, nogil=True)
-def choose(vectors, nodes, links, upper, arena, metric, start, stop, batch, found, sizes):
-    """Write the neighbours of the nodes start..stop-1 of the batch: at most M in each tier, by algorithm 4."""
-    first, most = arena[LINKED], upper.shape[1]
+        make_probe(bits, product, frame, dim, queries, i, work, probes, parameters, i)
+        if batch[i, SAME] < 0 and entry >= 0:
+            tier = min(np.int64(nodes[batch[i, SLOT], TIER]), np.int64(nodes[entry, TIER]))
+            top = max(top, tier)
+            starts[i - start] = descend(
+                bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, i, slots,
+                sums, distances, keys,
+            )  # fmt: skip
+    for t in range(top, -1, -1):
+        tier = np.int64(t)
+        for i in range(n):
+            reached = tier == 0 or nodes[batch[start + i, SLOT], TIER] >= tier
+            here[i] = starts[i] if reached else FARTHEST
+        walk_many(
+            bits, product, vectors, codes, terms, nodes, upper, links if tier == 0 else upper, tier, count,
+            probes[start:stop], parameters[start:stop], here, ef, _ONE, _NOWHERE, np.float32(1),
+            found[start:stop] if tier == 0 else pools,
+        )  # fmt: skip
+        for i in range(n if tier > 0 else ZERO):
+            if here[i] != FARTHEST:
+                starts[i] = pools[i, POOL] & ~1
+                for e in range(pools.shape[1]):
+                    high[batch[start + i, HIGH] + tier - 1, e] = pools[i, e]
     for i in range(start, stop):
         if batch[i, SAME] >= 0:
             continue
-        slot = first + i
-        for t in range(np.int64(nodes[slot, TIER]) + 1):
-            row = np.int64(batch[i, FOUND]) + t
-            own = (links if t == 0 else upper)[row_of(nodes, slot, t)]
-            _choose(vectors, own, t, most, metric != L2, first, batch, found[row], sizes[row])
-
-
-@njit(cache=True, nogil=True)
-def connect(vectors, nodes, links, upper, arena, metric, start, stop, batch):
-    """Make the nodes start..stop-1 of the batch, the next in order, part of the graph."""
-    first = arena[LINKED] - start
-    keys = np.empty(links.shape[1] + 1, np.int64)
-    for i in range(start, stop):
-        slot, same = first + i, np.int64(batch[i, SAME])
-        if same >= 0:
-            nodes[slot, LEVEL], nodes[slot, TIER] = -1, 0
-            nodes[slot, TWIN] = nodes[same, TWIN]
-            nodes[same, TWIN] = slot
-        else:
-            for t in range(np.int64(nodes[slot, TIER]), 0, -1):
-                row = row_of(nodes, slot, t)
-                for e in range(upper.shape[1]):
-                    other = np.int64(upper[row, e])
-                    if other < 0:
-                        break
-                    _link_back(vectors, nodes, upper, row_of(nodes, other, t), other, slot, metric != L2, keys)
-            if slot > 0:
-                _adopt(vectors, nodes, links, slot, metric != L2, upper.shape[1], keys)
-            for e in range(links.shape[1]):
-                other = np.int64(links[slot, e])
-                if other < 0:
-                    break
-                if other != nodes[slot, PARENT]:
-                    _link_back(vectors, nodes, links, other, other, slot, metric != L2, keys)
-            if arena[ENTRY] < 0 or nodes[slot, LEVEL] > nodes[arena[ENTRY], LEVEL]:
-                arena[ENTRY] = slot
-        arena[UPPER_TOP] = nodes[slot, UPPER] + nodes[slot, TIER]
-        arena[LINKED] = slot + 1
-
-
-@njit(cache=True)
-def _equal(vectors, a, b):
-    for d in range(vectors.shape[1]):
-        if vectors[a, d] != vectors[b, d]:
-            return False
-    return True
-
-
-@njit(cache=True)
-def _same(vectors, slot, product, pool, size):
-    """A slot among pool[:size] with the vector of `slot`, or -1."""
-    itself = distance(vectors, slot, vectors, slot, product)
-    slack = abs(itself) * np.float32(1e-5)  # the loop compiled here may add up in another order
-    for c in range(size):
-        if distance_of(pool[c]) > itself + slack:
-            break
-        if distance_of(pool[c]) >= itself - slack and _equal(vectors, slot, slot_of(pool[c])):
-            return slot_of(pool[c])
-    return np.int64(-1)
-
-
-@njit(cache=True)
-def _add_inside(nodes, tier, first, batch, inside, i, pool, sizes, row, near):
-    """Merge those of the i earlier nodes of the batch that stand in `tier`, with keys inside[:i], into the pool."""
-    for j in range(i):
-        size = np.int64(sizes[row])
-        if (
-            nodes[first + j, TIER] >= tier
-            and not (batch[j, SAME] >= first)
-            and (size < pool.shape[0] or inside[j] < pool[size - 1])
-        ):
-            near[0] = inside[j]
-            merge(pool, size, near, _ONE)
-            sizes[row] = min(size + 1, pool.shape[0])
-
-
-@njit(cache=True)
-def _choose(vectors, row, tier, most, product, first, batch, pool, size):
-    """Algorithm 4 without filling up: a candidate nearer to one already chosen than to the base is left out."""
-    chosen = ZERO
-    for c in range(size):
-        slot = slot_of(pool[c])
-        if slot >= first and batch[slot - first, SAME] >= 0:  # it became a twin, whose likeness is in the graph
-            slot = np.int64(batch[slot - first, SAME])
-            if tier > 0 or _contains(row, chosen, slot):
-                continue
-        if c + 1 < size:
-            prefetch(vectors, slot_of(pool[c + 1]) * vectors.shape[1], vectors.shape[1])
-        if _diverse(vectors, row, chosen, slot, distance_of(pool[c]), product):
-            row[chosen] = slot
-            chosen += 1
-            if chosen == most:
+        slots[0, 0] = slot = batch[i, SLOT]
+        measure(bits, product, vectors, codes, terms, probes, parameters, i, slots, ZERO, _ONE, sums, distances, keys)
+        for e in range(POOL, POOL + ef):
+            other = slot_of(found[i, e])
+            if found[i, e] == FARTHEST or distance_of(found[i, e]) > distances[0]:
+                break
+            if distance_of(found[i, e]) == distances[0] and nodes[other, LEVEL] >= 0 and equal(stored, slot, other):
+                batch[i, SAME] = other
                 break
 
 
-@njit(cache=True)
-def _diverse(vectors, row, chosen, slot, limit, product):
-    """Whether no one in row[:chosen] is nearer to `slot` than `limit`."""
-    for e in range(chosen):
-        if distance(vectors, slot, vectors, np.int64(row[e]), product) < limit:
-            return False
-    return True
-
-
-@njit(cache=True)
-def _link_back(vectors, nodes, links, row, base, slot, product, keys):
-    """Add `slot` to the neighbours of `base` in links[row]; if that is full, choose anew among all of them.
-
-    Links to the parent and to children stay.
-    """
-    width = links.shape[1]
-    if links[row, width - 1] < 0:
-        e = 0
-        while links[row, e] >= 0:
-            e += 1
-        links[row, e] = slot
-        return
-    kin = 0
-    for e in range(width + 1):
-        other = slot if e == width else np.int64(links[row, e])
-        if e + 1 < width:
-            prefetch(vectors, np.int64(links[row, e + 1]) * vectors.shape[1], vectors.shape[1])
-        key = key_of(distance(vectors, base, vectors, other, product), other)
-        if _kin(nodes, base, other):
-            key |= 1
-            kin += 1
-        place = e
-        while place > 0 and keys[place - 1] > key:
-            keys[place] = keys[place - 1]
-            place -= 1
-        keys[place] = key
-    chosen = ZERO
-    for e in range(width + 1):
-        if keys[e] & 1:
-            kin -= 1
-        elif chosen + kin == width or not _diverse(
-            vectors, links[row], chosen, slot_of(keys[e]), distance_of(keys[e]), product
-        ):
+@njit(cache=True, nogil=True)
+def find_inside(
+    vectors, codes, terms, nodes, arena, bits, metric, batch, start, stop, ef, probes, parameters, found, high
+):
+    """Let the nodes start..stop-1 of the batch know those before them in it. After all of `find`."""
+    n, width, entry = batch.shape[0], found.shape[1], arena[ENTRY]
+    top = np.int64(nodes[entry, TIER]) if entry >= 0 else np.int64(-1)
+    slots, keys = np.empty((1, n + 3), np.int64), np.empty(n, np.int64)
+    sums, distances = np.empty(4, np.int32), np.empty(n + 3, np.float32)
+    for i in range(start, stop):
+        if batch[i, SAME] >= 0:
+            nodes[batch[i, SLOT], LEVEL] = TWINNED
             continue
-        links[row, chosen] = slot_of(keys[e])
-        chosen += 1
-    for e in range(chosen, width):
-        links[row, e] = -1
+        m = ZERO
+        for j in range(i):
+            if batch[j, SAME] < 0:
+                slots[0, m] = batch[j, SLOT]
+                m += 1
+        measure(bits, metric != L2, vectors, codes, terms, probes, parameters, i, slots, ZERO, m, sums, distances, keys)
+        for tier in range(np.int64(nodes[batch[i, SLOT], TIER]) + 1):
+            pools, row = (found, np.int64(i)) if tier == 0 else (high, batch[i, HIGH] + tier - 1)
+            if tier > 0 and tier > top:  # no walk was there
+                clear(pools, row)
+            for e in range(m):
+                if keys[e] < pools[row, POOL + ef - 1] and nodes[slots[0, e], TIER] >= tier:
+                    insert(pools, row * width + POOL, width - POOL, keys[e])
+
+
+@njit(cache=True, nogil=True)
+def choose(
+    vectors, codes, terms, nodes, links, upper, bits, metric, batch, start, stop, ef, origin, found, high, size
+):
+    """Write the neighbours of the nodes start..stop-1 of the batch: at most M in each tier, by algorithm 4.
+
+    `size` is the bytes of a probe, `origin` the distance of what is equal, -inf if there is none such.
+    """
+    most, product = upper.shape[1] - 1, metric != L2
+    probes, parameters = np.empty((most, size), np.uint8), np.empty((most, _codes.PARAMETERS), np.float32)
+    slots, keys = np.empty((1, _TOGETHER + 3), np.int64), np.empty(_TOGETHER, np.int64)
+    sums, distances = np.empty(4, np.int32), np.empty(_TOGETHER + 3, np.float32)
+    limits = np.empty(_TOGETHER, np.float32)
+    for i in range(start, stop):
+        if batch[i, SAME] >= 0:
+            continue
+        base = batch[i, SLOT]
+        for t in range(np.int64(nodes[base, TIER]) + 1):
+            tier = np.int64(t)
+            pools, pool = (found, np.int64(i)) if tier == 0 else (high, batch[i, HIGH] + tier - 1)
+            rows, row = (links, base) if tier == 0 else (upper, row_of(nodes, upper, base, tier))
+            chosen, at = ZERO, np.int64(POOL)
+            for e in range(POOL, POOL + ef):
+                if pools[pool, e] != FARTHEST:
+                    fetch(bits, vectors, codes, terms, slot_of(pools[pool, e]))
+            while chosen < most and at < POOL + ef and pools[pool, at] != FARTHEST:
+                m = ZERO
+                while m < _TOGETHER and at < POOL + ef and pools[pool, at] != FARTHEST:
+                    slot = slot_of(pools[pool, at])
+                    # an old link may lead to a slot that a later node of the batch has taken
+                    earlier = nodes[slot, LEVEL] == JOINING and nodes[slot, CHILDREN] < i
+                    if nodes[slot, LEVEL] >= 0 or earlier:
+                        slots[0, m] = slot
+                        limits[m] = _tightened(distance_of(pools[pool, at]), origin)
+                        m += 1
+                    at += 1
+                left = m
+                for c in range(chosen):
+                    measure(
+                        bits, product, vectors, codes, terms, probes, parameters, np.int64(c), slots, ZERO, m, sums,
+                        distances, keys,
+                    )  # fmt: skip
+                    left -= _leave_out(distances, limits, ZERO, m)
+                    if left == 0:
+                        break
+                for j in range(m):
+                    if limits[j] == -np.inf or chosen == most or _among(rows, row, chosen, slots[0, j]):
+                        continue
+                    rows[row, chosen] = slots[0, j]
+                    probe_of_slot(bits, product, vectors, codes, terms, slots[0, j], probes, parameters, chosen)
+                    measure(
+                        bits, product, vectors, codes, terms, probes, parameters, chosen, slots, ZERO, m, sums,
+                        distances, keys,
+                    )  # fmt: skip
+                    _leave_out(distances, limits, np.int64(j + 1), m)
+                    chosen += 1
+
+
+@leaf(cache=True)
+def _among(rows, row, size, slot):
+    for e in range(size):
+        if rows[row, e] == slot:
+            return True
+    return False
+
+
+@leaf(cache=True)
+def _tightened(distance, origin):
+    """How near to a chosen neighbour a candidate at this distance from the base must be to be left out."""
+    return origin + (distance - origin) / _SLACK if origin > -np.inf else distance
+
+
+@leaf(cache=True)
+def _leave_out(distances, limits, start, stop):
+    """Lower to -inf the limits that the distances of start..stop-1 are below; how many."""
+    left_out = ZERO
+    for j in range(start, stop):
+        if distances[j] < limits[j]:
+            limits[j] = -np.inf
+            left_out += 1
+    return left_out
 
 
 @njit(cache=True)
+def adopt(nodes, links, upper, arena, batch):
+    """Give every new node a parent: the first of its neighbours that has fewer than M children.
+
+    Where all of them have M, the tree is followed down from the first, so there always is one.
+    """
+    most = upper.shape[1] - 1
+    for i in range(batch.shape[0]):
+        if batch[i, SAME] < 0:
+            nodes[batch[i, SLOT], CHILDREN] = 0  # it was the place in the batch
+    for i in range(batch.shape[0]):
+        slot = batch[i, SLOT]
+        if batch[i, SAME] >= 0 or links[slot, 0] < 0:
+            continue
+        parent = np.int64(-1)
+        for e in range(most):
+            if links[slot, e] < 0:
+                break
+            if nodes[links[slot, e], CHILDREN] < most:
+                parent = np.int64(links[slot, e])
+                break
+        if parent < 0:
+            parent = np.int64(links[slot, 0])
+            while nodes[parent, CHILDREN] >= most:
+                for e in range(links.shape[1]):
+                    if nodes[links[parent, e], PARENT] == parent:
+                        parent = np.int64(links[parent, e])
+                        break
+            e = ZERO
+            while e < most - 1 and links[slot, e] >= 0:
+                e += 1
+            links[slot, e] = parent
+        nodes[slot, PARENT] = parent
+        nodes[parent, CHILDREN] += 1
+
+
+@njit(cache=True, nogil=True)
+def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, start, stop, size):
+    """Link the neighbours of the new nodes back to them, as far as they are in the groups start..stop-1.
+
+    A slot is in the group slot % GROUPS. Links that are there already stay as they are.
+    """
+    width, product = links.shape[1], metric != L2
+    probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
+    slots, keys = np.empty((1, width + 4), np.int64), np.empty(width + 1, np.int64)
+    sums = np.empty(4, np.int32)
+    own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
+    for i in range(batch.shape[0]):
+        if batch[i, SAME] >= 0:
+            continue
+        slot = batch[i, SLOT]
+        probe_of_slot(bits, product, vectors, codes, terms, slot, probes, parameters, _ONE)
+        for t in range(np.int64(nodes[slot, TIER]) + 1):
+            tier = np.int64(t)
+            rows, row = (links, slot) if tier == 0 else (upper, row_of(nodes, upper, slot, tier))
+            room = width if tier == 0 else width >> 1
+            for e in range(room):
+                base = np.int64(rows[row, e])
+                if base < 0:
+                    break
+                if start <= base % GROUPS < stop:
+                    link_to(
+                        bits, product, vectors, codes, terms, nodes, rows, row_of(nodes, upper, base, tier), room, tier,
+                        base, slot, probes, parameters, slots, keys, sums, own, others,
+                    )  # fmt: skip
+
+
+@leaf(cache=True)
+def link_to(
+    bits, product, vectors, codes, terms, nodes, rows, row, room, tier, base, slot, probes, parameters, slots, keys,
+    sums, own, others,
+):  # fmt: skip
+    """Add `slot`, whose probe is the second, to the neighbours of `base` in rows[row], `room` at most.
+
+    If they are full, it is weighed against them by the rule of algorithm 4: left out if one that is nearer to the
+    base is nearer to it than the base is; else the farthest goes of those that are left out because of it, or, if
+    there is none, the farthest of all. Links to the parent and to children stay.
+    """
+    m = ZERO
+    while m < room and rows[row, m] >= 0:
+        if rows[row, m] == slot:
+            return
+        m += 1
+    if m < room:
+        rows[row, m] = slot
+        return
+    for e in range(room):
+        slots[0, e] = rows[row, e]
+        fetch(bits, vectors, codes, terms, slots[0, e])
+        prefetch(nodes, slots[0, e] * nodes.shape[1], np.int64(6))
+    slots[0, room] = slot
+    probe_of_slot(bits, product, vectors, codes, terms, base, probes, parameters, ZERO)
+    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, slots, ZERO, room + 1, sums, own, keys)
+    measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, slots, ZERO, room, sums, others, keys)
+    kin, near = tier == 0 and _kin(nodes, base, slot), own[room]
+    far, dropped, at, farthest = np.float32(-np.inf), np.float32(-np.inf), np.int64(-1), np.int64(-1)
+    for e in range(room):
+        if own[e] < near and others[e] < near and not kin:
+            return
+        if tier == 0 and _kin(nodes, base, slots[0, e]):
+            continue
+        if own[e] >= far:
+            far, farthest = own[e], np.int64(e)
+        if own[e] > near and others[e] < own[e] and own[e] >= dropped:
+            dropped, at = own[e], np.int64(e)
+    if at >= 0:
+        rows[row, at] = slot
+    elif farthest >= 0 and (kin or near < far):
+        rows[row, farthest] = slot
+
+
+@leaf(cache=True)
 def _kin(nodes, a, b):
     return nodes[a, PARENT] == b or nodes[b, PARENT] == a
 
 
 @njit(cache=True)
-def _adopt(vectors, nodes, links, slot, product, most, keys):
-    """Give `slot` a parent: the first of its neighbours that has fewer than M children.
-
-    Where all of them have M, the tree is followed down from the first, so there always is one.
-    """
-    parent = np.int64(-1)
-    for e in range(most):
-        if links[slot, e] < 0:
-            break
-        if _children(nodes, links, np.int64(links[slot, e])) < most:
-            parent = np.int64(links[slot, e])
-            break
-    if parent < 0:
-        parent = np.int64(links[slot, 0])
-        while _children(nodes, links, parent) >= most:
-            for e in range(links.shape[1]):
-                if nodes[links[parent, e], PARENT] == parent:
-                    parent = np.int64(links[parent, e])
-                    break
-        if not _contains(links[slot], most, parent):
-            e = 0
-            while e < most - 1 and links[slot, e] >= 0:
-                e += 1
-            links[slot, e] = parent
-    nodes[slot, PARENT] = parent
-    _link_back(vectors, nodes, links, parent, parent, slot, product, keys)
+def finish(nodes, upper, arena, levels, batch, clock):
+    """Make the batch part of the graph, for readers of this clock and later ones."""
+    rows = table.parts(arena)[1]
+    for i in range(batch.shape[0]):
+        slot, same = batch[i, SLOT], batch[i, SAME]
+        if same >= 0:
+            free_upper(nodes, upper, arena, slot)
+            if nodes[same, LEVEL] == TWINNED:  # one of the batch, whose own like was in the graph
+                same = np.int64(nodes[same, PARENT])
+            after = nodes[same, TWIN]
+            nodes[slot, PARENT], nodes[slot, CHILDREN], nodes[slot, TWIN] = same, same, after
+            if after >= 0:
+                nodes[after, CHILDREN] = slot
+            nodes[same, TWIN] = slot
+        else:
+            nodes[slot, LEVEL] = levels[i]
+            if arena[ENTRY] < 0 or levels[i] > nodes[arena[ENTRY], LEVEL]:
+                arena[ENTRY] = slot
+        rows[slot, BORN], rows[slot, DIED] = clock, NEVER
 
 
 @njit(cache=True)
-def _children(nodes, links, slot):
-    children = 0
-    for e in range(links.shape[1]):
-        other = links[slot, e]
-        if other < 0:
-            break
-        children += nodes[other, PARENT] == slot
-    return children
+def abandon(nodes, upper, arena, batch):
+    """Undo `prepare`, and what came after it up to `choose`."""
+    for i in range(batch.shape[0]):
+        slot = batch[i, SLOT]
+        nodes[slot, LEVEL] = DEAD
+        free_upper(nodes, upper, arena, slot)
 
 
 @njit(cache=True)
-def _contains(row, size, slot):
-    for e in range(size):
-        if row[e] == slot:
-            return True
-    return False
+def append_ids(arena, ids, slots):
+    """Give `ids` (m,) slots (int64 (m,), filled), all (-1), or none: the first that is there or comes twice. Room is given."""
+    head, rows, buckets = table.parts(arena)
+    for e in range(ids.shape[0]):
+        if table.find(rows, buckets, ids[e]) >= 0:
+            take_back_ids(arena, slots, ZERO, np.int64(e))
+            return e
+        slots[e] = table.take_row(head, rows)
+        table.insert(rows, buckets, slots[e], ids[e])
+        rows[slots[e], BORN] = rows[slots[e], DIED] = NEVER
+    return -1
+
+
+@njit(cache=True)
+def take_back_ids(arena, slots, start, stop):
+    """Forget the ids of slots[start:stop], which `append_ids` gave out last."""
+    head, rows, buckets = table.parts(arena)
+    for e in range(stop - 1, start - 1, -1):
+        slot = slots[e]
+        table.remove(rows, buckets, slot)
+        if slot == head[table.TOP] - 1:
+            rows[slot, table.KEY] = -1
+            head[table.TOP] -= 1
+            head[table.COUNT] -= 1
+        else:
+            table.free_row(head, rows, slot)
+
+
+@leaf(cache=True)
+def equal(stored, a, b):
+    """Whether two rows of bytes are the same."""
+    for d in range(stored.shape[1]):
+        if stored[a, d] != stored[b, d]:
+            return False
+    return True

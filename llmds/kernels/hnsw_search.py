@@ -1,191 +1,252 @@
-"""Walking the graph of `hnsw` to the neighbours of a query (Malkov and Yashunin 2018, algorithms 2 and 5)."""
+"""Answering queries from the graph of `hnsw`: a walk or a scan, exact distances for the nearest, and what is told."""
 
 import numpy as np
 
+from . import codes as _codes
 from . import smallest, table
-from .compiling import njit
-from .hnsw import (
-    COSINE,
-    L2,
-    LEVEL,
-    TIER,
-    TWIN,
-    ZERO,
-    distance,
-    distance_of,
-    key_of,
-    load,
-    prefetch,
-    reported,
-    row_of,
-    slot_of,
-)
+from .compiling import leaf, njit
+from .hnsw import BORN, COSINE, DIED, FARTHEST, L2, LEVEL, TIER, TWIN, ZERO, distance_of, key_of, slot_of
+from .hnsw_distance import FULL, exactly, fetch, load, make_probe, measure, origin_of, padded, probe_bytes, reported
+from .hnsw_walk import POOL, clear, descend, pool_width, walk_many
+from .simd import insert, prefetch
 
-_FARTHEST = np.int64(2**63 - 1)
+# How candidates are found.
+WALK, SCAN, SCAN_EXACTLY = 0, 1, 2
+_BLOCK = 64  # queries whose walks may go side by side
+_SCANNED = 32  # slots measured at once in a scan
+_FULL = np.int64(FULL)
+# Walks stop at this power of ef / rank times the squared distance of the rank-th nearest: for what lies farther, the
+# walk would have to turn back.
+_STRETCH = 0.105
 
 
 @njit(cache=True, nogil=True)
-def search(vectors, nodes, links, upper, arena, count, entry, queries, metric, ef, ids, distances):
-    """Fill ids int64 and distances float32, both (n, k), with the nearest to queries (n, dim) among `count` slots.
+def search(
+    vectors, codes, terms, frame, nodes, links, upper, arena, count, clock, entry, queries, bits, metric, ef, fine,
+    how, chosen, allowed, ids, distances,
+):  # fmt: skip
+    """Fill ids int64 and distances float32, both (n, k), with the nearest to queries (n, dim) that the clock shows.
 
-    `ef` (at least min(k, count)) candidates are kept on the way; where that is much of all there is, all are
-    compared. Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many
-    the last row holds, or -1 if a query is not fit (see `hnsw.load`); what was filled means nothing then.
+    `ef` (at least k and 1) candidates are found: by walking (`how` WALK), or among the slots `chosen` int64 (m,), by
+    codes (SCAN) or exactly. The `fine` nearest of them are then measured exactly. allowed uint8 (count,) marks the
+    slots that may be told; of length 0, all may. A walk that finds fewer of those than it should is followed by a
+    scan of `chosen`.
+
+    Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many the last
+    row holds, or -1 if a query is not fit (see `hnsw_distance.load`); what was filled means nothing then.
     """
-    rows = table.parts(arena)[1]
-    query = np.empty((1, vectors.shape[1]), np.float32)
-    visited = np.empty((count + 63) // 64, np.int64)
-    pool = np.empty(ef, np.int64)
-    fresh = np.empty(links.shape[1], np.int64)
-    near = np.empty(links.shape[1], np.int64)
+    n, product, dim = queries.shape[0], metric != L2, queries.shape[1]
+    stride = padded(dim)
+    block = min(n, _BLOCK)
+    own, turned = np.empty((block, stride), np.float32), np.empty((block, frame.shape[1]), np.float32)
+    own_bytes = own.view(np.uint8)
+    probes = np.empty((block, probe_bytes(bits, stride, frame)), np.uint8)
+    parameters, work = np.zeros((block, _codes.PARAMETERS), np.float32), np.empty(frame.shape, np.float32)
+    starts, pools = np.full(block, FARTHEST, np.int64), np.empty((block, pool_width(ef)), np.int64)
+    width = max(links.shape[1], _SCANNED)
+    slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
+    rows, known = table.parts(arena)[1], np.int64(count)
+    sums, room = np.empty(4, np.int32), np.empty(width + 3, np.float32)
+    best = np.empty(max(fine, ef if how == SCAN_EXACTLY else ZERO), np.int64)
+    origin, rank = origin_of(metric), max(min(np.int64(ids.shape[1]), ef), np.int64(1))
+    stretch = np.float32((ef / rank) ** _STRETCH)
+    # The lowest of the tiers above is too large for the fastest cache: there, too, walks go side by side.
+    tier = min(np.int64(nodes[entry, TIER]), np.int64(1)) if how == WALK and n > 1 else ZERO
+    firsts = np.empty((block, pool_width(tier)), np.int64)
     filled = ZERO
-    for q in range(queries.shape[0]):
-        if not load(queries, q, query, metric == COSINE):
-            return np.int64(-1)
-        filled = ZERO
-        if count > 0:
-            product = metric != L2
-            if ef * 8 >= count or ef * ef >= 256 * count:  # a walk would see most of them, or sort for longer
-                size = scan(vectors, nodes, count, query, ZERO, product, pool)
+    for first in range(0, n, block):
+        m = min(block, n - first)
+        for i in range(m):
+            if not load(queries, first + i, own, i, metric == COSINE):
+                return np.int64(-1)
+            make_probe(bits, product, frame, dim, own, i, work, probes, parameters, i)
+            if vectors.shape[1] == 0:
+                for d in range(frame.shape[1]):
+                    turned[i, d] = work[0, d]
+            if how == WALK:
+                starts[i] = descend(
+                    bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, i,
+                    slots, sums, room, keys,
+                )  # fmt: skip
+        if how == WALK:
+            if tier > 0:
+                walk_many(
+                    bits, product, vectors, codes, terms, nodes, upper, upper, tier, count, probes, parameters,
+                    starts[:m], tier, tier, origin, stretch, firsts,
+                )  # fmt: skip
+                for i in range(m):
+                    starts[i] = firsts[i, POOL] & ~1
+            walk_many(
+                bits, product, vectors, codes, terms, nodes, upper, links, ZERO, count, probes, parameters, starts[:m],
+                ef, rank, origin, stretch, pools,
+            )  # fmt: skip
+        for i in range(m):
+            if how == SCAN:
+                scan(
+                    bits, product, vectors, codes, terms, probes, parameters, i, chosen, pools, ef, slots, sums, room,
+                    keys,
+                )  # fmt: skip
+            elif how == WALK and bits != FULL and i + 1 < m:
+                _fetch_best(vectors, codes, terms, nodes, rows, pools, i + 1, min(ef, fine))
+            q = first + i
+            if how == SCAN_EXACTLY:
+                size = ZERO
+                for e in range(chosen.shape[0]):
+                    d = exactly(
+                        bits, product, vectors, codes, terms, chosen[e], own_bytes, i, stride, turned, parameters
+                    )
+                    size = smallest.keep(best, ZERO, size, key_of(d, chosen[e]))
             else:
-                key = key_of(distance(query, ZERO, vectors, entry, product), entry)
-                pool[0] = descend(vectors, nodes, upper, count, key, ZERO, query, ZERO, product)
-                size = walk(vectors, nodes, links, ZERO, count, query, ZERO, product, pool, visited, fresh, near)
-            filled = _report(rows, nodes, count, metric, pool, size, ids[q], distances[q])
-        for e in range(filled, ids.shape[1]):
-            ids[q, e], distances[q, e] = -1, np.inf
+                size = _refine(
+                    bits, product, vectors, codes, terms, nodes, rows, known, clock, pools, i, ef, fine, own_bytes,
+                    stride, turned, parameters, allowed, best,
+                )  # fmt: skip
+                if how == WALK and size < fine and allowed.shape[0] > 0 and size < chosen.shape[0]:
+                    scan(
+                        bits, product, vectors, codes, terms, probes, parameters, i, chosen, pools, ef, slots, sums,
+                        room, keys,
+                    )  # fmt: skip
+                    size = _refine(
+                        bits, product, vectors, codes, terms, nodes, rows, known, clock, pools, i, ef, fine, own_bytes,
+                        stride, turned, parameters, allowed, best,
+                    )  # fmt: skip
+            smallest.sort(best, ZERO, size)
+            filled = _report(rows, nodes, known, clock, metric, best, size, allowed, ids, distances, q)
+            for e in range(filled, ids.shape[1]):
+                ids[q, e], distances[q, e] = -1, np.inf
     return filled
 
 
-@njit(cache=True)
-def scan(vectors, nodes, count, query, at, product, pool):
-    """Fill `pool` (ef,) with the keys of the nearest of all linked slots below `count`, in order; how many."""
+@leaf(cache=True)
+def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, pools, ef, slots, sums, room, keys):
+    """Fill pools[p] with the ef nearest of the slots `chosen` int64 (m,). O(m (D + ef / 8))."""
+    clear(pools, p)
+    last = POOL + ef - 1
+    for first in range(0, chosen.shape[0], _SCANNED):
+        m = min(_SCANNED, chosen.shape[0] - first)
+        for e in range(first + m, min(first + 2 * m, chosen.shape[0])):
+            fetch(bits, vectors, codes, terms, chosen[e])
+        for e in range(m):
+            slots[0, e] = chosen[first + e]
+        measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, sums, room, keys)
+        for e in range(m):
+            if keys[e] < pools[p, last]:
+                insert(pools, p * pools.shape[1] + POOL, pools.shape[1] - POOL, keys[e])
+
+
+@leaf(cache=True)
+def _fetch_best(vectors, codes, terms, nodes, rows, pools, p, size):
+    for e in range(POOL, POOL + size):
+        if pools[p, e] != FARTHEST:
+            slot = slot_of(pools[p, e])
+            prefetch(rows, slot * rows.shape[1], np.int64(4))
+            prefetch(nodes, slot * nodes.shape[1], np.int64(6))
+            fetch(_FULL, vectors, codes, terms, slot)
+
+
+@leaf(cache=True)
+def _refine(
+    bits, product, vectors, codes, terms, nodes, rows, count, clock, pools, i, ef, fine, own, stride, turned,
+    parameters, allowed, best,
+):  # fmt: skip
+    """Fill `best`, a heap, with exact keys of the `fine` nearest in pools[i] that may be told; how many."""
     size = ZERO
-    for slot in range(count):
-        if nodes[slot, LEVEL] >= 0:
-            size = smallest.keep(pool, ZERO, size, key_of(distance(query, at, vectors, slot, product), slot))
-    smallest.sort(pool, ZERO, size)
-    return size
-
-
-@njit(cache=True)
-def descend(vectors, nodes, upper, count, key, tier, query, at, product):
-    """The key of the node that greedy walks reach from `key`'s down to the tier above `tier`."""
-    for t in range(nodes[slot_of(key), TIER], tier, -1):
-        better = True
-        while better:
-            better = False
-            row = row_of(nodes, slot_of(key), t)
-            for e in range(upper.shape[1]):
-                slot = np.int64(upper[row, e])
-                if slot < 0:
-                    break
-                if slot < count:
-                    prefetch(vectors, slot * vectors.shape[1], vectors.shape[1])
-            for e in range(upper.shape[1]):
-                slot = np.int64(upper[row, e])
-                if slot < 0:
-                    break
-                if slot < count:
-                    other = key_of(distance(query, at, vectors, slot, product), slot)
-                    if other < key:
-                        key, better = other, True
-    return key
-
-
-@njit(cache=True)
-def walk(vectors, nodes, links, tier, count, query, at, product, pool, visited, fresh, near):
-    """Best-first search in one tier from the key in pool[0]: fills `pool` (ef,) with the nearest found, in order.
-
-    `links` is that of the tier; visited int64 (count / 64,), fresh and near int64 (links a row,) are room to work
-    in. Returns how many there are; their keys are marked.
-
-    Algorithm 2: candidates farther than the ef nearest are never expanded, so one sorted array with marks is both of
-    its heaps. A wave of neighbours is merged into it at once.
-    """
-    stride, ef = vectors.shape[1], pool.shape[0]
-    for word in range(visited.shape[0]):
-        visited[word] = 0
-    slot = slot_of(pool[0])
-    visited[slot >> 6] |= np.int64(1) << (slot & 63)
-    size, at_pool = np.int64(1), ZERO
-    while at_pool < size:
-        row = row_of(nodes, slot_of(pool[at_pool]), tier)
-        pool[at_pool] |= 1
-        at_pool += 1
-        waiting = ZERO
-        for e in range(links.shape[1]):
-            slot = np.int64(links[row, e])
-            if slot < 0:
-                break
-            if slot < count:
-                word, bit = visited[slot >> 6], np.int64(1) << (slot & 63)
-                if not word & bit:
-                    visited[slot >> 6] = word | bit
-                    fresh[waiting] = slot
-                    waiting += 1
-        if waiting > 0:
-            prefetch(vectors, fresh[0] * stride, stride)
-        following = _FARTHEST
-        if at_pool < size:
-            following = pool[at_pool]
-            prefetch(links, row_of(nodes, slot_of(following), tier) * links.shape[1], links.shape[1])
-        bound = pool[ef - 1] if size == ef else _FARTHEST
-        m = ZERO
-        for e in range(waiting):
-            if e + 1 < waiting:
-                prefetch(vectors, fresh[e + 1] * stride, stride)
-            key = key_of(distance(query, at, vectors, fresh[e], product), fresh[e])
-            if key < bound:
-                if key < following:
-                    following = key
-                    prefetch(links, row_of(nodes, fresh[e], tier) * links.shape[1], links.shape[1])
-                place = m
-                while place > 0 and near[place - 1] > key:
-                    near[place] = near[place - 1]
-                    place -= 1
-                near[place] = key
-                m += 1
-        if m > 0:
-            at_pool = min(at_pool, merge(pool, size, near, m))
-            size = min(size + m, ef)
-        while at_pool < size and pool[at_pool] & 1:
-            at_pool += 1
-    return size
-
-
-@njit(cache=True)
-def merge(pool, size, near, m):
-    """Merge the sorted near[:m] into the sorted pool[:size], dropping what exceeds pool. Where near[0] went (m > 0)."""
-    left, right, at = size - 1, m - 1, size + m - 1
-    while right >= 0:
-        if left >= 0 and pool[left] > near[right]:
-            key = pool[left]
-            left -= 1
+    for e in range(POOL, POOL + ef):
+        if pools[i, e] == FARTHEST or size == fine:
+            break
+        slot = slot_of(pools[i, e])
+        if not _any_told(nodes, rows, slot, count, clock, allowed):
+            continue
+        if bits == FULL:
+            key = pools[i, e] & ~1
         else:
-            key = near[right]
-            right -= 1
-        if at < pool.shape[0]:
-            pool[at] = key
-        at -= 1
-    return at + 1
+            key = key_of(
+                exactly(bits, product, vectors, codes, terms, slot, own, i, stride, turned, parameters), slot
+            )
+        size = smallest.keep(best, ZERO, size, key)
+    return size
+
+
+@leaf(cache=True)
+def _any_told(nodes, rows, slot, count, clock, allowed):
+    """Whether a slot or a twin of it is there at this clock, and allowed."""
+    while 0 <= slot < nodes.shape[0]:
+        if _told(rows, slot, count, clock, allowed):
+            return True
+        slot = np.int64(nodes[slot, TWIN])
+    return False
+
+
+@leaf(cache=True)
+def _told(rows, slot, count, clock, allowed):
+    if slot >= count or not rows[slot, BORN] <= clock < rows[slot, DIED]:
+        return False
+    return allowed.shape[0] == 0 or allowed[slot] != 0
 
 
 @njit(cache=True)
-def _report(rows, nodes, count, metric, pool, size, ids, distances):
-    """Write the nearest of pool[:size] and of their twins; how many. Equal distances are ordered by id."""
-    k, filled, i = ids.shape[0], ZERO, ZERO
+def told_heads(nodes, arena, count, clock, allowed):
+    """The linked slots (int64) that are told at this clock, or a twin of which is. O(n)."""
+    rows = table.parts(arena)[1]
+    heads, m = np.empty(count, np.int64), 0
+    for slot in range(count):
+        if nodes[slot, LEVEL] >= 0 and _any_told(nodes, rows, slot, count, clock, allowed):
+            heads[m] = slot
+            m += 1
+    return heads[:m].copy()
+
+
+@leaf(cache=True)
+def _report(rows, nodes, count, clock, metric, best, size, allowed, ids, distances, q):
+    """Write the nearest of best[:size] and of their twins to row q; how many. Equal distances are ordered by id."""
+    row, k, filled, i = ids[q], ids.shape[1], ZERO, ZERO
     while i < size and filled < k:
-        told = reported(distance_of(pool[i]), metric)
+        told = reported(distance_of(best[i]), metric)
         start = filled
-        while i < size and reported(distance_of(pool[i]), metric) == told:
-            slot = slot_of(pool[i])
+        while i < size and reported(distance_of(best[i]), metric) == told:
+            slot = slot_of(best[i])
             while 0 <= slot < nodes.shape[0]:
-                if slot < count:
-                    filled = smallest.keep(ids, start, filled, rows[slot, table.KEY])
+                if _told(rows, slot, count, clock, allowed):
+                    filled = smallest.keep(row, start, filled, rows[slot, table.KEY])
                 slot = np.int64(nodes[slot, TWIN])
             i += 1
-        smallest.sort(ids, start, filled)
+        smallest.sort(row, start, filled)
+        filled = _distinct(row, start, filled)
         for e in range(start, filled):
-            distances[e] = told
+            distances[q, e] = told
     return filled
+
+
+@leaf(cache=True)
+def _distinct(row, start, stop):
+    """Leave out repeated ids of the sorted row[start:stop]: an id passes from one twin to another. Where it stops."""
+    kept = start
+    for e in range(start, stop):
+        if e == start or row[e] != row[kept - 1]:
+            row[kept] = row[e]
+            kept += 1
+    return kept
+
+
+@njit(cache=True)
+def first_of_each(ids, distances, parents, best_ids, best_distances, rows):
+    """Write the first of each parent in row i of `ids` to row rows[i] of the best (., k): uint8 (n,), whether it is full.
+
+    All int64 but the distances; rows end at id -1. A row that has fewer than its width is full too. O(n c k).
+    """
+    full = np.zeros(ids.shape[0], np.uint8)
+    k = best_ids.shape[1]
+    taken = np.empty(k, np.int64)
+    for i in range(ids.shape[0]):
+        m, e = 0, 0
+        while e < ids.shape[1] and ids[i, e] >= 0 and m < k:
+            new = True
+            for j in range(m):
+                new &= taken[j] != parents[i, e]
+            if new:
+                taken[m] = parents[i, e]
+                best_ids[rows[i], m], best_distances[rows[i], m] = ids[i, e], distances[i, e]
+                m += 1
+            e += 1
+        full[i] = m == k or e < ids.shape[1]
+    return full

@@ -1,0 +1,282 @@
+"""Vectors as short codes, and distances estimated from codes alone.
+
+A vector x of `dim` numbers is centred, padded with zeros to D, rotated, and rounded: y = R (x - centre) is close to
+scale * (u - middle), with D codes u of 4 or 8 bits. The rotation spreads what any one number says over all of
+them, so that the same few steps fit every vector (as in RaBitQ, Gao and Long 2024, and in QuIP); the scale is the one
+that gives y's own length back along y, which keeps estimates of near vectors unbiased (RaBitQ again).
+
+State, owned by the caller:
+    codes   uint8 (capacity, width)   width D / 2 (4 bits: in each 64 bytes, low halves first) or D; D a multiple of 128 or 64
+    terms   float32 (capacity, 2)     the distance to a probe is its OWN + terms[ADD] + terms[TIMES] * (its dot product)
+    frame   float32 (2, D)            row 0 the centre, zeros beyond dim; row 1 the signs of the rotation, scaled
+
+A probe is what estimates start from: int8 (D,) beside float32 (3,), OWN and how to scale a dot product of codes. It is
+made of a vector in full (`probe`), or of a row of codes (`probe_of_codes`). Distances are squared Euclidean, or
+negated inner products.
+"""
+
+import numpy as np
+
+from .compiling import leaf, njit
+from .hashing import mix
+from .simd import dots_int4, dots_int8
+
+INT4, INT8 = 4, 8
+ADD, TIMES = 0, 1
+OWN, SCALE, SHIFT, PARAMETERS = 0, 1, 2, 3
+
+# Rounds of the rotation. In each, every number is mixed with seven others far away: after three, with 511.
+_ROUNDS = 3
+# Steps of 4 bits end at 2.5 standard deviations: of a normal distribution this loses the least.
+_REACH = np.float32(2.5)
+_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
+
+
+@njit(cache=True)
+def new_frame(size):
+    """The frame of vectors padded to `size`, centred at zero."""
+    frame = np.zeros((2, size), np.float32)
+    for d in range(size):
+        sign = 1 - 2 * np.int64(mix(d) & np.uint64(1))
+        frame[1, d] = sign * 8.0 ** (-_ROUNDS / 2)
+    return frame
+
+
+@njit(cache=True, fastmath=_IN_ANY_ORDER)
+def add_up(source, sums):
+    """Add the rows of source (n, dim) to sums float64 (D,)."""
+    for i in range(source.shape[0]):
+        for d in range(source.shape[1]):
+            sums[d] += source[i, d]
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def rotated(source, row, dim, frame, work):
+    """Rotate source[row] (float32, its first `dim`) about the centre: the result is work[0], work float32 (2, D). O(D).
+
+    A product of sign flips, butterflies over eight parts of the row (a Hadamard transform) and transpositions.
+    """
+    size = frame.shape[1]
+    part = size // 8
+    for d in range(dim):
+        work[0, d] = (source[row, d] - frame[0, d]) * frame[1, d]
+    for d in range(dim, size):
+        work[0, d] = 0
+    for turn in range(_ROUNDS):
+        _butterflies(work, part)
+        for p in range(part):
+            for j in range(8):
+                work[0, 8 * p + j] = work[1, j * part + p]
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _butterflies(work, part):
+    """The Hadamard transform of the eight parts of work[0], written to work[1]."""
+    for p in range(part):
+        a, b, c, d = work[0, p], work[0, p + part], work[0, p + 2 * part], work[0, p + 3 * part]
+        e, f, g, h = work[0, p + 4 * part], work[0, p + 5 * part], work[0, p + 6 * part], work[0, p + 7 * part]
+        a, b, c, d, e, f, g, h = a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
+        a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
+        work[1, p], work[1, p + part] = a + b, a - b
+        work[1, p + 2 * part], work[1, p + 3 * part] = c + d, c - d
+        work[1, p + 4 * part], work[1, p + 5 * part] = e + f, e - f
+        work[1, p + 6 * part], work[1, p + 7 * part] = g + h, g - h
+
+
+@leaf(cache=True)
+def unrotated(frame, work, target, row):
+    """Undo `rotated`: from work[0] (both rows are used) to target[row] (float32 (dim,)). O(D)."""
+    size, dim = frame.shape[1], target.shape[1]
+    part = size // 8
+    for turn in range(_ROUNDS):
+        for p in range(part):
+            for j in range(8):
+                work[1, j * part + p] = work[0, 8 * p + j]
+        for d in range(size):
+            work[0, d] = work[1, d]
+        _butterflies(work, part)
+        for d in range(size):
+            work[0, d] = work[1, d]
+    for d in range(dim):
+        # the signs hold the scale of the way there, which is that of the way back
+        target[row, d] = work[0, d] * frame[1, d] + frame[0, d]
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _squares(work):
+    """The sum of squares of work[0]."""
+    squares = np.float32(0)
+    for d in range(work.shape[1]):
+        squares += work[0, d] * work[0, d]
+    return squares
+
+
+@leaf(cache=True)
+def _largest(work):
+    """The largest absolute value of work[0]. Its bits are compared: so the loop becomes one of vectors."""
+    bits, largest = work.view(np.int32), np.int32(0)
+    for d in range(work.shape[1]):
+        largest = max(largest, bits[0, d] & 0x7FFFFFFF)
+    return np.int32(largest).view(np.float32)
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _own(source, row, dim, frame, squares, product):
+    """What a vector adds to any distance: its squared length from the centre, or what centring took from products."""
+    if not product:
+        return squares
+    own = np.float32(0)
+    for d in range(dim):
+        own += frame[0, d] * (np.float32(0.5) * frame[0, d] - source[row, d])
+    return own
+
+
+@leaf(cache=True)
+def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
+    """Write the code of source[row] (float32, its first `dim`) to codes[slot] and terms[slot]. O(D)."""
+    rotated(source, row, dim, frame, work)
+    squares, largest = _squares(work), _largest(work)
+    middle, top = np.float32(7.5), np.float32(15)
+    step = _REACH * np.sqrt(squares / np.float32(work.shape[1])) / middle
+    if bits == INT8:
+        middle, top, step = np.float32(128), np.float32(255), largest / np.float32(127)
+    inverse = np.float32(1) / step if step > 0 else np.float32(0)
+    if not inverse < np.inf:
+        inverse = np.float32(0)  # so short that steps underflow
+    along = _round(work, inverse, middle, top)
+    if bits == INT8:
+        for d in range(work.shape[1]):
+            codes[slot, d] = np.uint8(work[1, d])
+    else:
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):
+                low, high = np.uint8(work[1, 128 * line + j]), np.uint8(work[1, 128 * line + 64 + j])
+                codes[slot, 64 * line + j] = low | (high << np.uint8(4))
+    scale = squares / along if along > 0 else np.float32(0)
+    terms[slot, ADD] = _own(source, row, dim, frame, squares, product)
+    terms[slot, TIMES] = -scale if product else np.float32(-2) * scale
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _round(work, inverse, middle, top):
+    """Fill work[1] with the codes of work[0], as float32; returns their inner product with it."""
+    along = np.float32(0)
+    for d in range(work.shape[1]):
+        code = min(max(np.floor(work[0, d] * inverse + middle + np.float32(0.5)), np.float32(0)), top)
+        work[1, d] = code
+        along += (code - middle) * work[0, d]
+    return along
+
+
+@njit(cache=True)
+def encode_many(source, dim, frame, bits, product, codes, terms, slots):
+    """`encode` source[i] to slots[i] (int64 (n,)) for all its rows. O(n D)."""
+    work = np.empty(frame.shape, np.float32)
+    for i in range(source.shape[0]):
+        encode(source, i, dim, frame, bits, product, work, codes, terms, slots[i])
+
+
+@leaf(cache=True)
+def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
+    """Make probes[p] (uint8 (D,), signed bytes by their bits) and parameters[p] of source[row] (float32, its first `dim`). O(D)."""
+    rotated(source, row, dim, frame, work)
+    squares, largest = _squares(work), _largest(work)
+    inverse = np.float32(127) / largest if largest > 0 else np.float32(0)
+    if not inverse < np.inf:
+        inverse, largest = np.float32(0), np.float32(0)
+    total = _round_signed(work, inverse, probes, p)
+    _set_parameters(
+        parameters, p, _own(source, row, dim, frame, squares, product), largest / np.float32(127), bits, total
+    )
+
+
+@leaf(cache=True)
+def _round_signed(work, inverse, probes, p):
+    """Fill probes[p] with work[0] / its largest * 127, as signed bytes; returns their sum."""
+    total = np.int32(0)
+    for d in range(work.shape[1]):
+        code = np.int32(np.floor(work[0, d] * inverse + np.float32(0.5)))
+        probes[p, d] = np.uint8(code & 255)
+        total += code
+    return total
+
+
+@leaf(cache=True)
+def _set_parameters(parameters, p, own, scale, bits, total):
+    middle = np.float32(7.5) if bits == INT4 else np.float32(128)
+    parameters[p, OWN], parameters[p, SCALE] = own, scale
+    parameters[p, SHIFT] = scale * middle * np.float32(total)
+
+
+@leaf(cache=True)
+def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
+    """Make probes[p] and parameters[p] of the code of `slot`. O(D)."""
+    total = np.int32(0)
+    scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
+    if bits == INT8:
+        for d in range(codes.shape[1]):
+            code = np.int32(codes[slot, d]) - 128
+            probes[p, d] = np.uint8(code & 255)
+            total += code
+    else:
+        scale *= np.float32(0.5)
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):  # twice the distance from the middle, a whole number
+                low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
+                probes[p, 128 * line + j] = np.uint8((2 * np.int32(low) - 15) & 255)
+                probes[p, 128 * line + 64 + j] = np.uint8((2 * np.int32(high) - 15) & 255)
+                total += 2 * np.int32(low + high) - 30
+    _set_parameters(parameters, p, terms[slot, ADD], scale, bits, total)
+
+
+@leaf(cache=True)
+def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, distances):
+    """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p. O(m D).
+
+    Both `distances` and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
+    sums int32 (4,) is room to work in.
+    """
+    lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
+    own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
+    for e in range(m, (m + 3) & ~3):
+        slots[row, e] = slots[row, m - 1]
+    for e in range(0, m, 4):
+        if bits == INT4:
+            dots_int4(codes, probes, start, lines, slots, first + e, sums)
+        else:
+            dots_int8(codes, probes, start, lines, slots, first + e, sums)
+        for i in range(4):
+            slot = slots[row, e + i]
+            distance = own + terms[slot, ADD] + terms[slot, TIMES] * (scale * np.float32(sums[i]) - shift)
+            distances[e + i] = distance if distance == distance else np.float32(np.inf)
+
+
+@leaf(cache=True)
+def decoded(codes, terms, slot, bits, product, work):
+    """What the code of `slot` stands for, rotated, in work[0] (float32 (2, D)). O(D)."""
+    scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
+    if bits == INT8:
+        for d in range(codes.shape[1]):
+            work[0, d] = scale * (np.float32(codes[slot, d]) - np.float32(128))
+    else:
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):
+                low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
+                work[0, 128 * line + j] = scale * (np.float32(low) - np.float32(7.5))
+                work[0, 128 * line + 64 + j] = scale * (np.float32(high) - np.float32(7.5))
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def along(codes, slot, bits, turned, q):
+    """The inner product of turned[q] (float32 (n, D)), a vector rotated, with the code of `slot`, unscaled. O(D)."""
+    total = np.float32(0)
+    if bits == INT8:
+        for d in range(codes.shape[1]):
+            total += turned[q, d] * (np.float32(codes[slot, d]) - np.float32(128))
+    else:
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):
+                low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
+                total += turned[q, 128 * line + j] * (np.float32(low) - np.float32(7.5))
+                total += turned[q, 128 * line + 64 + j] * (np.float32(high) - np.float32(7.5))
+    return total

@@ -1,0 +1,212 @@
+"""What Numba's own loops do not reach: vector instructions over rows of bytes, and prefetching.
+
+These functions exist inside compiled code alone. An offset is in items of the array, which must be C-contiguous;
+nothing is checked. All are written in portable vector IR; where the machine has AVX-512 VNNI, one instruction
+of it stands for the four that LLVM would make of the same sum.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LINE = 64  # bytes of a cache line, and of a row of codes that one step takes
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_HALF, _FLOAT = ir.HalfType(), ir.FloatType()
+_BYTES, _SUMS, _KEYS = ir.VectorType(_I8, LINE), ir.VectorType(_I32, LINE // 4), ir.VectorType(_I64, 8)
+
+
+def _has(context: Any, *features: str) -> bool:
+    """Whether the machine that is compiled for has these."""
+    have = context.codegen()._get_host_cpu_features().split(",")
+    return all(f"+{feature}" in have for feature in features)
+
+
+def _at(context: Any, builder: Any, signature: Any, arguments: Any, which: int, offset: Any) -> Any:
+    """The address of an item of an array argument, as bytes."""
+    array = context.make_array(signature.args[which])(context, builder, arguments[which])
+    return builder.bitcast(builder.gep(array.data, [offset]), _I8.as_pointer())
+
+
+def _line(builder: Any, address: Any, offset: Any) -> Any:
+    """The 64 bytes at an address of bytes plus an offset."""
+    line = builder.load(builder.bitcast(builder.gep(address, [offset]), _BYTES.as_pointer()))
+    line.align = 1
+    return line
+
+
+def _all(vector: Any, value: int) -> Any:
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """A call of an LLVM intrinsic."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _add_products(context: Any, builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
+    """sums int32 (16,) plus the products of 64 unsigned with 64 signed bytes, four to a sum."""
+    if _has(context, "avx512f", "avx512vnni"):
+        words = (builder.bitcast(line, _SUMS) for line in (unsigned, signed))
+        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, sums, *words)
+    for half in (0, LINE // 2):
+        pairs = []
+        for first in (0, 1):  # LLVM knows this shape: products of neighbours, added at once
+            lanes = ir.Constant(ir.VectorType(_I32, 16), [half + first + 2 * lane for lane in range(16)])
+            a, b = (builder.shuffle_vector(line, line, lanes) for line in (unsigned, signed))
+            a, b = builder.zext(a, ir.VectorType(_I16, 16)), builder.sext(b, ir.VectorType(_I16, 16))
+            pairs.append(builder.mul(builder.sext(a, _SUMS), builder.sext(b, _SUMS)))
+        sums = builder.add(sums, builder.add(*pairs))
+    return sums
+
+
+def _add_line(context: Any, builder: Any, sums: Any, line: Any, probe: list, packed: bool) -> Any:
+    """sums plus the products of a line of codes with one or, if two codes are packed in a byte, two lines of a probe."""
+    if not packed:
+        return _add_products(context, builder, sums, line, probe[0])
+    low, high = builder.and_(line, _all(_BYTES, 15)), builder.lshr(line, _all(_BYTES, 4))
+    return _add_products(context, builder, _add_products(context, builder, sums, low, probe[0]), high, probe[1])
+
+
+def _fold(builder: Any, left: Any, right: Any) -> Any:
+    """The numbers of both vectors (of one, if `right` is None), added two by two."""
+    n = left.type.count * (1 if right is None else 2)
+    lanes = [ir.Constant(ir.VectorType(_I32, n // 2), list(range(first, n, 2))) for first in (0, 1)]
+    return builder.add(*(builder.shuffle_vector(left, left if right is None else right, each) for each in lanes))
+
+
+def _dots(packed: bool) -> Any:
+    """Code generator of four sums over `lines` lines of codes each."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lines = arguments[3]
+        probe = _at(context, builder, signature, arguments, 1, arguments[2])
+        width = builder.mul(lines, _I64(LINE))
+        slots = builder.bitcast(_at(context, builder, signature, arguments, 4, arguments[5]), _I64.as_pointer())
+        rows = []
+        for i in range(4):
+            slot = builder.load(builder.gep(slots, [_I64(i)]))
+            rows.append(_at(context, builder, signature, arguments, 0, builder.mul(slot, width)))
+        totals = [cgutils.alloca_once_value(builder, _all(_SUMS, 0)) for _ in rows]
+        with cgutils.for_range(builder, lines) as loop:
+            at = builder.mul(loop.index, _I64(LINE))
+            first = builder.mul(at, _I64(1 + packed))
+            parts = [_line(builder, probe, builder.add(first, _I64(LINE * part))) for part in range(1 + packed)]
+            for row, total in zip(rows, totals, strict=True):
+                line = _line(builder, row, at)
+                builder.store(_add_line(context, builder, builder.load(total), line, parts, packed), total)
+        a, b, c, d = (builder.load(total) for total in totals)
+        a, b = _fold(builder, a, b), _fold(builder, c, d)
+        a = _fold(builder, a, b)
+        while a.type.count > 4:
+            a = _fold(builder, a, None)
+        out = _at(context, builder, signature, arguments, 6, _I64(0))
+        builder.store(a, builder.bitcast(out, a.type.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _dots_int8(typingctx, codes, probe, start, lines, slots, at, sums):
+    """Fill sums[:4] (int32) with the sums of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines.
+
+    The four slots are slots[at : at + 4] (int64); `codes` has `lines` lines of 64 bytes a row.
+    """
+    indexes = types.int64
+    return types.none(codes, probe, indexes, indexes, slots, indexes, sums), _dots(packed=False)
+
+
+def _dots_int4(typingctx, codes, probe, start, lines, slots, at, sums):
+    """The same for two codes a byte: in each line, the low halves stand for the 64 items before those of the high."""
+    indexes = types.int64
+    return types.none(codes, probe, indexes, indexes, slots, indexes, sums), _dots(packed=True)
+
+
+def _insert(typingctx, pool, start, size, key):
+    """Let `key` into the ascending pool[start : start + size] (int64), whose largest falls out.
+
+    `size` is a multiple of 8, and pool[start - 1] is there and smaller than all. Ends where nothing moves any more.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        first = builder.gep(array.data, [arguments[1]])
+        one = builder.insert_element(ir.Constant(_KEYS, ir.Undefined), arguments[3], _I32(0))
+        key = builder.shuffle_vector(one, one, _all(ir.VectorType(_I32, 8), 0))
+        at = cgutils.alloca_once_value(builder, arguments[2])
+        body, end = builder.append_basic_block("insert"), builder.append_basic_block("inserted")
+        builder.branch(body)
+        builder.position_at_end(body)
+        place = builder.sub(builder.load(at), _I64(8))
+        builder.store(place, at)
+        here = builder.bitcast(builder.gep(first, [place]), _KEYS.as_pointer())
+        before = builder.gep(first, [builder.sub(place, _I64(1))])
+        present = builder.load(here)
+        shifted = builder.load(builder.bitcast(before, _KEYS.as_pointer()))
+        present.align = shifted.align = 8
+        # In order, an item stays, or the key takes its place, or its predecessor does.
+        later = _call(builder, "llvm.smax.v8i64", _KEYS, shifted, key)
+        written = builder.store(_call(builder, "llvm.smin.v8i64", _KEYS, present, later), here)
+        written.align = 8
+        beyond = builder.icmp_signed(">", builder.load(before), arguments[3])
+        builder.cbranch(builder.and_(beyond, builder.icmp_signed(">", place, _I64(0))), body, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.none(pool, types.int64, types.int64, types.int64), codegen
+
+
+def _prefetch(typingctx, array, offset, size):
+    """Ask for the cache lines of `size` items from the item at `offset` on."""
+
+    def codegen(context, builder, signature, arguments):
+        first = _at(context, builder, signature, arguments, 0, arguments[1])
+        width = signature.args[0].dtype.bitwidth // 8
+        with cgutils.for_range_slice(builder, _I64(0), builder.mul(arguments[2], _I64(width)), _I64(LINE)) as (at, _):
+            # for reading, to keep, data
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), builder.gep(first, [at]), _I32(0), _I32(3), _I32(1))
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.int64), codegen
+
+
+def _float_at(typingctx, array, offset):
+    """The float32 in the four bytes from `offset` on of a uint8 array."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        value = builder.load(builder.bitcast(address, _FLOAT.as_pointer()))
+        value.align = 4
+        return value
+
+    return types.float32(array, types.int64), codegen
+
+
+def _half_at(typingctx, array, offset):
+    """The float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        bits = builder.load(builder.bitcast(address, _I16.as_pointer()))
+        bits.align = 2
+        if _has(context, "f16c") or _has(context, "fullfp16"):
+            return builder.fpext(builder.bitcast(bits, _HALF), _FLOAT)
+        wide = builder.zext(bits, _I32)
+        sign = builder.shl(builder.and_(wide, _I32(0x8000)), _I32(16))
+        rest = builder.bitcast(builder.shl(builder.and_(wide, _I32(0x7FFF)), _I32(13)), _FLOAT)
+        scaled = builder.fmul(rest, ir.Constant(_FLOAT, 2.0**112))  # the exponents begin elsewhere
+        return builder.bitcast(builder.or_(builder.bitcast(scaled, _I32), sign), _FLOAT)
+
+    return types.float32(array, types.int64), codegen
+
+
+dots_int8: Any = intrinsic(_dots_int8)
+dots_int4: Any = intrinsic(_dots_int4)
+insert: Any = intrinsic(_insert)
+prefetch: Any = intrinsic(_prefetch)
+float_at: Any = intrinsic(_float_at)
+half_at: Any = intrinsic(_half_at)
