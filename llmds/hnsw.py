@@ -41,8 +41,8 @@ class HNSW(storage.Structure):
 
     Parameters:
         dim: numbers a vector has.
-        M: neighbours chosen for a new vector in each layer, by algorithm 4 without `keepPrunedConnections`; up to M
-            stay in the upper layers, up to 2 M in the lowest.
+        M: neighbours chosen for a new vector in each layer, by algorithm 4 (with the nearest it leaves out up to M / 2);
+            up to M stay in the upper layers, up to 2 M in the lowest.
         ef_construction, ef_search: candidates kept while building and while searching; both may be set anew.
         ml: scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
             round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
@@ -150,11 +150,11 @@ class HNSW(storage.Structure):
         ids = writable(arguments.integers("ids", ids))
         with self._lock:
             self._reclaim()
-            slots = self._known_slots(self._state, ids)
+            self._known_slots(self._state, ids)
             if len(np.unique(ids)) < len(ids):
                 raise ValueError("ids must be distinct")
             try:
-                hnsw_writer.remove(self._state, self._settings, slots)
+                hnsw_writer.remove(self._state, self._settings, ids)
             finally:
                 self._state = self._state.published()
                 self._reclaim()
@@ -165,14 +165,14 @@ class HNSW(storage.Structure):
         vectors = self.admissible("vec", arguments.vector("vec", vec, self.dim)[None])
         with self._lock:
             self._reclaim()
-            old = self._known_slots(self._state, np.array([vec_id], np.int64))
+            self._known_slots(self._state, np.array([vec_id], np.int64))
             hidden = np.array([kernels.HIDDEN], np.int64)
             try:
                 self._add(vectors, hidden, 1, lambda count: None, publish=False)
-                hnsw_writer.replace(self._state, self._settings, old[0], vec_id)
+                hnsw_writer.replace(self._state, self._settings, vec_id)
             finally:
-                if (left := self._state.slots(hidden))[0] >= 0:
-                    hnsw_writer.remove(self._state, self._settings, left)
+                if self._state.slots(hidden)[0] >= 0:
+                    hnsw_writer.remove(self._state, self._settings, hidden)
                 self._state = self._state.published()
                 self._reclaim()
 
@@ -408,7 +408,7 @@ class HNSW(storage.Structure):
         """Add what has been checked but for the ids. The caller holds the lock."""
         self._reclaim()
         before, settings, n, linked = self._state, self._settings, len(ids), len(self)
-        needed = int(before.arena[table.TOP]) + n - hnsw_remove.free_slots(before.arena)
+        needed = int(before.arena[table.TOP]) + n - hnsw_remove.free_slots(before.arena, n)
         if needed > MAX_ROWS:
             raise ValueError(f"HNSW holds at most 2**31-1 vectors, {needed} would be needed")
         state = before
@@ -424,21 +424,24 @@ class HNSW(storage.Structure):
             while at < n:
                 size = hnsw_writer.batch_size(state, linked + at, levels[at : at + hnsw_writer.MAX_BATCH])
                 part = slice(at, at + size)
-                state = hnsw_writer.link(
+                state = state.with_upper_rows(int((levels[part] // settings.step).sum()))
+                hnsw_writer.link(
                     state, settings, self.ef_construction, vectors[part], slots[part], levels[part], room, threads
                 )
                 at += size
-                self._state = state = state.published() if publish else state
+                self._state = state = state.published(n - at) if publish else state
                 done(size)
         finally:
-            hnsw_state.take_back_ids(state.arena, slots[at:])
+            if at < n:  # interrupted, maybe when a batch was linked
+                hnsw_state.take_back_ids(state.arena, slots[hnsw_writer.in_already(state, slots) :])
+                self._state = state.published() if publish else state
 
     def _owned(self) -> tuple[np.ndarray, ...]:
         return self._state.arrays
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
-            state = self._state.compacted() if self._state.arena[kernels.REMOVED] else self._state
+            state = self._state if self._state.compact else self._state.compacted()
             return hnsw_file.to_arrays(self, state, self._settings)
 
     @classmethod

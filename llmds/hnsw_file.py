@@ -102,11 +102,11 @@ def state(arrays: storage.Arrays, settings: Settings) -> State:
     arena = kernels.new_arena(n)
     storage.expect(append_ids(arena, ids, np.empty(n, np.int64)) < 0, "an id comes twice")
     rows_of = table.parts(arena)[1]
-    rows_of[:, kernels.BORN] = 0
+    rows_of[:, kernels.BORN], rows_of[:, kernels.DIED] = 0, kernels.NEVER
     arena[kernels.ENTRY], arena[kernels.UPPER_TOP] = entry, rows
     return State(
         vectors.view(np.uint8), arrays["codes"], arrays["terms"], arrays["frame"], arrays["nodes"], arrays["links"],
-        arrays["upper"], arena, n, 0, entry, coded,
+        arrays["upper"], arena, n, n, 0, entry, coded,
     )  # fmt: skip
 
 
@@ -118,6 +118,7 @@ def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
         nodes, upper, old = arrays["nodes"], arrays["upper"], arrays["vectors"]
         n, (dim, M, ef_construction, ef_search, metric) = len(nodes), arrays["settings"].tolist()
         settings = Settings.of(dim, M, metric, 0, 32, float(arrays["ml"]))
+        storage.expect(settings.stride - 32 < dim <= old.shape[1] <= settings.stride, "vectors are of another shape")
         level, tier, first, twin, parent = nodes.T.astype(np.int64)
         new = np.full((n, kernels.NODE), -1, np.int64)
         new[:, :5] = nodes
@@ -129,14 +130,14 @@ def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
         hanging = np.flatnonzero(twin >= 0)
         before = np.arange(n)
         before[twin[hanging]] = hanging
-        head = before.copy()
-        while (head != before[head]).any():
-            head = before[head] if (head == before).all() else head[head]
+        head = before
+        for _ in range(n.bit_length()):  # each time twice as far, and no chain is longer than n
+            head = head[head]
         twins = np.flatnonzero(level < 0)
         new[twins, kernels.CHILDREN], new[twins, kernels.PARENT] = before[twins], head[twins]
         vectors = array((n, 4 * settings.stride), np.uint8).view(np.float32)
         vectors[:, : old.shape[1]] = old
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise storage.Damaged(f"{where}: damaged: {error}") from error
     return {
         **arrays,
@@ -158,7 +159,8 @@ def fault(state: State, settings: Settings, vectors: bool) -> str | None:
         return f"{n} slots, {state.size} published, or the entry point {state.entry} is none"
     if check.arena_fault(arena, n):
         return "an id does not lead to its slot"
-    if not (np.isfinite(state.frame).all() and np.isfinite(state.terms[:n]).all()):
+    terms = state.terms[:n]  # a vector so long that squares overflow is infinitely far off
+    if not (np.isfinite(state.frame).all() and np.isfinite(terms[:, 1:]).all()) or np.isnan(terms).any():
         return "codes have no scale"
     if n == 0:
         return None

@@ -19,8 +19,6 @@ Found: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 # What a candidate of a walk costs, in slots that are scanned instead: its neighbours, one by one from memory.
 _SCANNED_A_STEP = 45
-# A walk among vectors of which a share is allowed keeps as many candidates as hold `ef` allowed ones, and a few.
-_SURPLUS = 1.1
 _EVERYBODY = np.empty(0, np.uint8)
 _NOBODY = np.empty(0, np.int64)
 _AT_LEAST = 16  # queries that a thread takes at a time, so that their walks go side by side
@@ -30,44 +28,67 @@ def search(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, selection: Selection, threads: int
 ) -> Found | None:
     """ids int64 and distances float32 (n, k), see `HNSW.search_batch`; None if a query is not fit."""
-    ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-    allowed, chosen, how = _EVERYBODY, _NOBODY, hnsw_search.WALK
-    ef, m = max(min(ef, state.size), 1), state.size
-    if selection is not None:
-        allowed = _allowed(state, selection)
-        chosen = _heads(state, allowed)
-        m = len(chosen)
-    if m == 0:
-        ids.fill(-1), distances.fill(np.inf)
-        if len(queries) and not state.size:
-            chosen = _NOBODY  # the queries are looked at all the same
-        how, ef = hnsw_search.SCAN_EXACTLY, 1
-    elif ef * 8 >= m or ef * ef >= 256 * m:  # a walk would see most of them, or sort for longer
-        how, ef = hnsw_search.SCAN_EXACTLY, min(ef, m)
-        if selection is None:
-            chosen = _heads(state, allowed)
-    elif selection is not None:
-        wide = math.ceil(ef * _SURPLUS * state.size / m)
-        if wide * _SCANNED_A_STEP >= m:
-            how = hnsw_search.SCAN
-        else:
-            ef = min(max(wide, ef), state.size)
-    fine = min(_fine(settings, k, ef), ef)
-    unfit = []
-
-    def part_of(part: slice) -> None:
-        found = hnsw_search.search(
-            *state.arrays, state.size, state.clock, state.entry, queries[part], settings.bits, settings.metric, ef, fine,
-            how, chosen, allowed, ids[part], distances[part],
-        )  # fmt: skip
-        if found < 0:
-            unfit.append(part)
-
-    if len(queries) == 1:
-        part_of(slice(0, 1))
+    plan = _Plan(state, settings, k, threads)
+    ef = max(min(ef, state.size), 1)
+    if selection is None:
+        if state.size and not _compares_all(ef, state.size):
+            return plan.run(queries, hnsw_search.WALK, ef)
     else:
-        in_pieces(len(queries), part_of, threads, _AT_LEAST)
-    return None if unfit else (ids, distances)
+        plan.allowed = _allowed(state, selection)
+    plan.heads = _heads(state, plan.allowed)
+    m, ef = len(plan.heads), max(min(ef, len(plan.heads)), 1)
+    if not m or _compares_all(ef, m):
+        return plan.run(queries, hnsw_search.SCAN_EXACTLY, ef)
+    # Among as many as hold two deviations more than that, there hardly are fewer than `n` allowed ones.
+    wide, plan.rank = (math.ceil((n + 2 * math.sqrt(n)) * state.size / m) for n in (ef, plan.rank))
+    ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    rows = np.arange(len(queries))
+    while len(rows):  # where few of the near ones are allowed the walk is made wider, until a scan is cheaper
+        walks = wide * _SCANNED_A_STEP < m
+        how, width = (hnsw_search.WALK, wide) if walks else (hnsw_search.SCAN, ef)
+        counts = np.empty(len(rows), np.int64)
+        found = plan.run(queries[rows], how, width, counts)
+        if found is None:
+            return None
+        ids[rows], distances[rows] = found
+        rows = rows[counts < min(max(k, ef // 2), m)] if walks else rows[:0]
+        wide *= 4
+    return ids, distances
+
+
+def _compares_all(ef: int, m: int) -> bool:
+    """Whether a walk of this width would see most of m vectors, or sort for longer than it takes to compare all."""
+    return ef * 8 >= m or ef * ef >= 256 * m
+
+
+class _Plan:
+    """What all kernel calls of a search share."""
+
+    def __init__(self, state: State, settings: Settings, k: int, threads: int):
+        self.state, self.settings, self.k, self.threads = state, settings, k, threads
+        self.rank = max(k, 1)
+        self.allowed, self.heads = _EVERYBODY, _NOBODY
+
+    def run(self, queries: np.ndarray, how: int, ef: int, counts: np.ndarray = _NOBODY) -> Found | None:
+        """Answer queries in one way; `counts` (n,) is filled with how many allowed candidates each had."""
+        n, state, settings = len(queries), self.state, self.settings
+        ids, distances = np.empty((n, self.k), np.int64), np.empty((n, self.k), np.float32)
+        fine, rank = min(_fine(settings, self.k, ef), ef), min(self.rank, ef)
+        unfit = []
+
+        def answer(part: slice) -> None:
+            found = hnsw_search.search(
+                *state.arrays, state.size, state.clock, state.entry, queries[part], settings.bits, settings.metric, ef,
+                rank, fine, how, self.heads, self.allowed, ids[part], distances[part], counts[part],
+            )  # fmt: skip
+            if found < 0:
+                unfit.append(part)
+
+        if n == 1:
+            answer(slice(0, 1))
+        else:
+            in_pieces(n, answer, self.threads, _AT_LEAST)
+        return None if unfit else (ids, distances)
 
 
 def grouped(
@@ -122,7 +143,9 @@ def _parents(state: State, grouping: Any) -> Callable[[np.ndarray], np.ndarray]:
         parents = _integers("group_by", grouping(known.copy()))
         if len(parents) != len(known):
             raise ValueError(f"group_by must give a parent for each of {len(known)} ids, gave {len(parents)}")
-        return lambda ids: parents[np.searchsorted(known, ids).clip(0, max(len(known) - 1, 0))]
+        if not len(known):
+            return np.zeros_like
+        return lambda ids: parents[np.searchsorted(known, ids).clip(0, len(known) - 1)]
     parents = _integers("group_by", grouping)
 
     def of(ids: np.ndarray) -> np.ndarray:

@@ -54,7 +54,8 @@ class Settings(NamedTuple):
 
 
 class State(NamedTuple):
-    """The arrays of `kernels.hnsw`, how many slots were ever used, the clock, and where searches begin (-1: nowhere).
+    """The arrays of `kernels.hnsw`, how many vectors are in, how many slots were ever used, the clock, and where
+    searches begin (-1: nowhere).
 
     A reader takes the tuple once and holds to it. The writer changes slots that the tuple's clock does not show, then
     publishes a tuple with another clock; to grow it publishes other arrays, and leaves the old ones alone.
@@ -69,6 +70,7 @@ class State(NamedTuple):
     links: np.ndarray
     upper: np.ndarray
     arena: np.ndarray
+    count: int
     size: int
     clock: int
     entry: int
@@ -83,11 +85,6 @@ class State(NamedTuple):
     def stored(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What distances are measured of: vectors, codes, terms."""
         return self[:3]
-
-    @property
-    def count(self) -> int:
-        """How many vectors are in."""
-        return int(self.arena[table.COUNT])
 
     @property
     def rows(self) -> np.ndarray:
@@ -106,10 +103,14 @@ class State(NamedTuple):
         rows = self.rows[: self.size]
         return np.flatnonzero((rows[:, kernels.BORN] <= self.clock) & (self.clock < rows[:, kernels.DIED]))
 
-    def published(self) -> "State":
-        """The same for readers of the next clock: what was finished is in, what was removed is out."""
-        entry = int(self.arena[kernels.ENTRY])
-        return self._replace(size=int(self.arena[table.TOP]), clock=self.clock + 1, entry=entry)
+    def published(self, waiting: int = 0) -> "State":
+        """The same for readers of the next clock: what was finished is in, what was removed is out.
+
+        `waiting` ids have a slot and are not in yet.
+        """
+        head = self.arena[: table.HEAD].tolist()
+        count, size = head[table.COUNT] - waiting, head[table.TOP]
+        return self._replace(count=count, size=size, clock=self.clock + 1, entry=head[kernels.ENTRY])
 
     def resized(self, capacity: int) -> "State":
         """The same in arrays with room for `capacity` slots, at least those ever used."""
@@ -130,10 +131,15 @@ class State(NamedTuple):
             return self
         return self._replace(upper=grown(self.upper, top, max(2 * len(self.upper), top + more - spare)))
 
+    @property
+    def compact(self) -> bool:
+        """Whether there are neither dead slots nor free rows above."""
+        return not (self.arena[kernels.REMOVED] or self.arena[kernels.UPPER_SPARE])
+
     def compacted(self) -> "State":
-        """The same without dead slots, in arrays of just the size."""
+        """The same without dead slots and free rows above, in arrays of just the size."""
         top = int(self.arena[table.TOP])
-        if not self.arena[kernels.REMOVED]:
+        if self.compact:
             state = self.resized(top)
             return state._replace(upper=grown(self.upper, *2 * (int(self.arena[kernels.UPPER_TOP]),)))
         live = hnsw_compact.live_slots(self.nodes, top)
@@ -143,12 +149,12 @@ class State(NamedTuple):
         used = hnsw_compact.compact(self.nodes, self.links, self.upper, live, nodes, links, upper)
         append_ids(arena, self.rows[live, table.KEY], np.empty(n, np.int64))
         rows = table.parts(arena)[1]
-        rows[:, kernels.BORN] = self.rows[live, kernels.BORN]
+        rows[:, kernels.BORN], rows[:, kernels.DIED] = self.rows[live, kernels.BORN], kernels.NEVER
         entry = int(np.searchsorted(live, self.arena[kernels.ENTRY])) if n else -1
         arena[kernels.ENTRY], arena[kernels.UPPER_TOP] = entry, used
         vectors, codes = (taken(old, live) for old in (self.vectors, self.codes))
         terms = taken(self.terms, live if len(self.frame[0]) else live[:0])
-        return State(vectors, codes, terms, self.frame, nodes, links, upper, arena, n, self.clock, entry, self.coded)
+        return State(vectors, codes, terms, self.frame, nodes, links, upper, arena, n, n, self.clock, entry, self.coded)
 
 
 class Readers:
@@ -184,7 +190,7 @@ def empty(capacity: int, settings: Settings) -> State:
     frame = codes_kernels.new_frame(settings.coded)
     nodes, links = array((capacity, kernels.NODE), np.int32), array((capacity, 2 * settings.M), np.int32)
     upper = array((capacity // 4, settings.M + 1), np.int32)
-    return State(vectors, codes, terms, frame, nodes, links, upper, kernels.new_arena(capacity), 0, 0, -1, 0)
+    return State(vectors, codes, terms, frame, nodes, links, upper, kernels.new_arena(capacity), 0, 0, 0, -1, 0)
 
 
 def append_ids(arena: np.ndarray, ids: np.ndarray, slots: np.ndarray) -> int:

@@ -52,20 +52,28 @@ def batch_size(state: State, linked: int, levels: np.ndarray) -> int:
 def link(
     state: State, settings: Settings, ef: int, vectors: np.ndarray, slots: np.ndarray, levels: np.ndarray, room: Room,
     threads: int,
-) -> State:  # fmt: skip
-    """Link a batch of vectors (n, dim) in `slots`, whose ids are in the arena: the state to publish.
+) -> None:  # fmt: skip
+    """Link a batch of vectors (n, dim) in `slots`, whose ids are in the arena and for whose levels there is room.
 
-    An interruption leaves them all linked or none.
+    An interruption leaves them all linked, and then they have been BORN, or none.
     """
     n, bits, metric = len(slots), settings.bits, settings.metric
-    state = state.with_upper_rows(int((levels // settings.step).sum()))
     batch = np.zeros((n, hnsw_build.BATCH), np.int64)
     batch[:, hnsw_build.SLOT] = slots
     queries, probes, parameters, found = (room_array[:n] for room_array in room)
     put(state, settings, vectors, slots, queries)
     graph = (state.nodes, state.links, state.upper)
+
+    def link_back(part: slice) -> None:
+        hnsw_build.link_back(
+            *state.stored, *graph, bits, metric, batch, part.start, part.stop, settings.probe_bytes
+        )  # fmt: skip
+
+    def finish() -> None:
+        hnsw_build.finish(state.nodes, state.upper, state.arena, levels, batch, state.clock + 1)
+
     try:
-        rows = hnsw_build.prepare(state.vectors, state.codes, *graph, state.arena, levels, settings.step, batch)
+        rows = hnsw_build.prepare(*state.stored, *graph, state.arena, levels, settings.step, batch)
         high = np.empty((rows, found.shape[1]), np.int64)
 
         def find(part: slice) -> None:
@@ -88,24 +96,23 @@ def link(
 
         for step in (find, find_inside, choose):
             in_pieces(n, step, threads, _AT_LEAST)
-    except BaseException:
-        hnsw_build.abandon(state.nodes, state.upper, state.arena, batch)
-        raise
-
-    def link_back(part: slice) -> None:
-        hnsw_build.link_back(
-            *state.stored, *graph, bits, metric, batch, part.start, part.stop, settings.probe_bytes
-        )  # fmt: skip
-
-    hnsw_build.adopt(*graph, state.arena, batch)
-    try:
+        hnsw_build.adopt(*graph, state.arena, batch)
         in_pieces(hnsw_build.GROUPS, link_back, threads, hnsw_build.GROUPS if threads == 1 else 8)
+        finish()
     except BaseException:
-        link_back(slice(0, hnsw_build.GROUPS))
+        if in_already(state, slots):
+            raise
+        if (state.nodes[slots, kernels.PARENT] >= 0).any():  # others know of them: there is no way back
+            link_back(slice(0, hnsw_build.GROUPS))
+            finish()
+        else:
+            hnsw_build.abandon(state.nodes, state.upper, state.arena, batch)
         raise
-    finally:
-        hnsw_build.finish(state.nodes, state.upper, state.arena, levels, batch, state.clock + 1)
-    return state
+
+
+def in_already(state: State, slots: np.ndarray) -> int:
+    """How many of the slots of new vectors, linked in order, are part of the graph."""
+    return int(np.count_nonzero(state.rows[slots, kernels.BORN] < kernels.NEVER))
 
 
 def put(state: State, settings: Settings, vectors: np.ndarray, slots: np.ndarray, queries: np.ndarray) -> None:
@@ -173,23 +180,20 @@ def stored(state: State, settings: Settings, slots: np.ndarray) -> np.ndarray:
     return out
 
 
-def remove(state: State, settings: Settings, slots: np.ndarray) -> None:
-    """Remove what is in `slots`, in order; an interruption leaves the rest."""
-
-    def part_of(part: slice) -> None:
-        hnsw_remove.remove(
-            *state.stored, state.nodes, state.links, state.upper, state.arena, settings.bits, settings.metric, slots,
-            part.start, part.stop, state.clock + 1, settings.probe_bytes,
-        )  # fmt: skip
-
-    in_pieces(len(slots), part_of)
+def remove(state: State, settings: Settings, ids: np.ndarray) -> None:
+    """Remove the vectors of `ids`, in order; an interruption leaves the rest."""
+    in_pieces(len(ids), lambda part: _remove(state, settings, ids, part, -1))
 
 
-def replace(state: State, settings: Settings, old: int, vec_id: int) -> None:
-    """Let the vector whose id is HIDDEN take the place of that of `vec_id`, in the slot `old`."""
-    hnsw_remove.replace(
-        *state.stored, state.nodes, state.links, state.upper, state.arena, settings.bits, settings.metric, int(old),
-        vec_id, state.clock + 1, settings.probe_bytes,
+def replace(state: State, settings: Settings, vec_id: int) -> None:
+    """Let the vector whose id is HIDDEN take the place of that of `vec_id`, in one kernel call."""
+    _remove(state, settings, np.array([vec_id], np.int64), slice(0, 1), vec_id)
+
+
+def _remove(state: State, settings: Settings, ids: np.ndarray, part: slice, heir: int) -> None:
+    hnsw_remove.remove(
+        *state.stored, state.nodes, state.links, state.upper, state.arena, settings.bits, settings.metric, ids,
+        part.start, part.stop, heir, state.clock + 1, settings.probe_bytes,
     )  # fmt: skip
 
 

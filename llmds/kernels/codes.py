@@ -8,7 +8,7 @@ that gives y's own length back along y, which keeps estimates of near vectors un
 State, owned by the caller:
     codes   uint8 (capacity, width)   width D / 2 (4 bits: in each 64 bytes, low halves first) or D; D a multiple of 128 or 64
     terms   float32 (capacity, 2)     the distance to a probe is its OWN + terms[ADD] + terms[TIMES] * (its dot product)
-    frame   float32 (2, D)            row 0 the centre, zeros beyond dim; row 1 the signs of the rotation, scaled
+    frame   float32 (2, D)            row 0 the centre, zeros beyond dim; row 1 the signs of each round, scaled
 
 A probe is what estimates start from: int8 (D,) beside float32 (3,), OWN and how to scale a dot product of codes. It is
 made of a vector in full (`probe`), or of a row of codes (`probe_of_codes`). Distances are squared Euclidean, or
@@ -25,7 +25,8 @@ INT4, INT8 = 4, 8
 ADD, TIMES = 0, 1
 OWN, SCALE, SHIFT, PARAMETERS = 0, 1, 2, 3
 
-# Rounds of the rotation. In each, every number is mixed with seven others far away: after three, with 511.
+# Rounds of the rotation. In each, every number is mixed with seven others far away: after three, with 511. If there
+# are fewer, some meet again, and without other signs would part again.
 _ROUNDS = 3
 # Steps of 4 bits end at 2.5 standard deviations: of a normal distribution this loses the least.
 _REACH = np.float32(2.5)
@@ -38,31 +39,25 @@ def new_frame(size):
     frame = np.zeros((2, size), np.float32)
     for d in range(size):
         sign = 1 - 2 * np.int64(mix(d) & np.uint64(1))
-        frame[1, d] = sign * 8.0 ** (-_ROUNDS / 2)
+        frame[1, d] = sign / np.sqrt(8.0)
     return frame
-
-
-@njit(cache=True, fastmath=_IN_ANY_ORDER)
-def add_up(source, sums):
-    """Add the rows of source (n, dim) to sums float64 (D,)."""
-    for i in range(source.shape[0]):
-        for d in range(source.shape[1]):
-            sums[d] += source[i, d]
 
 
 @leaf(cache=True, fastmath=_IN_ANY_ORDER)
 def rotated(source, row, dim, frame, work):
     """Rotate source[row] (float32, its first `dim`) about the centre: the result is work[0], work float32 (2, D). O(D).
 
-    A product of sign flips, butterflies over eight parts of the row (a Hadamard transform) and transpositions.
+    Each round flips signs, then mixes eight parts of the row (butterflies of a Hadamard transform), then transposes.
     """
     size = frame.shape[1]
     part = size // 8
     for d in range(dim):
-        work[0, d] = (source[row, d] - frame[0, d]) * frame[1, d]
+        work[0, d] = source[row, d] - frame[0, d]
     for d in range(dim, size):
         work[0, d] = 0
     for turn in range(_ROUNDS):
+        for d in range(size):
+            work[0, d] *= frame[1, d]
         _butterflies(work, part)
         for p in range(part):
             for j in range(8):
@@ -95,11 +90,10 @@ def unrotated(frame, work, target, row):
         for d in range(size):
             work[0, d] = work[1, d]
         _butterflies(work, part)
-        for d in range(size):
-            work[0, d] = work[1, d]
+        for d in range(size):  # the signs hold the scale of the way there, which is that of the way back
+            work[0, d] = work[1, d] * frame[1, d]
     for d in range(dim):
-        # the signs hold the scale of the way there, which is that of the way back
-        target[row, d] = work[0, d] * frame[1, d] + frame[0, d]
+        target[row, d] = work[0, d] + frame[0, d]
 
 
 @leaf(cache=True, fastmath=_IN_ANY_ORDER)
@@ -153,7 +147,10 @@ def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
                 low, high = np.uint8(work[1, 128 * line + j]), np.uint8(work[1, 128 * line + 64 + j])
                 codes[slot, 64 * line + j] = low | (high << np.uint8(4))
     scale = squares / along if along > 0 else np.float32(0)
-    terms[slot, ADD] = _own(source, row, dim, frame, squares, product)
+    if not scale < np.inf:
+        scale = np.float32(0)  # so long that squares overflow: nothing is known but that it is far off
+    own = _own(source, row, dim, frame, squares, product)
+    terms[slot, ADD] = own if own == own else np.float32(np.inf)
     terms[slot, TIMES] = -scale if product else np.float32(-2) * scale
 
 
@@ -186,7 +183,7 @@ def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
         inverse, largest = np.float32(0), np.float32(0)
     total = _round_signed(work, inverse, probes, p)
     _set_parameters(
-        parameters, p, _own(source, row, dim, frame, squares, product), largest / np.float32(127), bits, total
+        parameters, p, _own(source, row, dim, frame, squares, product), largest / np.float32(127), bits, np.int64(total)
     )
 
 
@@ -226,15 +223,15 @@ def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
                 probes[p, 128 * line + j] = np.uint8((2 * np.int32(low) - 15) & 255)
                 probes[p, 128 * line + 64 + j] = np.uint8((2 * np.int32(high) - 15) & 255)
                 total += 2 * np.int32(low + high) - 30
-    _set_parameters(parameters, p, terms[slot, ADD], scale, bits, total)
+    _set_parameters(parameters, p, terms[slot, ADD], scale, bits, np.int64(total))
 
 
 @leaf(cache=True)
 def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, distances):
     """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p. O(m D).
 
-    Both `distances` and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
-    sums int32 (4,) is room to work in.
+    distances, sums (int32, to work in) and a row of `slots` (int64) have room for three more: codes are read four rows
+    at a time.
     """
     lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
     own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
@@ -242,13 +239,13 @@ def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, dis
         slots[row, e] = slots[row, m - 1]
     for e in range(0, m, 4):
         if bits == INT4:
-            dots_int4(codes, probes, start, lines, slots, first + e, sums)
+            dots_int4(codes, probes, start, lines, slots, first + e, sums, e)
         else:
-            dots_int8(codes, probes, start, lines, slots, first + e, sums)
-        for i in range(4):
-            slot = slots[row, e + i]
-            distance = own + terms[slot, ADD] + terms[slot, TIMES] * (scale * np.float32(sums[i]) - shift)
-            distances[e + i] = distance if distance == distance else np.float32(np.inf)
+            dots_int8(codes, probes, start, lines, slots, first + e, sums, e)
+    for e in range(m):
+        slot = np.uint64(slots[row, e])
+        distance = own + terms[slot, ADD] + terms[slot, TIMES] * (scale * np.float32(sums[e]) - shift)
+        distances[e] = distance if distance == distance else np.float32(np.inf)
 
 
 @leaf(cache=True)

@@ -57,7 +57,7 @@ LANES = 32
 ZERO = np.int64(0)
 FARTHEST = np.int64(2**63 - 1)
 NEVER = np.int64(2**63 - 1)
-HIDDEN = -(2**63)  # the id of a vector that is to replace another
+HIDDEN = np.int64(-(2**63))  # the id of a vector that is to replace another
 
 
 @leaf(cache=True)
@@ -109,10 +109,11 @@ def new_arena(capacity):
 
 @njit(cache=True)
 def slots_of(arena, ids, slots):
-    """Fill slots (m,) with the slot of each id (int64), -1 if it is unknown. O(m)."""
+    """Fill slots (m,) with the slot of each id (int64), -1 if it is unknown, or its vector is not in yet. O(m)."""
     _, rows, buckets = table.parts(arena)
     for e in range(ids.shape[0]):
-        slots[e] = table.find(rows, buckets, ids[e])
+        slot = table.find(rows, buckets, ids[e])
+        slots[e] = slot if slot >= 0 and rows[slot, BORN] < NEVER else -1
 
 
 @njit(cache=True)

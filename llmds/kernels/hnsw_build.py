@@ -67,7 +67,7 @@ def load_many(source, metric, queries):
 
 
 @njit(cache=True)
-def prepare(vectors, codes, nodes, links, upper, arena, levels, step, batch):
+def prepare(vectors, codes, terms, nodes, links, upper, arena, levels, step, batch):
     """Begin a batch of nodes of these levels (int32 (n,)): room for their links, and SAME where two are equal.
 
     Returns how many rows `high` needs. O(n^2) in the worst case, with a small constant.
@@ -80,7 +80,7 @@ def prepare(vectors, codes, nodes, links, upper, arena, levels, step, batch):
         hashes[i] = hash_bytes(stored[slot], ZERO, stored.shape[1], np.uint64(0))
         batch[i, SAME], batch[i, HIGH] = -1, needed
         for j in range(i):
-            if hashes[j] == hashes[i] and equal(stored, batch[j, SLOT], slot):
+            if hashes[j] == hashes[i] and equal(vectors, codes, terms, batch[j, SLOT], slot):
                 batch[i, SAME] = batch[j, SLOT]
                 break
         tier = ZERO if batch[i, SAME] >= 0 else np.int64(levels[i]) // step
@@ -114,8 +114,8 @@ def find(
     Fills their rows of probes and parameters too. A node that has an equal in the graph gets that as SAME.
     """
     product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
-    n, stored, width = stop - start, vectors if vectors.shape[1] > 0 else codes, links.shape[1]
-    work, sums, distances = np.empty(frame.shape, np.float32), np.empty(4, np.int32), np.empty(width + 3, np.float32)
+    n, width = stop - start, links.shape[1]
+    work, sums, distances = np.empty(frame.shape, np.float32), np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
     slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
     starts, here = np.full(n, FARTHEST, np.int64), np.empty(n, np.int64)
     pools = np.empty((n, found.shape[1]), np.int64)
@@ -153,9 +153,10 @@ def find(
             other = slot_of(found[i, e])
             if found[i, e] == FARTHEST or distance_of(found[i, e]) > distances[0]:
                 break
-            if distance_of(found[i, e]) == distances[0] and nodes[other, LEVEL] >= 0 and equal(stored, slot, other):
-                batch[i, SAME] = other
-                break
+            if distance_of(found[i, e]) == distances[0] and nodes[other, LEVEL] >= 0:
+                if equal(vectors, codes, terms, slot, other):
+                    batch[i, SAME] = other
+                    break
 
 
 @njit(cache=True, nogil=True)
@@ -166,7 +167,7 @@ def find_inside(
     n, width, entry = batch.shape[0], found.shape[1], arena[ENTRY]
     top = np.int64(nodes[entry, TIER]) if entry >= 0 else np.int64(-1)
     slots, keys = np.empty((1, n + 3), np.int64), np.empty(n, np.int64)
-    sums, distances = np.empty(4, np.int32), np.empty(n + 3, np.float32)
+    sums, distances = np.empty(n + 3, np.int32), np.empty(n + 3, np.float32)
     for i in range(start, stop):
         if batch[i, SAME] >= 0:
             nodes[batch[i, SLOT], LEVEL] = TWINNED
@@ -190,14 +191,15 @@ def find_inside(
 def choose(
     vectors, codes, terms, nodes, links, upper, bits, metric, batch, start, stop, ef, origin, found, high, size
 ):
-    """Write the neighbours of the nodes start..stop-1 of the batch: at most M in each tier, by algorithm 4.
+    """Write the neighbours of the nodes start..stop-1 of the batch: at most M in each tier, by algorithm 4, and the
+    nearest of those it leaves out where it chooses fewer than M / 2.
 
     `size` is the bytes of a probe, `origin` the distance of what is equal, -inf if there is none such.
     """
     most, product = upper.shape[1] - 1, metric != L2
     probes, parameters = np.empty((most, size), np.uint8), np.empty((most, _codes.PARAMETERS), np.float32)
     slots, keys = np.empty((1, _TOGETHER + 3), np.int64), np.empty(_TOGETHER, np.int64)
-    sums, distances = np.empty(4, np.int32), np.empty(_TOGETHER + 3, np.float32)
+    sums, distances = np.empty(_TOGETHER + 3, np.int32), np.empty(_TOGETHER + 3, np.float32)
     limits = np.empty(_TOGETHER, np.float32)
     for i in range(start, stop):
         if batch[i, SAME] >= 0:
@@ -215,9 +217,7 @@ def choose(
                 m = ZERO
                 while m < _TOGETHER and at < POOL + ef and pools[pool, at] != FARTHEST:
                     slot = slot_of(pools[pool, at])
-                    # an old link may lead to a slot that a later node of the batch has taken
-                    earlier = nodes[slot, LEVEL] == JOINING and nodes[slot, CHILDREN] < i
-                    if nodes[slot, LEVEL] >= 0 or earlier:
+                    if _may_be_linked(nodes, slot, i):
                         slots[0, m] = slot
                         limits[m] = _tightened(distance_of(pools[pool, at]), origin)
                         m += 1
@@ -242,6 +242,20 @@ def choose(
                     )  # fmt: skip
                     _leave_out(distances, limits, np.int64(j + 1), m)
                     chosen += 1
+            at = np.int64(POOL)
+            while 2 * chosen < most and at < POOL + ef and pools[pool, at] != FARTHEST:
+                slot = slot_of(pools[pool, at])
+                if _may_be_linked(nodes, slot, i) and not _among(rows, row, chosen, slot):
+                    rows[row, chosen] = slot
+                    chosen += 1
+                at += 1
+
+
+@leaf(cache=True)
+def _may_be_linked(nodes, slot, i):
+    """Whether the i-th node of the batch may be linked to `slot`: an old link may lead to a slot that is dead, or that
+    a later node of the batch has taken."""
+    return nodes[slot, LEVEL] >= 0 or (nodes[slot, LEVEL] == JOINING and nodes[slot, CHILDREN] < i)
 
 
 @leaf(cache=True)
@@ -293,16 +307,25 @@ def adopt(nodes, links, upper, arena, batch):
         if parent < 0:
             parent = np.int64(links[slot, 0])
             while nodes[parent, CHILDREN] >= most:
-                for e in range(links.shape[1]):
-                    if nodes[links[parent, e], PARENT] == parent:
-                        parent = np.int64(links[parent, e])
-                        break
+                parent = _child(nodes, links, batch, i, parent)
             e = ZERO
             while e < most - 1 and links[slot, e] >= 0:
                 e += 1
             links[slot, e] = parent
         nodes[slot, PARENT] = parent
         nodes[parent, CHILDREN] += 1
+
+
+@leaf(cache=True)
+def _child(nodes, links, batch, i, parent):
+    """A child of `parent`, which has one: a neighbour, or a node of the batch before the i-th, not linked back yet."""
+    for e in range(links.shape[1]):
+        if links[parent, e] >= 0 and nodes[links[parent, e], PARENT] == parent:
+            return np.int64(links[parent, e])
+    for j in range(i):
+        if batch[j, SAME] < 0 and nodes[batch[j, SLOT], PARENT] == parent:
+            return batch[j, SLOT]
+    return parent
 
 
 @njit(cache=True, nogil=True)
@@ -314,7 +337,7 @@ def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, s
     width, product = links.shape[1], metric != L2
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
     slots, keys = np.empty((1, width + 4), np.int64), np.empty(width + 1, np.int64)
-    sums = np.empty(4, np.int32)
+    sums = np.empty(width + 4, np.int32)
     own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
     for i in range(batch.shape[0]):
         if batch[i, SAME] >= 0:
@@ -426,7 +449,7 @@ def append_ids(arena, ids, slots):
             return e
         slots[e] = table.take_row(head, rows)
         table.insert(rows, buckets, slots[e], ids[e])
-        rows[slots[e], BORN] = rows[slots[e], DIED] = NEVER
+        rows[slots[e], BORN] = NEVER  # DIED stays: it tells a slot that was used before
     return -1
 
 
@@ -437,7 +460,7 @@ def take_back_ids(arena, slots, start, stop):
     for e in range(stop - 1, start - 1, -1):
         slot = slots[e]
         table.remove(rows, buckets, slot)
-        if slot == head[table.TOP] - 1:
+        if rows[slot, DIED] < 0:  # the last that was never used before
             rows[slot, table.KEY] = -1
             head[table.TOP] -= 1
             head[table.COUNT] -= 1
@@ -446,9 +469,14 @@ def take_back_ids(arena, slots, start, stop):
 
 
 @leaf(cache=True)
-def equal(stored, a, b):
-    """Whether two rows of bytes are the same."""
-    for d in range(stored.shape[1]):
-        if stored[a, d] != stored[b, d]:
+def equal(vectors, codes, terms, a, b):
+    """Whether two slots hold the same vector or, if vectors are not kept, what is the same by its code."""
+    for d in range(vectors.shape[1]):
+        if vectors[a, d] != vectors[b, d]:
             return False
-    return True
+    if vectors.shape[1] > 0:
+        return True
+    for d in range(codes.shape[1]):
+        if codes[a, d] != codes[b, d]:
+            return False
+    return terms[a, 0] == terms[b, 0] and terms[a, 1] == terms[b, 1]

@@ -19,6 +19,7 @@ from .hnsw import (
     UPPER_SPARE,
     UPPER_TOP,
 )
+from .hnsw_build import equal
 from .simd import float_at, half_at
 
 
@@ -143,10 +144,8 @@ def first_fault_of_vectors(vectors, codes, terms, nodes, dim, stride, metric, st
         if nodes[slot, LEVEL] < TWINNED:
             continue
         twin = np.int64(nodes[slot, TWIN])
-        if twin >= 0:
-            for d in range(width if width > 0 else codes.shape[1]):
-                if (vectors if width > 0 else codes)[slot, d] != (vectors if width > 0 else codes)[twin, d]:
-                    return np.int64(slot)
+        if twin >= 0 and not equal(vectors, codes, terms, np.int64(slot), twin):
+            return np.int64(slot)
         squares = 0.0
         for d in range(stride if width > 0 else 0):
             value = np.float64(half_at(vectors, slot * width + 2 * d) if half else float_at(vectors, slot * width + 4 * d))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .compiling import njit
-from .hnsw import CHILDREN, LEVEL, PARENT, TIER, TWIN, TWINNED, UPPER, row_of
+from .hnsw import CHILDREN, LEVEL, PARENT, TIER, TWIN, TWINNED, UPPER, ZERO, row_of
 
 
 @njit(cache=True)
@@ -27,7 +27,7 @@ def compact(nodes, links, upper, live, new_nodes, new_links, new_upper):
     place = np.full(nodes.shape[0], -1, np.int64)
     for i in range(live.shape[0]):
         place[live[i]] = i
-    used = 0
+    used = ZERO
     for i in range(live.shape[0]):
         slot = live[i]
         for column in range(nodes.shape[1]):

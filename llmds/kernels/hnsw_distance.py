@@ -8,7 +8,7 @@ else it is the vector itself, as float32 in the same bytes, and distances are ex
 import numpy as np
 
 from . import codes as _codes
-from .codes import INT4, OWN, estimate, probe, probe_of_codes, rotated
+from .codes import ADD, INT4, OWN, TIMES, estimate, probe, probe_of_codes, rotated
 from .compiling import leaf, njit
 from .hnsw import COSINE, L2, LANES, ZERO, key_of
 from .simd import float_at, half_at, prefetch
@@ -144,7 +144,7 @@ def fetch(bits, vectors, codes, terms, slot):
 def measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, row, m, sums, distances, keys):
     """Fill keys[:m] with the keys of slots[row, :m] (int64), measured from probe p.
 
-    Rows of `slots` have room for three more; sums int32 (4,) and distances float32 (m + 3,) are room to work in.
+    Rows of `slots` have room for three more; sums int32 and distances float32 (m + 3,) are room to work in.
     """
     if bits == FULL:
         for e in range(m):
@@ -165,7 +165,8 @@ def exactly(bits, product, vectors, codes, terms, slot, queries, q, stride, turn
     if vectors.shape[1] > 0:
         return distance(queries, q, stride, vectors, slot, product)
     along = _codes.along(codes, slot, bits, turned, q)
-    return parameters[q, OWN] + terms[slot, 0] + terms[slot, 1] * along
+    told = parameters[q, OWN] + terms[slot, ADD] + terms[slot, TIMES] * along
+    return told if told == told else np.float32(np.inf)
 
 
 @njit(cache=True, nogil=True)
@@ -180,9 +181,9 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
     parameters, work = np.zeros((1, _codes.PARAMETERS), np.float32), np.empty(frame.shape, np.float32)
     own_bytes = own.view(np.uint8)
     for q in range(queries.shape[0]):
-        if not load(queries, q, own, 0, metric == COSINE):
+        if not load(queries, np.int64(q), own, ZERO, metric == COSINE):
             return False
-        make_probe(bits, product, frame, dim, own, 0, work, probes, parameters, 0)
+        make_probe(bits, product, frame, dim, own, ZERO, work, probes, parameters, ZERO)
         for e in range(slots.shape[1]):
             out[q, e] = np.inf
             if slots[q, e] >= 0:

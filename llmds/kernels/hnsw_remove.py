@@ -38,8 +38,10 @@ _TRIES = 4  # neighbours of a removed node that are weighed as a substitute
 
 
 @njit(cache=True)
-def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, slots, start, stop, clock, size):
-    """Remove slots[start:stop] (int64), which are there, as of `clock`. `size` is the bytes of a probe.
+def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids, start, stop, heir, clock, size):
+    """Remove ids[start:stop] (int64), which are there, as of `clock`. `size` is the bytes of a probe.
+
+    If `heir` is not -1, it is the one of them, and the vector whose id is HIDDEN has that id then.
 
     O(M^2) for finding who is linked to a node, O(M D) for each of those.
     """
@@ -47,12 +49,17 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, slot
     width = links.shape[1]
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
     lists, keys = np.empty((2, width + 4), np.int64), np.empty(width + 1, np.int64)
-    order, sums = np.empty(width + 1, np.int64), np.empty(4, np.int32)
+    order, sums = np.empty(width + 1, np.int64), np.empty(width + 4, np.int32)
     own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
+    new = table.find(rows, buckets, HIDDEN) if heir >= 0 else np.int64(-1)
+    if new >= 0:
+        table.remove(rows, buckets, new)
     for i in range(start, stop):
-        slot = slots[i]
+        slot = table.find(rows, buckets, ids[i])  # now: an id may have passed to the slot of one removed before
         table.remove(rows, buckets, slot)
         head[table.COUNT] -= 1
+        if new >= 0:
+            table.insert(rows, buckets, new, heir)
         dead, twin = slot, np.int64(nodes[slot, TWIN])
         if nodes[slot, LEVEL] == TWINNED:
             _unchain(nodes, slot)
@@ -104,22 +111,11 @@ def reclaim(nodes, upper, arena, oldest):
 
 
 @njit(cache=True)
-def replace(vectors, codes, terms, nodes, links, upper, arena, bits, metric, old, vec_id, clock, size):
-    """Remove the slot `old` and give its id to the one that is HIDDEN, as of `clock`."""
-    _, rows, buckets = table.parts(arena)
-    slots = np.full(1, old, np.int64)
-    remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, slots, ZERO, _ONE, clock, size)
-    new = table.find(rows, buckets, HIDDEN)
-    table.remove(rows, buckets, new)
-    table.insert(rows, buckets, new, vec_id)
-
-
-@njit(cache=True)
-def free_slots(arena):
-    """How many of the slots that were ever used are free."""
+def free_slots(arena, most):
+    """How many of the slots that were ever used are free; `most`, if there are more. O(most)."""
     head, rows, _ = table.parts(arena)
     slot, free = head[table.FREE], 0
-    while slot >= 0:
+    while slot >= 0 and free < most:
         free += 1
         slot = rows[slot, table.KEY]
     return free

@@ -17,20 +17,20 @@ _SCANNED = 32  # slots measured at once in a scan
 _FULL = np.int64(FULL)
 # Walks stop at this power of ef / rank times the squared distance of the rank-th nearest: for what lies farther, the
 # walk would have to turn back.
-_STRETCH = 0.105
+_STRETCH = 0.08
 
 
 @njit(cache=True, nogil=True)
 def search(
-    vectors, codes, terms, frame, nodes, links, upper, arena, count, clock, entry, queries, bits, metric, ef, fine,
-    how, chosen, allowed, ids, distances,
+    vectors, codes, terms, frame, nodes, links, upper, arena, count, clock, entry, queries, bits, metric, ef, rank, fine,
+    how, chosen, allowed, ids, distances, counts,
 ):  # fmt: skip
     """Fill ids int64 and distances float32, both (n, k), with the nearest to queries (n, dim) that the clock shows.
 
-    `ef` (at least k and 1) candidates are found: by walking (`how` WALK), or among the slots `chosen` int64 (m,), by
+    `ef` (at least k and 1) candidates are found, of which `rank` are wanted (see `hnsw_walk`): by walking (`how` WALK), or among the slots `chosen` int64 (m,), by
     codes (SCAN) or exactly. The `fine` nearest of them are then measured exactly. allowed uint8 (count,) marks the
-    slots that may be told; of length 0, all may. A walk that finds fewer of those than it should is followed by a
-    scan of `chosen`.
+    slots that may be told, and counts int64 (n,) is filled with how many of those a walk or scan by codes found; of
+    length 0, all may.
 
     Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many the last
     row holds, or -1 if a query is not fit (see `hnsw_distance.load`); what was filled means nothing then.
@@ -46,9 +46,9 @@ def search(
     width = max(links.shape[1], _SCANNED)
     slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
     rows, known = table.parts(arena)[1], np.int64(count)
-    sums, room = np.empty(4, np.int32), np.empty(width + 3, np.float32)
+    sums, room = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
     best = np.empty(max(fine, ef if how == SCAN_EXACTLY else ZERO), np.int64)
-    origin, rank = origin_of(metric), max(min(np.int64(ids.shape[1]), ef), np.int64(1))
+    origin = origin_of(metric)
     stretch = np.float32((ef / rank) ** _STRETCH)
     # The lowest of the tiers above is too large for the fastest cache: there, too, walks go side by side.
     tier = min(np.int64(nodes[entry, TIER]), np.int64(1)) if how == WALK and n > 1 else ZERO
@@ -101,15 +101,8 @@ def search(
                     bits, product, vectors, codes, terms, nodes, rows, known, clock, pools, i, ef, fine, own_bytes,
                     stride, turned, parameters, allowed, best,
                 )  # fmt: skip
-                if how == WALK and size < fine and allowed.shape[0] > 0 and size < chosen.shape[0]:
-                    scan(
-                        bits, product, vectors, codes, terms, probes, parameters, i, chosen, pools, ef, slots, sums,
-                        room, keys,
-                    )  # fmt: skip
-                    size = _refine(
-                        bits, product, vectors, codes, terms, nodes, rows, known, clock, pools, i, ef, fine, own_bytes,
-                        stride, turned, parameters, allowed, best,
-                    )  # fmt: skip
+                if allowed.shape[0] > 0:
+                    counts[q] = _count_told(nodes, rows, known, clock, pools, i, ef, allowed)
             smallest.sort(best, ZERO, size)
             filled = _report(rows, nodes, known, clock, metric, best, size, allowed, ids, distances, q)
             for e in range(filled, ids.shape[1]):
@@ -165,6 +158,17 @@ def _refine(
             )
         size = smallest.keep(best, ZERO, size, key)
     return size
+
+
+@leaf(cache=True)
+def _count_told(nodes, rows, count, clock, pools, i, ef, allowed):
+    """How many of pools[i] may be told."""
+    told = ZERO
+    for e in range(POOL, POOL + ef):
+        if pools[i, e] == FARTHEST:
+            break
+        told += _any_told(nodes, rows, slot_of(pools[i, e]), count, clock, allowed)
+    return told
 
 
 @leaf(cache=True)

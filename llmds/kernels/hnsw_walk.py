@@ -15,7 +15,7 @@ from .hnsw_distance import fetch, measure
 from .simd import insert, prefetch
 
 POOL = 8  # columns before the keys; the last of them is smaller than any key
-LANES = 4  # walks side by side: enough to hide memory, few enough to stay in the fastest cache
+LANES = 6  # walks side by side: enough to hide memory, few enough to stay in the fastest cache
 
 
 @njit(cache=True)
@@ -28,7 +28,7 @@ def pool_width(ef):
 def descend(bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots, sums, distances, keys):
     """The key of the node that greedy walks reach from `entry` down to the tier above `tier`.
 
-    slots int64 (1, M + 3), sums int32 (4,), distances float32 (M + 3,) and keys int64 (M,) are room to work in.
+    slots int64 (1, M + 3), sums int32 and distances float32 (M + 3,) and keys int64 (M,) are room to work in.
     """
     width = upper.shape[1] - 1
     slots[0, 0] = entry
@@ -77,7 +77,7 @@ def walk_many(
     log = np.empty((lanes, words + width), np.int64)  # whom a walk has visited, to be forgotten without a sweep
     logged, new = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
     slots, keys = np.empty((lanes, width + 3), np.int64), np.empty(width, np.int64)
-    sums, distances = np.empty(4, np.int32), np.empty(width + 3, np.float32)
+    sums, distances = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
     probe_of, row_at, place = np.full(lanes, -1, np.int64), np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
     following, walking = ZERO, True
     while walking:

@@ -104,26 +104,26 @@ def _dots(packed: bool) -> Any:
         a = _fold(builder, a, b)
         while a.type.count > 4:
             a = _fold(builder, a, None)
-        out = _at(context, builder, signature, arguments, 6, _I64(0))
+        out = _at(context, builder, signature, arguments, 6, arguments[7])
         builder.store(a, builder.bitcast(out, a.type.as_pointer())).align = 4
         return context.get_dummy_value()
 
     return codegen
 
 
-def _dots_int8(typingctx, codes, probe, start, lines, slots, at, sums):
-    """Fill sums[:4] (int32) with the sums of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines.
+def _dots_int8(typingctx, codes, probe, start, lines, slots, at, sums, to):
+    """Fill sums[to : to + 4] (int32) with the sums of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines.
 
     The four slots are slots[at : at + 4] (int64); `codes` has `lines` lines of 64 bytes a row.
     """
     indexes = types.int64
-    return types.none(codes, probe, indexes, indexes, slots, indexes, sums), _dots(packed=False)
+    return types.none(codes, probe, indexes, indexes, slots, indexes, sums, indexes), _dots(packed=False)
 
 
-def _dots_int4(typingctx, codes, probe, start, lines, slots, at, sums):
+def _dots_int4(typingctx, codes, probe, start, lines, slots, at, sums, to):
     """The same for two codes a byte: in each line, the low halves stand for the 64 items before those of the high."""
     indexes = types.int64
-    return types.none(codes, probe, indexes, indexes, slots, indexes, sums), _dots(packed=True)
+    return types.none(codes, probe, indexes, indexes, slots, indexes, sums, indexes), _dots(packed=True)
 
 
 def _insert(typingctx, pool, start, size, key):
