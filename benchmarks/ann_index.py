@@ -48,13 +48,14 @@ class Index(ABC):
 
 
 class Ours(Index):
-    """llmds; further keywords go to HNSW."""
+    """llmds, with its own ef_construction or another; further keywords go to HNSW."""
 
     package = "llmds"
     index: HNSW
 
-    def __init__(self, settings: Settings, **keywords: Any):
+    def __init__(self, settings: Settings, ef_construction: int | None = None, **keywords: Any):
         super().__init__(settings)
+        self.ef_construction = ef_construction or settings.ours_ef_construction
         self.keywords = keywords
 
     def build(self, vectors: np.ndarray, threads: int = 1) -> None:
@@ -63,7 +64,7 @@ class Ours(Index):
     def add(self, vectors: np.ndarray, ids: np.ndarray, threads: int = 1) -> None:
         """Add to what is there; the first call makes the index."""
         if not hasattr(self, "index"):
-            M, ef_construction = self.settings.M, self.settings.ours_ef_construction
+            M, ef_construction = self.settings.M, self.ef_construction
             given = {"seed": self.settings.seed, "metric": "cosine", **self.keywords}
             self.index = HNSW(vectors.shape[1], M, ef_construction, **given)
         self.index.add_many(vectors, ids, threads=threads)

@@ -241,6 +241,7 @@ Maker = Callable[[Settings], Index]
 
 CONTENDERS: dict[str, Maker] = {
     harness.OURS: Ours,
+    "llmds ef 128": partial(Ours, ef_construction=128),
     "llmds int8": partial(Ours, quantization="int8"),
     "llmds float32": partial(Ours, quantization=None),
     "hnswlib": Hnswlib,

@@ -32,7 +32,7 @@ from .ann_index import Index
 from .ann_peers import CONTENDERS
 
 _EQUAL_EFS = (10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
-_GRAPHS = (harness.OURS, "llmds int8", "llmds float32", "hnswlib", "faiss")
+_GRAPHS = (harness.OURS, "llmds ef 128", "llmds int8", "llmds float32", "hnswlib", "faiss")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,26 +28,25 @@ def search(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, selection: Selection, threads: int
 ) -> Found | None:
     """ids int64 and distances float32 (n, k), see `HNSW.search_batch`; None if a query is not fit."""
-    plan = _Plan(state, settings, k, threads)
     ef = max(min(ef, state.size), 1)
-    if selection is None:
-        if state.size and not _compares_all(ef, state.size):
-            return plan.run(queries, hnsw_search.WALK, ef)
-    else:
-        plan.allowed = _allowed(state, selection)
-    plan.heads = _heads(state, plan.allowed)
-    m, ef = len(plan.heads), max(min(ef, len(plan.heads)), 1)
+    allowed = _EVERYBODY
+    if selection is not None:
+        allowed = _allowed(state, selection)
+    elif state.size and not _compares_all(ef, state.size):
+        return _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
+    heads = hnsw_search.told_heads(state.nodes, state.arena, state.size, state.clock, allowed)
+    m, ef = len(heads), max(min(ef, len(heads)), 1)
     if not m or _compares_all(ef, m):
-        return plan.run(queries, hnsw_search.SCAN_EXACTLY, ef)
+        return _answer(state, settings, queries, k, hnsw_search.SCAN_EXACTLY, ef, k, heads, allowed, _NOBODY, threads)
     # Among as many as hold two deviations more than that, there hardly are fewer than `n` allowed ones.
-    wide, plan.rank = (math.ceil((n + 2 * math.sqrt(n)) * state.size / m) for n in (ef, plan.rank))
+    wide, rank = (math.ceil((n + 2 * math.sqrt(n)) * state.size / m) for n in (ef, max(k, 1)))
     ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     rows = np.arange(len(queries))
     while len(rows):  # where few of the near ones are allowed the walk is made wider, until a scan is cheaper
         walks = wide * _SCANNED_A_STEP < m
         how, width = (hnsw_search.WALK, wide) if walks else (hnsw_search.SCAN, ef)
         counts = np.empty(len(rows), np.int64)
-        found = plan.run(queries[rows], how, width, counts)
+        found = _answer(state, settings, queries[rows], k, how, width, rank, heads, allowed, counts, threads)
         if found is None:
             return None
         ids[rows], distances[rows] = found
@@ -61,34 +60,26 @@ def _compares_all(ef: int, m: int) -> bool:
     return ef * 8 >= m or ef * ef >= 256 * m
 
 
-class _Plan:
-    """What all kernel calls of a search share."""
+def _answer(
+    state: State, settings: Settings, queries: np.ndarray, k: int, how: int, ef: int, rank: int, heads: np.ndarray,
+    allowed: np.ndarray, counts: np.ndarray, threads: int,
+) -> Found | None:  # fmt: skip
+    """Answer all queries in one way; `counts` (n,) is filled with how many allowed candidates each had."""
+    n, rank, fine = len(queries), max(min(rank, ef), 1), min(_fine(settings.bits, k, ef), ef)
+    ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    graph = (*state[:8], state.size, state.clock, state.entry)
+    given = (settings.bits, settings.metric, ef, rank, fine, how, heads, allowed)
+    if n == 1:
+        fit = hnsw_search.search(*graph, queries, *given, ids, distances, counts) >= 0
+        return (ids, distances) if fit else None
+    unfit = []
 
-    def __init__(self, state: State, settings: Settings, k: int, threads: int):
-        self.state, self.settings, self.k, self.threads = state, settings, k, threads
-        self.rank = max(k, 1)
-        self.allowed, self.heads = _EVERYBODY, _NOBODY
+    def answer(part: slice) -> None:
+        if hnsw_search.search(*graph, queries[part], *given, ids[part], distances[part], counts[part]) < 0:
+            unfit.append(part)
 
-    def run(self, queries: np.ndarray, how: int, ef: int, counts: np.ndarray = _NOBODY) -> Found | None:
-        """Answer queries in one way; `counts` (n,) is filled with how many allowed candidates each had."""
-        n, state, settings = len(queries), self.state, self.settings
-        ids, distances = np.empty((n, self.k), np.int64), np.empty((n, self.k), np.float32)
-        fine, rank = min(_fine(settings, self.k, ef), ef), min(self.rank, ef)
-        unfit = []
-
-        def answer(part: slice) -> None:
-            found = hnsw_search.search(
-                *state.arrays, state.size, state.clock, state.entry, queries[part], settings.bits, settings.metric, ef,
-                rank, fine, how, self.heads, self.allowed, ids[part], distances[part], counts[part],
-            )  # fmt: skip
-            if found < 0:
-                unfit.append(part)
-
-        if n == 1:
-            answer(slice(0, 1))
-        else:
-            in_pieces(n, answer, self.threads, _AT_LEAST)
-        return None if unfit else (ids, distances)
+    in_pieces(n, answer, threads, _AT_LEAST)
+    return None if unfit else (ids, distances)
 
 
 def grouped(
@@ -110,11 +101,11 @@ def grouped(
     return ids, distances
 
 
-def _fine(settings: Settings, k: int, ef: int) -> int:
+def _fine(bits: int, k: int, ef: int) -> int:
     """How many of the nearest by code are measured exactly, so that codes cost next to no recall."""
-    if settings.bits == codes_kernels.INT4:
+    if bits == codes_kernels.INT4:
         return k + max(k // 2, 5, ef // 6)
-    return k + max(k // 4, 5, ef // 12) if settings.bits else ef
+    return k + max(k // 4, 5, ef // 12) if bits else ef
 
 
 def _allowed(state: State, selection: Any) -> np.ndarray:
@@ -130,10 +121,6 @@ def _allowed(state: State, selection: Any) -> np.ndarray:
     slots = state.slots(_integers("filter", selection))
     allowed[slots[(slots >= 0) & (slots < state.size)]] = 1
     return allowed
-
-
-def _heads(state: State, allowed: np.ndarray) -> np.ndarray:
-    return hnsw_search.told_heads(state.nodes, state.arena, state.size, state.clock, allowed)
 
 
 def _parents(state: State, grouping: Any) -> Callable[[np.ndarray], np.ndarray]:

@@ -4,7 +4,6 @@ import math
 import random
 from collections import Counter
 
-import face
 import numpy as np
 import pytest
 from hnsw_model import KINDS, METRICS, agrees, all_distances, built, clustered, coded, exact, kept, recall
@@ -490,19 +489,3 @@ def test_an_empty_index_gives_empty_results():
         assert index.search_batch(np.ones((0, 4)), 3)[0].shape == (0, 3)
         index.add([1, 2, 3, 4], 1)
         assert index.search([1, 2, 3, 4], 0) == [] and [vec_id for vec_id, _ in index.search([1, 2, 3, 4], 9)] == [1]
-
-
-def test_one_seed_makes_one_graph_and_another_makes_another():
-    vectors = clustered(1500, 24, 15)
-
-    def mixed(seed, single=0):
-        index = built(vectors[:0], seed=seed)
-        for i in range(single):
-            index.add(vectors[i], i)
-        index.add_many(vectors[single:], np.arange(single, 1500))
-        return index
-
-    face.same_arrays(mixed(1), mixed(1))
-    face.same_arrays(mixed(1, 100), mixed(1, 100))
-    assert not np.array_equal(mixed(1)._to_arrays()["nodes"], mixed(2)._to_arrays()["nodes"])
-    assert not np.array_equal(mixed(None)._to_arrays()["nodes"], mixed(None)._to_arrays()["nodes"])

@@ -19,8 +19,9 @@ def asked(ids, wanted):
     def allows(all_ids):
         calls.append(1)
         assert len(calls) == 1 and np.array_equal(np.sort(all_ids), np.sort(ids))
-        all_ids[:] = -7 if len(all_ids) > 10**6 else all_ids  # it is the caller's own
-        return np.isin(all_ids, wanted)
+        mask = np.isin(all_ids, wanted)
+        all_ids[:] = -7  # they are a copy
+        return mask
 
     return allows
 
@@ -39,7 +40,7 @@ def test_a_filtered_search_finds_the_nearest_that_are_allowed(kind, share):
     expected = np.full((60, 3000), np.inf)
     expected[:, wanted] = exact(vectors[wanted], queries, "l2")
     k = min(10, len(wanted))
-    assert recall(found[:, :k], expected, k) > (0.85 if kind[1] is None else 0.94)
+    assert recall(found[:, :k], expected, k) > (0.88 if kind[0] == "int4" or kind[1] is None else 0.95)
     again = index.search_batch(queries, 10, ef=60, filter=asked(np.arange(3000), wanted))
     assert np.array_equal(again[0], found) and np.array_equal(again[1], distances)
 
