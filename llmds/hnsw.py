@@ -41,8 +41,8 @@ class HNSW(storage.Structure):
 
     Parameters:
         dim: numbers a vector has.
-        M: neighbours chosen for a new vector in each layer, by algorithm 4 (with the nearest it leaves out up to M / 2);
-            up to M stay in the upper layers, up to 2 M in the lowest.
+        M: neighbours chosen for a new vector in each layer, by algorithm 4 (up to M / 2, also the nearest it leaves
+            out); up to M stay in the upper layers, up to 2 M in the lowest.
         ef_construction, ef_search: candidates kept while building and while searching; both may be set anew.
         ml: scales the levels that vectors draw from `random.Random(seed)`; of these, every s-th is linked, s being
             round(ln(M) * ml) or 1, since layers thinner than 1/M of the one below only lengthen the descent.
@@ -312,7 +312,7 @@ class HNSW(storage.Structure):
             lost = int(hnsw_check.unreachable(state.nodes, state.links, entry, state.size)) if entry >= 0 else 0
             parts = dict(zip(State._fields, state.arrays, strict=False))
             return {
-                "num_vectors": state.count,
+                "num_vectors": state.present,
                 "num_layers": level + 1,
                 "entry_point": int(state.rows[entry, table.KEY]) if entry >= 0 else None,
                 "entry_level": level,
@@ -337,7 +337,7 @@ class HNSW(storage.Structure):
             self._state = self._state.compacted()
 
     def __len__(self) -> int:
-        return self._state.count
+        return self._state.present
 
     def __contains__(self, vec_id: object) -> bool:
         if not isinstance(vec_id, (int, np.integer)) or isinstance(vec_id, bool):
@@ -372,7 +372,14 @@ class HNSW(storage.Structure):
             self._readers.leave(token)
 
     def _search(
-        self, name: str, queries: np.ndarray, k: int, ef: int | None, filter: Selection, group_by: Grouping, threads: int
+        self,
+        name: str,
+        queries: np.ndarray,
+        k: int,
+        ef: int | None,
+        filter: Selection,
+        group_by: Grouping,
+        threads: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         k = arguments.integer("k", k, 0)
         ef = max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)

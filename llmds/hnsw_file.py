@@ -120,11 +120,16 @@ def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
         settings = Settings.of(dim, M, metric, 0, 32, float(arrays["ml"]))
         storage.expect(settings.stride - 32 < dim <= old.shape[1] <= settings.stride, "vectors are of another shape")
         level, tier, first, twin, parent = nodes.T.astype(np.int64)
+        storage.expect(tier.min(initial=0) >= 0 and tier.sum() <= len(upper), "tiers are out of range")
+        storage.expect(parent.min(initial=0) >= -1 and parent.max(initial=0) < max(n, 1), "a parent is out of range")
         new = np.full((n, kernels.NODE), -1, np.int64)
         new[:, :5] = nodes
-        new[:, kernels.UPPER] = np.where(tier > 0, first + tier - 1, -1)
-        below = np.arange(-1, len(upper) - 1)
-        below[first[tier > 0]] = -1
+        ends = np.cumsum(tier)  # rows of twins were lost, and are left out
+        new[:, kernels.UPPER] = np.where(tier > 0, ends - 1, -1)
+        rows = np.arange(tier.sum())
+        below = rows - 1
+        below[(ends - tier)[tier > 0]] = -1
+        upper = upper[rows + np.repeat(first - (ends - tier), tier)]
         linked = np.flatnonzero(level >= 0)
         new[linked, kernels.CHILDREN] = np.bincount(parent[linked][parent[linked] >= 0], minlength=n)[linked]
         hanging = np.flatnonzero(twin >= 0)

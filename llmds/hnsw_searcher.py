@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from . import arguments
 from .hnsw_state import Settings, State
 from .kernels import codes as codes_kernels
-from .kernels import hnsw_search, table
+from .kernels import hnsw_remove, hnsw_search, table
 from .threads import in_pieces
 
 Selection: TypeAlias = ArrayLike | Callable[[np.ndarray], np.ndarray] | None
@@ -33,7 +33,14 @@ def search(
     if selection is not None:
         allowed = _allowed(state, selection)
     elif state.size and not _compares_all(ef, state.size):
-        return _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
+        found = _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
+        last = min(k, state.present) - 1
+        if found is not None and last >= 0 and len(short := np.flatnonzero(found[0][:, last] < 0)):
+            # Of those it met, too many were removed or not in yet: a writer is at work.
+            again = search(state, settings, queries[short], k, state.size, None, threads)
+            assert again is not None, "fit before, and fit now"
+            found[0][short], found[1][short] = again
+        return found
     heads = hnsw_search.told_heads(state.nodes, state.arena, state.size, state.clock, allowed)
     m, ef = len(heads), max(min(ef, len(heads)), 1)
     if not m or _compares_all(ef, m):
@@ -118,8 +125,12 @@ def _allowed(state: State, selection: Any) -> np.ndarray:
             raise ValueError(f"filter must give a bool for each of {len(live)} ids, gave {mask.dtype} {mask.shape}")
         allowed[live[mask]] = 1
         return allowed
-    slots = state.slots(_integers("filter", selection))
+    ids = _integers("filter", selection)
+    slots = state.slots(ids)
     allowed[slots[(slots >= 0) & (slots < state.size)]] = 1
+    gone = hnsw_remove.removed_since(state.nodes, state.arena, state.clock)
+    if len(gone):  # ids that another slot has now, or none
+        allowed[gone[(gone < state.size) & np.isin(state.rows[gone, table.KEY], ids)]] = 1
     return allowed
 
 

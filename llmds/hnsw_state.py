@@ -1,4 +1,4 @@
-"""What an HNSW index is made of: its settings, and its arrays as one tuple that readers take and the writer replaces."""
+"""What an HNSW index is made of: settings, and arrays as one tuple that readers take and the writer replaces."""
 
 import math
 import mmap
@@ -70,7 +70,7 @@ class State(NamedTuple):
     links: np.ndarray
     upper: np.ndarray
     arena: np.ndarray
-    count: int
+    present: int
     size: int
     clock: int
     entry: int
@@ -109,8 +109,8 @@ class State(NamedTuple):
         `waiting` ids have a slot and are not in yet.
         """
         head = self.arena[: table.HEAD].tolist()
-        count, size = head[table.COUNT] - waiting, head[table.TOP]
-        return self._replace(count=count, size=size, clock=self.clock + 1, entry=head[kernels.ENTRY])
+        present, size = head[table.COUNT] - waiting, head[table.TOP]
+        return self._replace(present=present, size=size, clock=self.clock + 1, entry=head[kernels.ENTRY])
 
     def resized(self, capacity: int) -> "State":
         """The same in arrays with room for `capacity` slots, at least those ever used."""
@@ -120,7 +120,9 @@ class State(NamedTuple):
         new[1][:top] = old[1][:top]
         for part in chunks(top):
             kernels.rehash(arena, part.start, part.stop)
-        by_slot = {name: grown(getattr(self, name), top, capacity) for name in ("vectors", "codes", "nodes", "links")}
+        by_slot: dict[str, Any] = {
+            name: grown(getattr(self, name), top, capacity) for name in ("vectors", "codes", "nodes", "links")
+        }
         by_slot["terms"] = grown(self.terms, top, capacity if len(self.frame[0]) else 0)
         return self._replace(arena=arena, **by_slot)
 

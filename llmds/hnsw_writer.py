@@ -118,12 +118,13 @@ def in_already(state: State, slots: np.ndarray) -> int:
 def put(state: State, settings: Settings, vectors: np.ndarray, slots: np.ndarray, queries: np.ndarray) -> None:
     """Store vectors (n, dim) and their codes; `queries` (n, stride) is what is stored, padded."""
     hnsw_build.load_many(vectors, settings.metric, queries)
+    if settings.kept == 16:
+        queries[:] = queries.astype(np.float16)
+    if settings.kept == 16:
+        queries[:] = queries.astype(np.float16)
     queries += np.float32(0)  # no negative zeros: equal vectors have equal bytes
     if settings.kept:
-        kept = state.vectors.view(np.float32 if settings.kept == 32 else np.float16)
-        kept[slots] = queries
-        if settings.kept == 16:
-            queries[:] = kept[slots]
+        state.vectors.view(np.float32 if settings.kept == 32 else np.float16)[slots] = queries
     if settings.bits:
         product = settings.metric != kernels.L2
         codes_kernels.encode_many(
@@ -137,11 +138,11 @@ def centred(state: State, settings: Settings, vectors: np.ndarray) -> State:
     Inner products need no centre: what a code loses of a vector is at right angles to it, so to its neighbours, too.
     Distances of vectors that all lie far off in one direction do.
     """
-    total = state.count + len(vectors)
+    total = state.present + len(vectors)
     due = max(2 * state.coded, _FIRST_CENTRE) <= total and state.coded < _LAST_CENTRE
-    if not settings.bits or settings.metric != kernels.L2 or not due or (state.count and not settings.kept):
+    if not settings.bits or settings.metric != kernels.L2 or not due or (state.present and not settings.kept):
         return state
-    if len(vectors) >= state.count:
+    if len(vectors) >= state.present:
         sample = np.empty((min(len(vectors), _LAST_CENTRE), settings.stride), np.float32)
         hnsw_build.load_many(vectors[: len(sample)], settings.metric, sample)
         sample = sample[:, : settings.dim]
@@ -172,9 +173,7 @@ def stored(state: State, settings: Settings, slots: np.ndarray) -> np.ndarray:
     out = np.empty((len(slots), settings.dim), np.float32)
 
     def restore(part: slice) -> None:
-        hnsw_distance.restored(
-            *state.stored, state.frame, settings.bits, settings.metric, slots[part], out[part]
-        )
+        hnsw_distance.restored(*state.stored, state.frame, settings.bits, settings.metric, slots[part], out[part])
 
     in_pieces(len(slots), restore, smallest=64)
     return out

@@ -436,7 +436,7 @@ def _cost(answer: tuple[np.ndarray, np.ndarray]) -> int:
 
 
 def _upgrade(arrays: storage.Arrays, where: str) -> np.ndarray:
-    """Make arrays of version 1, whose graph knew vectors by number, those of version 2. The ids that must be removed."""
+    """Make arrays of version 1, whose graph knew vectors by number, those of version 2; the ids to be removed."""
     document_of = arrays.pop("vectors.document_of")
     arrays.pop("vectors.arena", None)
     for name in [name for name in arrays if name.startswith("vectors.graph.")]:

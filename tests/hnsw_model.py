@@ -79,8 +79,6 @@ def agrees(result, ids, distances, k, atol=1e-5):
 
 def built(vectors, metric="l2", kind=("int8", "float32"), ids=None, **settings):
     """An index of vectors, under ids from 0 on unless others are given."""
-    index = HNSW(
-        np.shape(vectors)[1], metric=metric, quantization=kind[0], vectors=kind[1], **{"seed": 1, **settings}
-    )
+    index = HNSW(np.shape(vectors)[1], metric=metric, quantization=kind[0], vectors=kind[1], **{"seed": 1, **settings})
     index.add_many(vectors, np.arange(len(vectors)) if ids is None else ids)
     return index

@@ -99,7 +99,9 @@ def test_more_groups_than_there_are_give_all_of_them():
 def test_tuning_finds_a_width_that_is_good_enough_and_the_smallest(metric):
     vectors, queries = clustered(3000, 24, 9), clustered(100, 24, 9)
     index = built(vectors, metric, (None, "float32"), M=4, ef_construction=20)
-    expected = exact(vectors if metric != "cosine" else vectors / np.linalg.norm(vectors, axis=1)[:, None], queries, metric)
+    expected = exact(
+        vectors if metric != "cosine" else vectors / np.linalg.norm(vectors, axis=1)[:, None], queries, metric
+    )
     ef = index.tune(queries, 0.9, 5)
     assert ef == index.ef_search
 

@@ -63,7 +63,7 @@ def test_churn_costs_neither_recall_nor_memory(metric, kind):
 def test_everything_can_be_removed_one_by_one_and_come_back(kind, M):
     vectors = np.concatenate([clustered(140, 6, 4), np.ones((10, 6))])
     index, order = built(vectors, kind=kind, M=M, ef_construction=20), np.random.default_rng(5).permutation(150)
-    for turn in range(2):
+    for _ in range(2):
         for n, vec_id in enumerate(order.tolist()):
             index.remove(vec_id)
             index.check()
@@ -128,7 +128,9 @@ def test_an_update_moves_a_vector(kind):
     found, distances = index.search_batch(now, 1, ef=400)
     assert (found[:, 0] == np.arange(400)).mean() > (0.99 if kind[1] else 0.95)
     told = all_distances(index, now, np.arange(400), now)
-    np.testing.assert_allclose(distances[:, 0], told[np.arange(400), found[:, 0]], atol=0.05 if kind[1] is None else 1e-4)
+    np.testing.assert_allclose(
+        distances[:, 0], told[np.arange(400), found[:, 0]], atol=0.05 if kind[1] is None else 1e-4
+    )
 
 
 def test_an_update_to_what_is_there_changes_nothing_that_is_told():
@@ -186,6 +188,27 @@ def test_shrinking_after_removals_gives_their_room_back():
     index.add_many(vectors[::2], np.arange(0, 1000, 2))
     index.check()
     assert (index.search_batch(vectors, 1)[0][:, 0] == np.arange(1000)).mean() > 0.99
+
+
+def test_memory_is_counted_and_given_back():
+    index = HNSW(40, seed=1)
+    index.reserve(1000)
+    before = index.nbytes
+    index.add_many(clustered(100, 40, 17), np.arange(100))
+    assert index.nbytes - before < 20 * 1000  # the upper layers alone may grow
+    index.shrink_to_fit()
+    assert index.nbytes < before / 8
+    assert index.nbytes == sum(array.nbytes for array in index._state.arrays)
+    index.check()
+    index.add_many(clustered(100, 40, 18), np.arange(100, 200))
+    index.check()
+
+
+def test_codes_are_smaller_than_vectors():
+    sizes = {kind: built(clustered(64, 256, 19), kind=kind).stats()["bytes"] for kind in KINDS}
+    for (quantization, vectors), parts in sizes.items():
+        assert parts["vectors"] == 64 * 256 * {"float32": 4, "float16": 2, None: 0}[vectors]
+        assert parts["codes"] == 64 * 256 * {None: 0, "int8": 2, "int4": 1}[quantization] // 2
 
 
 def changed(seed=1, how_many=None, kind=("int8", "float32"), single=0):

@@ -84,7 +84,9 @@ class Scene:
             self.expect((found >= 0).all(), f"ids that cannot be, ef={ef}: {found.min()}")
             for query, ids, told in zip(queries, found, distances, strict=True):
                 self.expect(len(set(ids.tolist())) == len(ids), f"an id twice, ef={ef}")
-                self.expect(self.could_be(query, ids.clip(0, len(self.versions) - 1), told), f"others' distances, ef={ef}")
+                self.expect(
+                    self.could_be(query, ids.clip(0, len(self.versions) - 1), told), f"others' distances, ef={ef}"
+                )
             lost = (found != calm[:, None]).all(axis=1)
             self.expect(not lost.any() if ef == 10**4 else lost.sum() < 3, f"one that was in was not found, ef={ef}")
         moving = chance.choice(MOVING)
@@ -94,9 +96,12 @@ class Scene:
         ):
             answer = index.search(queries[0], 3, **options)
             self.expect(
-                [vec_id for vec_id, _ in answer] == [moving], f"one that moves is not found by a filter ({name}): {answer}"
+                [vec_id for vec_id, _ in answer] == [moving],
+                f"one that moves is not found by a filter ({name}): {answer}",
             )
-            self.expect(self.could_be(queries[0], np.array([moving]), np.array([answer[0][1] if answer else 0])), "moves")
+            self.expect(
+                self.could_be(queries[0], np.array([moving]), np.array([answer[0][1] if answer else 0])), "moves"
+            )
         answer = index.search(queries[1], 5, ef=200, group_by=lambda ids: ids % 10)
         self.expect(len({vec_id % 10 for vec_id, _ in answer}) == 5 == len(answer), "groups")
         told = index.distances(queries, np.broadcast_to(calm, (5, 5)))
@@ -130,6 +135,9 @@ class Scene:
                 raise
 
         threads, chance = [threading.Thread(target=read, args=(seed,)) for seed in range(readers)], random.Random(9)
+        for _ in range(30):  # everything is compiled when time begins to count
+            self.write(chance)
+        self.read(chance)
         [thread.start() for thread in threads]
         try:
             end = time.monotonic() + seconds

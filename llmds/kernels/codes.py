@@ -6,7 +6,8 @@ them, so that the same few steps fit every vector (as in RaBitQ, Gao and Long 20
 that gives y's own length back along y, which keeps estimates of near vectors unbiased (RaBitQ again).
 
 State, owned by the caller:
-    codes   uint8 (capacity, width)   width D / 2 (4 bits: in each 64 bytes, low halves first) or D; D a multiple of 128 or 64
+    codes   uint8 (capacity, width)   width D / 2 (4 bits: in each 64 bytes, low halves first) or D, in whole lines of
+                                      64 bytes
     terms   float32 (capacity, 2)     the distance to a probe is its OWN + terms[ADD] + terms[TIMES] * (its dot product)
     frame   float32 (2, D)            row 0 the centre, zeros beyond dim; row 1 the signs of each round, scaled
 
@@ -55,7 +56,7 @@ def rotated(source, row, dim, frame, work):
         work[0, d] = source[row, d] - frame[0, d]
     for d in range(dim, size):
         work[0, d] = 0
-    for turn in range(_ROUNDS):
+    for _ in range(_ROUNDS):
         for d in range(size):
             work[0, d] *= frame[1, d]
         _butterflies(work, part)
@@ -83,7 +84,7 @@ def unrotated(frame, work, target, row):
     """Undo `rotated`: from work[0] (both rows are used) to target[row] (float32 (dim,)). O(D)."""
     size, dim = frame.shape[1], target.shape[1]
     part = size // 8
-    for turn in range(_ROUNDS):
+    for _ in range(_ROUNDS):
         for p in range(part):
             for j in range(8):
                 work[1, j * part + p] = work[0, 8 * p + j]
@@ -175,7 +176,10 @@ def encode_many(source, dim, frame, bits, product, codes, terms, slots):
 
 @leaf(cache=True)
 def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
-    """Make probes[p] (uint8 (D,), signed bytes by their bits) and parameters[p] of source[row] (float32, its first `dim`). O(D)."""
+    """Make probes[p] (uint8 (D,), signed bytes by their bits) and parameters[p] of source[row] (float32, first `dim`).
+
+    O(D).
+    """
     rotated(source, row, dim, frame, work)
     squares, largest = _squares(work), _largest(work)
     inverse = np.float32(127) / largest if largest > 0 else np.float32(0)

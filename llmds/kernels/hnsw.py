@@ -18,9 +18,10 @@ A graph is eight arrays, owned by the caller; a slot is a row of the first three
                                          (-1 for tier 1), and in a free row the next free row
     arena    int64, see `table`          row `slot` holds its id as KEY, BORN and DIED; head[ENTRY] is the slot where
                                          searches begin, head[UPPER_TOP] the rows of `upper` that were ever used,
-                                         head[UPPER_FREE] the first free one, head[UPPER_SPARE] how many are free, head[LIMBO] and head[LIMBO_END] the
-                                         first and last of the slots that wait for their readers (a chain by PARENT),
-                                         head[REMOVED] how many were removed since links lead to live slots alone
+                                         head[UPPER_FREE] the first free one, head[UPPER_SPARE] how many are free,
+                                         head[LIMBO] and head[LIMBO_END] the first and last of the slots that wait
+                                         for their readers (a chain by PARENT), head[REMOVED] how many were removed
+                                         since links lead to live slots alone
 
 Tier t holds the nodes of level t * step and above: levels may be drawn more densely than is useful to link, and a
 tier that holds one node in M or so of the tier below is what descends fastest.

@@ -27,8 +27,8 @@ from .hnsw import (
     DIED,
     ENTRY,
     FARTHEST,
-    L2,
     JOINING,
+    L2,
     LEVEL,
     NEVER,
     PARENT,
@@ -115,7 +115,8 @@ def find(
     """
     product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
     n, width = stop - start, links.shape[1]
-    work, sums, distances = np.empty(frame.shape, np.float32), np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
+    work = np.empty(frame.shape, np.float32)
+    sums, distances = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
     slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
     starts, here = np.full(n, FARTHEST, np.int64), np.empty(n, np.int64)
     pools = np.empty((n, found.shape[1]), np.int64)
@@ -188,9 +189,7 @@ def find_inside(
 
 
 @njit(cache=True, nogil=True)
-def choose(
-    vectors, codes, terms, nodes, links, upper, bits, metric, batch, start, stop, ef, origin, found, high, size
-):
+def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, start, stop, ef, origin, found, high, size):
     """Write the neighbours of the nodes start..stop-1 of the batch: at most M in each tier, by algorithm 4, and the
     nearest of those it leaves out where it chooses fewer than M / 2.
 
@@ -306,8 +305,9 @@ def adopt(nodes, links, upper, arena, batch):
                 break
         if parent < 0:
             parent = np.int64(links[slot, 0])
-            while nodes[parent, CHILDREN] >= most:
-                parent = _child(nodes, links, batch, i, parent)
+            child = _child(nodes, links, batch, i, parent)
+            while nodes[parent, CHILDREN] >= most and child != parent:
+                parent, child = child, _child(nodes, links, batch, i, child)
             e = ZERO
             while e < most - 1 and links[slot, e] >= 0:
                 e += 1
@@ -318,7 +318,7 @@ def adopt(nodes, links, upper, arena, batch):
 
 @leaf(cache=True)
 def _child(nodes, links, batch, i, parent):
-    """A child of `parent`, which has one: a neighbour, or a node of the batch before the i-th, not linked back yet."""
+    """A child of `parent`: a neighbour, or a node of the batch before the i-th, not linked back yet; else itself."""
     for e in range(links.shape[1]):
         if links[parent, e] >= 0 and nodes[links[parent, e], PARENT] == parent:
             return np.int64(links[parent, e])
@@ -441,7 +441,10 @@ def abandon(nodes, upper, arena, batch):
 
 @njit(cache=True)
 def append_ids(arena, ids, slots):
-    """Give `ids` (m,) slots (int64 (m,), filled), all (-1), or none: the first that is there or comes twice. Room is given."""
+    """Give `ids` (m,) slots (int64 (m,), filled), all (-1), or none: the first that is there or comes twice.
+
+    There is room.
+    """
     head, rows, buckets = table.parts(arena)
     for e in range(ids.shape[0]):
         if table.find(rows, buckets, ids[e]) >= 0:

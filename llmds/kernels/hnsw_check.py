@@ -148,7 +148,8 @@ def first_fault_of_vectors(vectors, codes, terms, nodes, dim, stride, metric, st
             return np.int64(slot)
         squares = 0.0
         for d in range(stride if width > 0 else 0):
-            value = np.float64(half_at(vectors, slot * width + 2 * d) if half else float_at(vectors, slot * width + 4 * d))
+            at = slot * width + (2 if half else 4) * d
+            value = np.float64(half_at(vectors, at) if half else float_at(vectors, at))
             if d >= dim and value != 0:
                 return np.int64(slot)
             squares += value * value
@@ -204,7 +205,7 @@ def degrees(nodes, links, upper, top, tiers):
 
 @njit(cache=True)
 def arena_fault(arena, top):
-    """Whether ids and slots do not lead to one another: 0 if they do. Slots in limbo are neither held nor free. O(n)."""
+    """0 if ids and slots lead to one another. Slots in limbo are neither held nor free. O(n)."""
     head, rows, buckets = table.parts(arena)
     live = 0
     for row in range(top):

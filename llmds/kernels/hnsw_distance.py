@@ -8,7 +8,7 @@ else it is the vector itself, as float32 in the same bytes, and distances are ex
 import numpy as np
 
 from . import codes as _codes
-from .codes import ADD, INT4, OWN, TIMES, estimate, probe, probe_of_codes, rotated
+from .codes import ADD, OWN, TIMES, estimate, probe, probe_of_codes
 from .compiling import leaf, njit
 from .hnsw import COSINE, L2, LANES, ZERO, key_of
 from .simd import float_at, half_at, prefetch
@@ -19,8 +19,9 @@ _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 @leaf(cache=True, fastmath=_IN_ANY_ORDER)
 def distance(probes, p, stride, vectors, slot, product):
-    """How far probes[p] (float32 (stride,), as bytes) is from vectors[slot]. Never NaN: infinity where products overflow
-    both ways.
+    """How far probes[p] (float32 (stride,), as bytes) is from vectors[slot].
+
+    Never NaN: infinity where products overflow both ways.
 
     Views of rows would be counted references, at the price of a distance each.
     """
@@ -187,18 +188,16 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
         for e in range(slots.shape[1]):
             out[q, e] = np.inf
             if slots[q, e] >= 0:
-                out[q, e] = reported(
-                    exactly(
-                        bits, product, vectors, codes, terms, slots[q, e], own_bytes, ZERO, own.shape[1], work, parameters
-                    ),
-                    metric,
+                found = exactly(
+                    bits, product, vectors, codes, terms, slots[q, e], own_bytes, ZERO, own.shape[1], work, parameters
                 )
+                out[q, e] = reported(found, metric)
     return True
 
 
 @njit(cache=True)
 def restored(vectors, codes, terms, frame, bits, metric, slots, out):
-    """Fill out float32 (n, dim) with what is stored in `slots` int64 (n,): vectors, or what codes stand for. O(n dim)."""
+    """Fill out float32 (n, dim) with what is stored in `slots` int64 (n,), or what codes stand for. O(n dim)."""
     stride, dim = padded(out.shape[1]), out.shape[1]
     row, work = np.empty(stride, np.float32), np.empty(frame.shape, np.float32)
     for i in range(slots.shape[0]):

@@ -75,11 +75,13 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
                 tier = np.int64(t)
                 _unlink(
                     bits, metric != L2, vectors, codes, terms, nodes, upper, links if tier == 0 else upper,
-                    width if tier == 0 else width >> 1, tier, slot, probes, parameters, lists, keys, order, sums, own, others,
+                    width if tier == 0 else width >> 1, tier, slot, probes, parameters, lists, keys, order, sums, own,
+                    others,
                 )  # fmt: skip
             _hand_over_children(
-                bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, sums, own, others
-            )
+                bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, sums,
+                own, others,
+            )  # fmt: skip
             if arena[ENTRY] == slot:
                 arena[ENTRY] = _highest(nodes, head[table.TOP])
         nodes[dead, LEVEL] = DEAD
@@ -108,6 +110,24 @@ def reclaim(nodes, upper, arena, oldest):
         rows[slot, BORN] = NEVER
         rows[slot, table.KEY] = head[table.FREE]
         head[table.FREE] = slot
+
+
+@njit(cache=True)
+def removed_since(nodes, arena, clock):
+    """The slots (int64) that were removed after this clock, one that is being read. O(those in limbo)."""
+    rows = table.parts(arena)[1]
+    gone, m = np.empty(0, np.int64), 0
+    for fill in (False, True):
+        m, slot = 0, arena[LIMBO]
+        while slot >= 0:
+            if rows[slot, DIED] > clock:
+                if fill:
+                    gone[m] = slot
+                m += 1
+            slot = np.int64(nodes[slot, PARENT])
+        if not fill:
+            gone = np.empty(m, np.int64)
+    return gone
 
 
 @njit(cache=True)

@@ -5,7 +5,7 @@ import numpy as np
 from . import codes as _codes
 from . import smallest, table
 from .compiling import leaf, njit
-from .hnsw import BORN, COSINE, DIED, FARTHEST, L2, LEVEL, TIER, TWIN, ZERO, distance_of, key_of, slot_of
+from .hnsw import BORN, COSINE, DEAD, DIED, FARTHEST, L2, LEVEL, TIER, TWIN, ZERO, distance_of, key_of, slot_of
 from .hnsw_distance import FULL, exactly, fetch, load, make_probe, measure, origin_of, padded, probe_bytes, reported
 from .hnsw_walk import POOL, clear, descend, pool_width, walk_many
 from .simd import insert, prefetch
@@ -22,15 +22,15 @@ _STRETCH = 0.08
 
 @njit(cache=True, nogil=True)
 def search(
-    vectors, codes, terms, frame, nodes, links, upper, arena, count, clock, entry, queries, bits, metric, ef, rank, fine,
-    how, chosen, allowed, ids, distances, counts,
+    vectors, codes, terms, frame, nodes, links, upper, arena, count, clock, entry, queries, bits, metric, ef, rank,
+    fine, how, chosen, allowed, ids, distances, counts,
 ):  # fmt: skip
     """Fill ids int64 and distances float32, both (n, k), with the nearest to queries (n, dim) that the clock shows.
 
-    `ef` (at least k and 1) candidates are found, of which `rank` are wanted (see `hnsw_walk`): by walking (`how` WALK), or among the slots `chosen` int64 (m,), by
-    codes (SCAN) or exactly. The `fine` nearest of them are then measured exactly. allowed uint8 (count,) marks the
-    slots that may be told, and counts int64 (n,) is filled with how many of those a walk or scan by codes found; of
-    length 0, all may.
+    `ef` (at least k and 1) candidates are found, of which `rank` are wanted (see `hnsw_walk`): by walking (`how`
+    WALK), or among the slots `chosen` int64 (m,), by codes (SCAN) or exactly. The `fine` nearest of them are then
+    measured exactly. allowed uint8 (count,) marks the slots that may be told, and counts int64 (n,) is filled with how
+    many of those a walk or scan by codes found; of length 0, all may.
 
     Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many the last
     row holds, or -1 if a query is not fit (see `hnsw_distance.load`); what was filled means nothing then.
@@ -153,9 +153,7 @@ def _refine(
         if bits == FULL:
             key = pools[i, e] & ~1
         else:
-            key = key_of(
-                exactly(bits, product, vectors, codes, terms, slot, own, i, stride, turned, parameters), slot
-            )
+            key = key_of(exactly(bits, product, vectors, codes, terms, slot, own, i, stride, turned, parameters), slot)
         size = smallest.keep(best, ZERO, size, key)
     return size
 
@@ -190,11 +188,12 @@ def _told(rows, slot, count, clock, allowed):
 
 @njit(cache=True)
 def told_heads(nodes, arena, count, clock, allowed):
-    """The linked slots (int64) that are told at this clock, or a twin of which is. O(n)."""
+    """The linked slots (int64) that are told at this clock, or a twin of which is; and those removed since. O(n)."""
     rows = table.parts(arena)[1]
     heads, m = np.empty(count, np.int64), 0
     for slot in range(count):
-        if nodes[slot, LEVEL] >= 0 and _any_told(nodes, rows, slot, count, clock, allowed):
+        linked, gone = nodes[slot, LEVEL] >= 0, nodes[slot, LEVEL] == DEAD
+        if (linked or gone) and _any_told(nodes, rows, slot, count, clock, allowed):
             heads[m] = slot
             m += 1
     return heads[:m].copy()
@@ -234,7 +233,7 @@ def _distinct(row, start, stop):
 
 @njit(cache=True)
 def first_of_each(ids, distances, parents, best_ids, best_distances, rows):
-    """Write the first of each parent in row i of `ids` to row rows[i] of the best (., k): uint8 (n,), whether it is full.
+    """Write the first of each parent in row i of `ids` to row rows[i] of the best (., k): uint8 (n,), which are full.
 
     All int64 but the distances; rows end at id -1. A row that has fewer than its width is full too. O(n c k).
     """

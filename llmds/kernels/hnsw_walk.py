@@ -25,14 +25,18 @@ def pool_width(ef):
 
 
 @leaf(cache=True)
-def descend(bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots, sums, distances, keys):
+def descend(
+    bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots, sums,
+    distances, keys,
+):  # fmt: skip
     """The key of the node that greedy walks reach from `entry` down to the tier above `tier`.
 
     slots int64 (1, M + 3), sums int32 and distances float32 (M + 3,) and keys int64 (M,) are room to work in.
     """
     width = upper.shape[1] - 1
     slots[0, 0] = entry
-    measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, np.int64(1), sums, distances, keys)
+    one = np.int64(1)
+    measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, one, sums, distances, keys)
     best = keys[0]
     for t in range(np.int64(nodes[entry, TIER]), tier, -1):
         better = True

@@ -65,7 +65,7 @@ def _add_products(context: Any, builder: Any, sums: Any, unsigned: Any, signed: 
 
 
 def _add_line(context: Any, builder: Any, sums: Any, line: Any, probe: list, packed: bool) -> Any:
-    """sums plus the products of a line of codes with one or, if two codes are packed in a byte, two lines of a probe."""
+    """sums plus the products of a line of codes with one line of a probe or, if `packed`, with two."""
     if not packed:
         return _add_products(context, builder, sums, line, probe[0])
     low, high = builder.and_(line, _all(_BYTES, 15)), builder.lshr(line, _all(_BYTES, 4))
