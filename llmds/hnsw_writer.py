@@ -120,8 +120,6 @@ def put(state: State, settings: Settings, vectors: np.ndarray, slots: np.ndarray
     hnsw_build.load_many(vectors, settings.metric, queries)
     if settings.kept == 16:
         queries[:] = queries.astype(np.float16)
-    if settings.kept == 16:
-        queries[:] = queries.astype(np.float16)
     queries += np.float32(0)  # no negative zeros: equal vectors have equal bytes
     if settings.kept:
         state.vectors.view(np.float32 if settings.kept == 32 else np.float16)[slots] = queries

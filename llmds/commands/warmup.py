@@ -16,7 +16,7 @@ from ..encoders import LSAEncoder
 from ..hnsw import HNSW
 from ..indexed_heap import IndexedHeap
 from ..inverted_index import InvertedIndex
-from ..kernels import heap
+from ..kernels import heap, hnsw_build
 from ..kv_cache import KVCache
 from ..paged_allocator import PagedAllocator
 from ..progress import bar

@@ -56,7 +56,7 @@ _ONE = np.int64(1)
 _NOWHERE = np.float32(-np.inf)
 # Whom a chosen neighbour makes superfluous: those nearer to it than 1/1.05 of their squared distance from the base.
 _SLACK = np.float32(1.05)
-_TOGETHER = 4  # candidates weighed at once, as many as codes are read at once
+_TOGETHER = 16  # candidates weighed at once: fewer would cost more calls, more would be weighed in vain
 
 
 @njit(cache=True)
