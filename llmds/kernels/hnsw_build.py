@@ -216,7 +216,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
                 m = ZERO
                 while m < _TOGETHER and at < POOL + ef and pools[pool, at] != FARTHEST:
                     slot = slot_of(pools[pool, at])
-                    if _may_be_linked(nodes, slot, i):
+                    if _may_be_linked(nodes, slot, tier, i):
                         slots[0, m] = slot
                         limits[m] = _tightened(distance_of(pools[pool, at]), origin)
                         m += 1
@@ -244,16 +244,18 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
             at = np.int64(POOL)
             while 2 * chosen < most and at < POOL + ef and pools[pool, at] != FARTHEST:
                 slot = slot_of(pools[pool, at])
-                if _may_be_linked(nodes, slot, i) and not _among(rows, row, chosen, slot):
+                if _may_be_linked(nodes, slot, tier, i) and not _among(rows, row, chosen, slot):
                     rows[row, chosen] = slot
                     chosen += 1
                 at += 1
 
 
 @leaf(cache=True)
-def _may_be_linked(nodes, slot, i):
+def _may_be_linked(nodes, slot, tier, i):
     """Whether the i-th node of the batch may be linked to `slot`: an old link may lead to a slot that is dead, or that
-    a later node of the batch has taken."""
+    a lower node or a later one of the batch has taken."""
+    if nodes[slot, TIER] < tier:
+        return False
     return nodes[slot, LEVEL] >= 0 or (nodes[slot, LEVEL] == JOINING and nodes[slot, CHILDREN] < i)
 
 
