@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments, hnsw_file, hnsw_state, hnsw_writer, storage
 from .growing import MAX_ROWS
-from .hnsw_searcher import Grouping, Selection, grouped, search
+from .hnsw_searcher import Grouping, Selection, grouped, search, smallest_ef
 from .hnsw_state import Readers, Settings, State, writable
 from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
@@ -52,7 +52,7 @@ class HNSW(storage.Structure):
             `kernels.codes`), or None, the vectors themselves. The default "auto" is the fastest at equal recall that we
             measured: "int4" from 96 dimensions on, "int8" from 24, None below. The attribute tells which it is.
         vectors: what is kept of the vectors for exact distances of the nearest found: "float32", "float16" (rounded;
-            numbers up to 65504), or None: codes alone, and distances to what they stand for.
+            numbers up to 65504), or None: codes alone, and distances as these tell them.
 
     Equal vectors cost nothing: one of them is linked, the rest are found with it. Every vector can be reached from
     every other as long as none was removed, and in practice after that. A search whose `ef` is an eighth of the
@@ -60,8 +60,8 @@ class HNSW(storage.Structure):
 
     Any number of threads may search while one adds or removes; writing threads wait for one another. A search sees
     the index as it was at one moment. The same seed and the same calls give the same arrays, on any number of
-    threads. Memory in bytes a vector of capacity, which doubles as needed: 4 dim (2 for float16), 1/2 dim for int4 and
-    dim for int8, 8 M, and about 75.
+    threads. Memory in bytes a vector of capacity, which doubles as needed: 4 dim (2 for float16), 1/2 dim for int4 or dim
+    for int8 (dim rounded up to 32, 128 and 64), 8 M, and about 75.
 
     >>> index = HNSW(dim=2, seed=1)
     >>> index.add([0.0, 0.0], 10)
@@ -91,8 +91,7 @@ class HNSW(storage.Structure):
     ):
         self.dim = arguments.integer("dim", dim, 1, _MAX_DIM)
         self.M = arguments.integer("M", M, 1, _MAX_M)
-        self.ef_construction = arguments.integer("ef_construction", ef_construction, 1, _MAX_EF)
-        self.ef_search = arguments.integer("ef_search", ef_search, 1, _MAX_EF)
+        self.ef_construction, self.ef_search = ef_construction, ef_search
         self.ml = arguments.real("ml", ml, 0.0, _MAX_ML)
         if seed is not None and (not isinstance(seed, (int, np.integer)) or isinstance(seed, bool)):
             raise TypeError(f"seed must be an integer or None, got {seed!r}")
@@ -108,6 +107,24 @@ class HNSW(storage.Structure):
         self._random = random.Random(None if seed is None else int(seed))
         self._lock, self._readers = threading.RLock(), Readers()
         self._state = hnsw_state.empty(16, self._settings)
+
+    @property
+    def ef_construction(self) -> int:
+        """Candidates kept while building; may be set anew."""
+        return self._ef_construction
+
+    @ef_construction.setter
+    def ef_construction(self, value: int) -> None:
+        self._ef_construction = arguments.integer("ef_construction", value, 1, _MAX_EF)
+
+    @property
+    def ef_search(self) -> int:
+        """Candidates kept while searching; may be set anew."""
+        return self._ef_search
+
+    @ef_search.setter
+    def ef_search(self, value: int) -> None:
+        self._ef_search = arguments.integer("ef_search", value, 1, _MAX_EF)
 
     def add(self, vec: ArrayLike, vec_id: int) -> None:
         """Add a vector (dim,) under an id that is new, 0..2**63-1. O(log n ef_construction M dim).
@@ -137,7 +154,7 @@ class HNSW(storage.Structure):
             self._add(vectors, ids, threads, done)
 
     def remove(self, vec_id: int) -> None:
-        """Remove a vector. KeyError if the id is unknown. O(M^2 + M^2 dim).
+        """Remove a vector. KeyError if the id is unknown. O(M^3 + M^2 dim).
 
         Who was linked to it is linked to a neighbour of it instead (as in FreshDiskANN, Singh et al. 2021). Its slot is
         used again once the searches that may still see it have ended.
@@ -145,8 +162,8 @@ class HNSW(storage.Structure):
         self.remove_many([arguments.integer("vec_id", vec_id)])
 
     def remove_many(self, ids: ArrayLike) -> None:
-        """Remove the vectors of ids (n,). KeyError, with nothing changed, if one is unknown. An interruption leaves
-        a whole prefix of them removed."""
+        """Remove the vectors of ids (n,). KeyError, with nothing changed, if one is unknown, ValueError if one
+        comes twice. An interruption leaves a whole prefix of them removed."""
         ids = writable(arguments.integers("ids", ids))
         with self._lock:
             self._reclaim()
@@ -199,9 +216,10 @@ class HNSW(storage.Structure):
         if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
                 and query.flags.carray):  # fmt: skip  # the common case goes on as it is
             query = writable(arguments.vector("query", query, self.dim))
-        ids, distances = self._search("query", query[None], k, ef, filter, group_by, 1)
-        found = int(np.count_nonzero(ids >= 0)) if len(ids[0]) and ids[0, -1] < 0 else len(ids[0])
-        return list(zip(ids[0, :found].tolist(), distances[0, :found].tolist(), strict=True))
+        k = min(arguments.integer("k", k, 0), len(self))
+        ids, distances = (row[0].tolist() for row in self._search("query", query[None], k, ef, filter, group_by, 1))
+        found = len(ids) - ids.count(-1)
+        return list(zip(ids[:found], distances[:found], strict=True))
 
     def search_batch(
         self,
@@ -233,22 +251,8 @@ class HNSW(storage.Structure):
         if not len(queries):
             raise ValueError("queries must have at least one row, got none")
         if len(self):
-            threads = thread_count(threads)
-            k = min(k, len(self))
-            limits = self.search_batch(queries, k, ef=len(self), threads=threads)[1][:, -1:]
-            slack = np.float32(1e-6) * np.maximum(np.abs(limits), 1)
-
-            def good(ef: int) -> bool:
-                found = self.search_batch(queries, k, ef=ef, threads=threads)[1]
-                return float(np.mean(found <= limits + slack)) >= recall
-
-            low, high = k - 1, k
-            while high < len(self) and not good(high):
-                low, high = high, min(2 * high, len(self))
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (low, middle) if good(middle) else (middle, high)
-            self.ef_search = min(high, _MAX_EF)
+            k, threads = min(k, len(self)), thread_count(threads)
+            self.ef_search = min(smallest_ef(self.search_batch, queries, recall, k, len(self), threads), _MAX_EF)
         return self.ef_search
 
     def distances(self, queries: ArrayLike, ids: ArrayLike) -> np.ndarray:
@@ -414,33 +418,32 @@ class HNSW(storage.Structure):
     ) -> None:
         """Add what has been checked but for the ids. The caller holds the lock."""
         self._reclaim()
-        before, settings, n, linked = self._state, self._settings, len(ids), len(self)
+        before, settings, n, linked, ef = self._state, self._settings, len(ids), len(self), self.ef_construction
         needed = int(before.arena[table.TOP]) + n - hnsw_remove.free_slots(before.arena, n)
         if needed > MAX_ROWS:
             raise ValueError(f"HNSW holds at most 2**31-1 vectors, {needed} would be needed")
         state = before
         if needed > len(state.nodes):
             state = state.resized(min(max(2 * len(state.nodes), needed), MAX_ROWS))
-        slots, at = np.empty(n, np.int64), 0
-        if (twice := hnsw_state.append_ids(state.arena, ids, slots)) >= 0:
-            raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
+        slots, at = np.full(n, -1, np.int64), 0
         try:
+            if (twice := hnsw_state.append_ids(state.arena, ids, slots)) >= 0:
+                raise ValueError(f"ids must be new and distinct, ids[{twice}] = {ids[twice]} is not")
             self._state = state = hnsw_writer.centred(state, settings, vectors)
             levels = hnsw_writer.draw_levels(self._random, n, self.ml)
-            room = hnsw_writer.Room.of(min(n, hnsw_writer.MAX_BATCH), settings, self.ef_construction)
+            room = hnsw_writer.Room.of(min(n, hnsw_writer.MAX_BATCH), settings, ef)
             while at < n:
                 size = hnsw_writer.batch_size(state, linked + at, levels[at : at + hnsw_writer.MAX_BATCH])
                 part = slice(at, at + size)
                 state = state.with_upper_rows(int((levels[part] // settings.step).sum()))
-                hnsw_writer.link(
-                    state, settings, self.ef_construction, vectors[part], slots[part], levels[part], room, threads
-                )
+                hnsw_writer.link(state, settings, ef, vectors[part], slots[part], levels[part], room, threads)
                 at += size
                 self._state = state = state.published(n - at) if publish else state
                 done(size)
         finally:
-            if at < n:  # interrupted, maybe when a batch was linked
-                hnsw_state.take_back_ids(state.arena, slots[hnsw_writer.in_already(state, slots) :])
+            given = slots[: np.count_nonzero(slots >= 0)]
+            if at < len(given):  # interrupted, maybe when a batch was linked
+                hnsw_state.take_back_ids(state.arena, given[hnsw_writer.in_already(state, given) :])
                 self._state = state.published() if publish else state
 
     def _owned(self) -> tuple[np.ndarray, ...]:
@@ -448,6 +451,8 @@ class HNSW(storage.Structure):
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
+            if self._state.arena[table.COUNT] != self._state.present:
+                raise RuntimeError("an HNSW is saved when add_many has returned, not from within")
             state = self._state if self._state.compact else self._state.compacted()
             return hnsw_file.to_arrays(self, state, self._settings)
 
@@ -477,17 +482,18 @@ class HNSW(storage.Structure):
     def load(cls, path: str | os.PathLike, *, mmap: bool = False) -> "Self":
         """Read what `save` wrote. ValueError if the file is damaged, of another kind or of a newer version.
 
-        With `mmap` vectors and codes stay in the file and are read where a search needs them; changes stay private
-        until `save`. Everything else is checked, and codes and vectors are harmless whatever they are. The file must
-        not be made shorter meanwhile.
+        With `mmap` all arrays stay in the file and are read where they are needed; changes stay private until `save`.
+        All but vectors and codes are checked, and those are harmless whatever they are. Nobody must change the file
+        or make it shorter meanwhile; to replace it is fine.
         """
         return cls._load(path, mmap)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: np.array(array) for name, array in self._to_arrays().items()}
+        with self._lock:
+            return {name: np.array(array) for name, array in self._to_arrays().items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(self._from_arrays(state).__dict__)
+        self.__dict__.update(self._from_arrays({name: writable(array) for name, array in state.items()}).__dict__)
 
 
 def _fitting(dim: int, vectors: str | None) -> str | None:

@@ -31,8 +31,7 @@ SCHEMA: storage.Schema = {
     "ml": (np.float64, 0),
     "random": (np.uint32, 1),
 }
-_V1 = SCHEMA.keys() - {"codes", "terms", "frame", "coded"}
-_BY_SLOT = ("vectors", "codes", "nodes", "links")
+_V1 = {name: SCHEMA[name] for name in SCHEMA if name not in ("codes", "terms", "frame", "coded")}
 
 
 def to_arrays(index: "HNSW", state: State, settings: Settings) -> storage.Arrays:
@@ -112,9 +111,10 @@ def state(arrays: storage.Arrays, settings: Settings) -> State:
 
 def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
     """Arrays of version 1 as version 2 has them; others as they are."""
-    if arrays.keys() != _V1:
+    if arrays.keys() != _V1.keys():
         return arrays
     try:
+        storage.match_schema(arrays, _V1)
         nodes, upper, old = arrays["nodes"], arrays["upper"], arrays["vectors"]
         n, (dim, M, ef_construction, ef_search, metric) = len(nodes), arrays["settings"].tolist()
         settings = Settings.of(dim, M, metric, 0, 32, float(arrays["ml"]))

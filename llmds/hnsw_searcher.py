@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from . import arguments
 from .hnsw_state import Settings, State
 from .kernels import codes as codes_kernels
+from .kernels import hnsw as kernels
 from .kernels import hnsw_remove, hnsw_search, table
 from .threads import in_pieces
 
@@ -28,16 +29,27 @@ def search(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, selection: Selection, threads: int
 ) -> Found | None:
     """ids int64 and distances float32 (n, k), see `HNSW.search_batch`; None if a query is not fit."""
-    ef = max(min(ef, state.size), 1)
-    allowed = _EVERYBODY
-    if selection is not None:
-        allowed = _allowed(state, selection)
-    elif state.size and not _compares_all(ef, state.size):
+    if selection is None:
+        return _search(state, settings, queries, k, ef, _EVERYBODY, threads)
+    chosen = _chosen(state, selection)
+    while True:
+        removed = state.arena[kernels.REMOVED]
+        found = _search(state, settings, queries, k, ef, _allowed(state, chosen), threads)
+        # When a vector is removed its slot may pass to an equal one, under an id that was not chosen.
+        if found is None or state.arena[kernels.REMOVED] == removed or np.isin(found[0], np.append(chosen, -1)).all():
+            return found
+
+
+def _search(
+    state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, allowed: np.ndarray, threads: int
+) -> Found | None:
+    ef = max(min(ef, state.present), 1)
+    if allowed is _EVERYBODY and state.entry >= 0 and not _compares_all(ef, state.present):
         found = _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
         last = min(k, state.present) - 1
         if found is not None and last >= 0 and len(short := np.flatnonzero(found[0][:, last] < 0)):
             # Of those it met, too many were removed or not in yet: a writer is at work.
-            again = search(state, settings, queries[short], k, state.size, None, threads)
+            again = _search(state, settings, queries[short], k, state.present, allowed, threads)
             assert again is not None, "fit before, and fit now"
             found[0][short], found[1][short] = again
         return found
@@ -95,17 +107,40 @@ def grouped(
 ) -> Found | None:  # fmt: skip
     """As `search`, with at most one result for each group."""
     parent_of = _parents(state, grouping)
+    if selection is not None:
+        selection = _chosen(state, selection)  # asked once
     ids, distances = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32)
-    short, width = np.arange(len(queries)), max(4 * k, ef)
+    short, most = np.arange(len(queries)), max(state.present, 1)
+    width = min(max(4 * k, ef), most)
     while len(short) and k:
         found = search(state, settings, queries[short], width, width, selection, threads)
         if found is None:
             return None
         complete = hnsw_search.first_of_each(*found, parent_of(found[0]), ids, distances, short)
-        if width >= state.size:
+        if width >= most:
             break
-        short, width = short[~complete.astype(bool)], min(4 * width, state.size)
+        short, width = short[~complete.astype(bool)], min(4 * width, most)
     return ids, distances
+
+
+def smallest_ef(
+    search_batch: Callable[..., Found], queries: np.ndarray, recall: float, k: int, n: int, threads: int
+) -> int:
+    """The smallest ef that finds a share `recall` of the k nearest among n; see `HNSW.tune`."""
+    limits = search_batch(queries, k, ef=n, threads=threads)[1][:, -1:]
+    slack = np.float32(1e-6) * np.maximum(np.abs(limits), 1)
+
+    def good(ef: int) -> bool:
+        found = search_batch(queries, k, ef=ef, threads=threads)[1]
+        return float(np.mean(found <= limits + slack)) >= recall
+
+    low, high = k - 1, k
+    while high < n and not good(high):
+        low, high = high, min(2 * high, n)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if good(middle) else (middle, high)
+    return high
 
 
 def _fine(bits: int, k: int, ef: int) -> int:
@@ -115,17 +150,20 @@ def _fine(bits: int, k: int, ef: int) -> int:
     return k + max(k // 4, 5, ef // 12) if bits else ef
 
 
-def _allowed(state: State, selection: Any) -> np.ndarray:
-    """Which slots are allowed, uint8 (size,)."""
+def _chosen(state: State, selection: Any) -> np.ndarray:
+    """The ids that a filter allows, int64 (m,)."""
+    if not callable(selection):
+        return _integers("filter", selection)
+    ids = state.rows[state.live(), table.KEY].copy()
+    mask = np.asarray(selection(ids.copy()))
+    if mask.dtype != bool or mask.shape != ids.shape:
+        raise ValueError(f"filter must give a bool for each of {len(ids)} ids, gave {mask.dtype} {mask.shape}")
+    return ids[mask]
+
+
+def _allowed(state: State, ids: np.ndarray) -> np.ndarray:
+    """Which slots hold one of these ids, uint8 (size,)."""
     allowed = np.zeros(state.size, np.uint8)
-    if callable(selection):
-        live = state.live()
-        mask = np.asarray(selection(state.rows[live, table.KEY].copy()))
-        if mask.dtype != bool or mask.shape != live.shape:
-            raise ValueError(f"filter must give a bool for each of {len(live)} ids, gave {mask.dtype} {mask.shape}")
-        allowed[live[mask]] = 1
-        return allowed
-    ids = _integers("filter", selection)
     slots = state.slots(ids)
     allowed[slots[(slots >= 0) & (slots < state.size)]] = 1
     gone = hnsw_remove.removed_since(state.nodes, state.arena, state.clock)

@@ -1,5 +1,6 @@
 """What an HNSW index is made of: settings, and arrays as one tuple that readers take and the writer replaces."""
 
+import contextlib
 import math
 import mmap
 from itertools import count
@@ -198,9 +199,12 @@ def empty(capacity: int, settings: Settings) -> State:
 def append_ids(arena: np.ndarray, ids: np.ndarray, slots: np.ndarray) -> int:
     """Give ids (n,) slots, filled in: -1, or the first that is there or comes twice, and then none is given."""
     ids = writable(np.ascontiguousarray(ids))
+    slots.fill(-1)
     for part in chunks(len(ids)):
         if (twice := int(hnsw_build.append_ids(arena, ids[part], slots[part]))) >= 0:
+            slots[part] = -1
             take_back_ids(arena, slots[: part.start])
+            slots.fill(-1)
             return part.start + twice
     return -1
 
@@ -216,7 +220,8 @@ def array(shape: tuple[int, int], dtype: Any) -> np.ndarray:
     size = shape[0] * shape[1] * np.dtype(dtype).itemsize
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         pages = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        pages.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a system may know the word and not have them
+            pages.madvise(mmap.MADV_HUGEPAGE)
         raw, boundary = np.frombuffer(pages, np.uint8), _HUGE_PAGE
     else:
         raw, boundary = np.zeros(size + 64, np.uint8), 64

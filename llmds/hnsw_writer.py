@@ -96,7 +96,7 @@ def link(
 
         for step in (find, find_inside, choose):
             in_pieces(n, step, threads, _AT_LEAST)
-        hnsw_build.adopt(*graph, state.arena, batch)
+        hnsw_build.adopt(*graph, batch)
         in_pieces(hnsw_build.GROUPS, link_back, threads, hnsw_build.GROUPS if threads == 1 else 8)
         finish()
     except BaseException:

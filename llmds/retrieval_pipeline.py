@@ -438,6 +438,9 @@ def _cost(answer: tuple[np.ndarray, np.ndarray]) -> int:
 def _upgrade(arrays: storage.Arrays, where: str) -> np.ndarray:
     """Make arrays of version 1, whose graph knew vectors by number, those of version 2; the ids to be removed."""
     document_of = arrays.pop("vectors.document_of")
+    for array in (document_of, arrays.get("vectors.graph.ids", document_of)):
+        if array.ndim != 1 or array.dtype != np.int64:
+            raise storage.Damaged(f"{where}: damaged: vectors are not numbered")
     arrays.pop("vectors.arena", None)
     for name in [name for name in arrays if name.startswith("vectors.graph.")]:
         arrays[name.replace("vectors.graph.", "vectors.")] = arrays.pop(name)

@@ -1,6 +1,6 @@
 """The arrays of a navigable small-world graph, and keys of candidates.
 
-A graph is eight arrays, owned by the caller; a slot is a row of the first three and of the next two:
+A graph is eight arrays, owned by the caller; a slot is a row of vectors, codes, terms, nodes and links:
 
     vectors  uint8 (capacity, bytes)     float32 or float16 (`distances` tells by the width), zero-padded to whole cache
                                          lines, of length 1 under COSINE; width 0: vectors are not kept
@@ -85,7 +85,7 @@ def slot_of(key):
 def row_of(nodes, upper, slot, tier):
     """The row of `links` (tier 0) or of `upper` that holds the neighbours of `slot` in `tier`; -1 if it is not there.
 
-    A link may lead to a slot that has a new tenant.
+    A link may lead to a slot that has a new tenant, whose rows are in a larger `upper` than this reader's.
     """
     if tier == 0:
         return slot
@@ -93,8 +93,10 @@ def row_of(nodes, upper, slot, tier):
         return np.int64(-1)
     row = np.int64(nodes[slot, UPPER])
     for _ in range(nodes[slot, TIER] - tier):
+        if not 0 <= row < upper.shape[0]:
+            break
         row = np.int64(upper[row, upper.shape[1] - 1])
-    return row
+    return row if 0 <= row < upper.shape[0] else np.int64(-1)
 
 
 @njit(cache=True)

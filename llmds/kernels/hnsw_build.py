@@ -31,6 +31,7 @@ from .hnsw import (
     L2,
     LEVEL,
     NEVER,
+    NODE,
     PARENT,
     TIER,
     TWIN,
@@ -218,7 +219,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
                     slot = slot_of(pools[pool, at])
                     if _may_be_linked(nodes, slot, tier, i):
                         slots[0, m] = slot
-                        limits[m] = _tightened(distance_of(pools[pool, at]), origin)
+                        limits[m] = tightened(distance_of(pools[pool, at]), origin)
                         m += 1
                     at += 1
                 left = m
@@ -268,7 +269,7 @@ def _among(rows, row, size, slot):
 
 
 @leaf(cache=True)
-def _tightened(distance, origin):
+def tightened(distance, origin):
     """How near to a chosen neighbour a candidate at this distance from the base must be to be left out."""
     return origin + (distance - origin) / _SLACK if origin > -np.inf else distance
 
@@ -285,7 +286,7 @@ def _leave_out(distances, limits, start, stop):
 
 
 @njit(cache=True)
-def adopt(nodes, links, upper, arena, batch):
+def adopt(nodes, links, upper, batch):
     """Give every new node a parent: the first of its neighbours that has fewer than M children.
 
     Where all of them have M, the tree is followed down from the first, so there always is one.
@@ -322,8 +323,9 @@ def adopt(nodes, links, upper, arena, batch):
 def _child(nodes, links, batch, i, parent):
     """A child of `parent`: a neighbour, or a node of the batch before the i-th, not linked back yet; else itself."""
     for e in range(links.shape[1]):
-        if links[parent, e] >= 0 and nodes[links[parent, e], PARENT] == parent:
-            return np.int64(links[parent, e])
+        child = np.int64(links[parent, e])
+        if child >= 0 and nodes[child, LEVEL] >= 0 and nodes[child, PARENT] == parent:
+            return child
     for j in range(i):
         if batch[j, SAME] < 0 and nodes[batch[j, SLOT], PARENT] == parent:
             return batch[j, SLOT]
@@ -383,7 +385,7 @@ def link_to(
     for e in range(room):
         slots[0, e] = rows[row, e]
         fetch(bits, vectors, codes, terms, slots[0, e])
-        prefetch(nodes, slots[0, e] * nodes.shape[1], np.int64(6))
+        prefetch(nodes, slots[0, e] * nodes.shape[1], np.int64(NODE))
     slots[0, room] = slot
     probe_of_slot(bits, product, vectors, codes, terms, base, probes, parameters, ZERO)
     measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, slots, ZERO, room + 1, sums, own, keys)

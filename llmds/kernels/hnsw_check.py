@@ -182,8 +182,8 @@ def unreachable(nodes, links, entry, top):
 
 @njit(cache=True)
 def degrees(nodes, links, upper, top, tiers):
-    """float64 (tiers, 3): for each tier its nodes, their links, and the nodes with no link. O(n M)."""
-    found = np.zeros((tiers, 3), np.float64)
+    """float64 (tiers, 2): for each tier its nodes and their links. O(n M)."""
+    found = np.zeros((tiers, 2), np.float64)
     for slot in range(top):
         if nodes[slot, LEVEL] < 0:
             continue
@@ -199,7 +199,6 @@ def degrees(nodes, links, upper, top, tiers):
                     m += 1
             found[tier, 0] += 1
             found[tier, 1] += m
-            found[tier, 2] += m == 0
     return found
 
 

@@ -1,4 +1,4 @@
-"""Copying the graph of `hnsw` without its dead slots, and linking what was saved by an older version."""
+"""Copying the graph of `hnsw` without its dead slots."""
 
 import numpy as np
 

@@ -30,11 +30,11 @@ from .hnsw import (
     free_upper,
     row_of,
 )
-from .hnsw_build import link_to
-from .hnsw_distance import fetch, measure, probe_of_slot
+from .hnsw_build import link_to, tightened
+from .hnsw_distance import fetch, measure, origin_of, probe_of_slot
 
 _ONE = np.int64(1)
-_TRIES = 4  # neighbours of a removed node that are weighed as a substitute
+_TRIES = 12  # neighbours of a removed node that are weighed as a substitute
 
 
 @njit(cache=True)
@@ -43,10 +43,10 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
 
     If `heir` is not -1, it is the one of them, and the vector whose id is HIDDEN has that id then.
 
-    O(M^2) for finding who is linked to a node, O(M D) for each of those.
+    O(M^3) comparisons to find who is linked to a node, O(M D) for each of those.
     """
     head, rows, buckets = table.parts(arena)
-    width = links.shape[1]
+    width, origin = links.shape[1], origin_of(metric)
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
     lists, keys = np.empty((2, width + 4), np.int64), np.empty(width + 1, np.int64)
     order, sums = np.empty(width + 1, np.int64), np.empty(width + 4, np.int32)
@@ -75,8 +75,8 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
                 tier = np.int64(t)
                 _unlink(
                     bits, metric != L2, vectors, codes, terms, nodes, upper, links if tier == 0 else upper,
-                    width if tier == 0 else width >> 1, tier, slot, probes, parameters, lists, keys, order, sums, own,
-                    others,
+                    width if tier == 0 else width >> 1, tier, slot, origin, probes, parameters, lists, keys, order,
+                    sums, own, others,
                 )  # fmt: skip
             _hand_over_children(
                 bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, sums,
@@ -162,8 +162,8 @@ def _highest(nodes, top):
 
 @leaf(cache=True)
 def _unlink(
-    bits, product, vectors, codes, terms, nodes, upper, rows, room, tier, slot, probes, parameters, lists, keys, order,
-    sums, own, others,
+    bits, product, vectors, codes, terms, nodes, upper, rows, room, tier, slot, origin, probes, parameters, lists,
+    keys, order, sums, own, others,
 ):  # fmt: skip
     """Undo the links to `slot` in one tier, from its neighbours and from theirs."""
     row = row_of(nodes, upper, slot, tier)
@@ -192,16 +192,16 @@ def _unlink(
                     break
                 if rows[there, place] == slot:
                     _substitute(
-                        bits, product, vectors, codes, terms, rows, there, room, place, base, probes, parameters, lists,
-                        keys, order, heirs, sums, own, others,
+                        bits, product, vectors, codes, terms, rows, there, room, place, base, origin, probes,
+                        parameters, lists, keys, order, heirs, sums, own, others,
                     )  # fmt: skip
                     break
 
 
 @leaf(cache=True)
 def _substitute(
-    bits, product, vectors, codes, terms, rows, row, room, place, base, probes, parameters, lists, keys, order, heirs,
-    sums, own, others,
+    bits, product, vectors, codes, terms, rows, row, room, place, base, origin, probes, parameters, lists, keys,
+    order, heirs, sums, own, others,
 ):  # fmt: skip
     """Put a good one of order[:heirs] in rows[row, place], or else close the gap.
 
@@ -234,13 +234,14 @@ def _substitute(
                 nearest = np.int64(e)
         limit = own[nearest]
         own[nearest] = np.inf
+        tight = tightened(limit, origin)
         if not limit < np.inf:
             return
         probe_of_slot(bits, product, vectors, codes, terms, lists[0, nearest], probes, parameters, _ONE)
         measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, lists, _ONE, last, sums, others, keys)
         apart = True
         for e in range(last):
-            apart &= others[e] >= limit
+            apart &= others[e] >= tight
         if apart:
             rows[row, last] = lists[0, nearest]
             return

@@ -5,7 +5,23 @@ import numpy as np
 from . import codes as _codes
 from . import smallest, table
 from .compiling import leaf, njit
-from .hnsw import BORN, COSINE, DEAD, DIED, FARTHEST, L2, LEVEL, TIER, TWIN, ZERO, distance_of, key_of, slot_of
+from .hnsw import (
+    BORN,
+    COLUMNS,
+    COSINE,
+    DEAD,
+    DIED,
+    FARTHEST,
+    L2,
+    LEVEL,
+    NODE,
+    TIER,
+    TWIN,
+    ZERO,
+    distance_of,
+    key_of,
+    slot_of,
+)
 from .hnsw_distance import FULL, exactly, fetch, load, make_probe, measure, origin_of, padded, probe_bytes, reported
 from .hnsw_walk import POOL, clear, descend, pool_width, walk_many
 from .simd import insert, prefetch
@@ -132,8 +148,8 @@ def _fetch_best(vectors, codes, terms, nodes, rows, pools, p, size):
     for e in range(POOL, POOL + size):
         if pools[p, e] != FARTHEST:
             slot = slot_of(pools[p, e])
-            prefetch(rows, slot * rows.shape[1], np.int64(4))
-            prefetch(nodes, slot * nodes.shape[1], np.int64(6))
+            prefetch(rows, slot * rows.shape[1], COLUMNS)
+            prefetch(nodes, slot * nodes.shape[1], np.int64(NODE))
             fetch(_FULL, vectors, codes, terms, slot)
 
 
@@ -181,7 +197,7 @@ def _any_told(nodes, rows, slot, count, clock, allowed):
 
 @leaf(cache=True)
 def _told(rows, slot, count, clock, allowed):
-    if slot >= count or not rows[slot, BORN] <= clock < rows[slot, DIED]:
+    if slot >= count or clock >= rows[slot, DIED] or clock < rows[slot, BORN]:  # in this order: BORN is written first
         return False
     return allowed.shape[0] == 0 or allowed[slot] != 0
 

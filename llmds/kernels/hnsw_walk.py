@@ -15,7 +15,7 @@ from .hnsw_distance import fetch, measure
 from .simd import insert, prefetch
 
 POOL = 8  # columns before the keys; the last of them is smaller than any key
-LANES = 6  # walks side by side: enough to hide memory, few enough to stay in the fastest cache
+WALKS = 6  # walks side by side: enough to hide memory, few enough to stay in the fastest cache
 
 
 @njit(cache=True)
@@ -44,7 +44,7 @@ def descend(
             better = False
             row = row_of(nodes, upper, slot_of(best), t)
             m = ZERO
-            for e in range(width):
+            for e in range(width if row >= 0 else 0):
                 slot = np.int64(upper[row, e])
                 if slot < 0:
                     break
@@ -76,7 +76,7 @@ def walk_many(
     An origin of -inf ends none.
     """
     n, width = starts.shape[0], links.shape[1] - (tier > 0)
-    lanes, words = min(LANES, n), (count + 63) >> 6
+    lanes, words = min(WALKS, n), (count + 63) >> 6
     visited = np.zeros((lanes, words), np.int64)
     log = np.empty((lanes, words + width), np.int64)  # whom a walk has visited, to be forgotten without a sweep
     logged, new = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
