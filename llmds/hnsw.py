@@ -60,8 +60,8 @@ class HNSW(storage.Structure):
 
     Any number of threads may search while one adds or removes; writing threads wait for one another. A search sees
     the index as it was at one moment. The same seed and the same calls give the same arrays, on any number of
-    threads. Memory in bytes a vector of capacity, which doubles as needed: 4 dim (2 for float16), 1/2 dim for int4 or dim
-    for int8 (dim rounded up to 32, 128 and 64), 8 M, and about 75.
+    threads. Memory in bytes a vector of capacity, which doubles as needed: 4 dim (2 for float16), 1/2 dim for int4 or
+    dim for int8 (dim rounded up to 32, 128 and 64), 8 M, and about 75.
 
     >>> index = HNSW(dim=2, seed=1)
     >>> index.add([0.0, 0.0], 10)
@@ -323,7 +323,7 @@ class HNSW(storage.Structure):
                 "total_edges": int(layers[:, 1].sum()),
                 "avg_degree": float(layers[0, 1] / max(layers[0, 0], 1)) if len(layers) else 0.0,
                 "num_duplicates": duplicates,
-                "layers": [{"nodes": int(n), "avg_degree": float(m / max(n, 1))} for n, m, _ in layers],
+                "layers": [{"nodes": int(n), "avg_degree": float(m / max(n, 1))} for n, m in layers],
                 "unreachable": lost,
                 "bytes": {name: array.nbytes for name, array in parts.items()},
             }
@@ -497,6 +497,6 @@ class HNSW(storage.Structure):
 
 
 def _fitting(dim: int, vectors: str | None) -> str | None:
-    if dim >= _DIM_OF_INT4 and vectors is not None:
-        return "int4"
-    return "int8" if dim >= _DIM_OF_INT8 or vectors is None else None
+    if vectors is None:
+        return "int8"
+    return "int4" if dim >= _DIM_OF_INT4 else "int8" if dim >= _DIM_OF_INT8 else None
