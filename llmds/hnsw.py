@@ -216,10 +216,12 @@ class HNSW(storage.Structure):
         if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
                 and query.flags.carray):  # fmt: skip  # the common case goes on as it is
             query = writable(arguments.vector("query", query, self.dim))
-        k = min(arguments.integer("k", k, 0), len(self))
-        ids, distances = (row[0].tolist() for row in self._search("query", query[None], k, ef, filter, group_by, 1))
-        found = len(ids) - ids.count(-1)
-        return list(zip(ids[:found], distances[:found], strict=True))
+        k = min(arguments.integer("k", k, 0), self._state.present)
+        found, distances = self._search("query", query[None], k, ef, filter, group_by, 1)
+        ids = found[0].tolist()
+        if ids and ids[-1] < 0:
+            ids = ids[: ids.index(-1)]
+        return list(zip(ids, distances[0].tolist(), strict=False))
 
     def search_batch(
         self,
@@ -237,6 +239,7 @@ class HNSW(storage.Structure):
         (default: all cores) change nothing but the time.
         """
         queries = writable(arguments.vectors("queries", queries, self.dim))
+        k = arguments.integer("k", k, 0)
         return self._search("queries", queries, k, ef, filter, group_by, thread_count(threads))
 
     def tune(self, queries: ArrayLike, recall: float, k: int = 10, *, threads: int | None = None) -> int:
@@ -385,8 +388,7 @@ class HNSW(storage.Structure):
         group_by: Grouping,
         threads: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        k = arguments.integer("k", k, 0)
-        ef = max(self.ef_search if ef is None else arguments.integer("ef", ef, 1), k)
+        ef = max(self._ef_search if ef is None else arguments.integer("ef", ef, 1), k)
         token = self._readers.enter(self._state.clock)
         try:
             state = self._state

@@ -47,7 +47,9 @@ def _search(
     if allowed is _EVERYBODY and state.entry >= 0 and not _compares_all(ef, state.present):
         found = _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
         last = min(k, state.present) - 1
-        if found is not None and last >= 0 and len(short := np.flatnonzero(found[0][:, last] < 0)):
+        if found is None or last < 0 or (len(queries) == 1 and found[0].item(last) >= 0):
+            return found
+        if len(short := np.flatnonzero(found[0][:, last] < 0)):
             # Of those it met, too many were removed or not in yet: a writer is at work.
             again = _search(state, settings, queries[short], k, state.present, allowed, threads)
             assert again is not None, "fit before, and fit now"
@@ -144,10 +146,10 @@ def smallest_ef(
 
 
 def _fine(bits: int, k: int, ef: int) -> int:
-    """How many of the nearest by code are measured exactly, so that codes cost next to no recall."""
+    """How many of the nearest by code are measured exactly at least, before their errors tell how many more."""
     if bits == codes_kernels.INT4:
-        return k + max(k // 2, 5, ef // 6)
-    return k + max(k // 4, 5, ef // 12) if bits else ef
+        return k + max(k // 4, 4)
+    return k + 2 if bits else ef
 
 
 def _chosen(state: State, selection: Any) -> np.ndarray:

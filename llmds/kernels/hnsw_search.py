@@ -44,9 +44,9 @@ def search(
     """Fill ids int64 and distances float32, both (n, k), with the nearest to queries (n, dim) that the clock shows.
 
     `ef` (at least k and 1) candidates are found, of which `rank` are wanted (see `hnsw_walk`): by walking (`how`
-    WALK), or among the slots `chosen` int64 (m,), by codes (SCAN) or exactly. The `fine` nearest of them are then
-    measured exactly. allowed uint8 (count,) marks the slots that may be told, and counts int64 (n,) is filled with how
-    many of those a walk or scan by codes found; of length 0, all may.
+    WALK), or among the slots `chosen` int64 (m,), by codes (SCAN) or exactly. At least the `fine` nearest of them are
+    then measured exactly. allowed uint8 (count,) marks the slots that may be told, and counts int64 (n,) is filled with
+    how many of those a walk or scan by codes found; of length 0, all may.
 
     Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many the last
     row holds, or -1 if a query is not fit (see `hnsw_distance.load`); what was filled means nothing then.
@@ -63,7 +63,8 @@ def search(
     slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
     rows, known = table.parts(arena)[1], np.int64(count)
     sums, room = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
-    best = np.empty(max(fine, ef if how == SCAN_EXACTLY else ZERO), np.int64)
+    exact = bits == FULL or how == SCAN_EXACTLY
+    best = np.empty(ef if exact else min(ef, max(np.int64(ids.shape[1]), np.int64(1))), np.int64)
     origin = origin_of(metric)
     stretch = np.float32((ef / rank) ** _STRETCH)
     # The lowest of the tiers above is too large for the fastest cache: there, too, walks go side by side.
@@ -158,19 +159,28 @@ def _refine(
     bits, product, vectors, codes, terms, nodes, rows, count, clock, pools, i, ef, fine, own, stride, turned,
     parameters, allowed, best,
 ):  # fmt: skip
-    """Fill `best`, a heap, with exact keys of the `fine` nearest in pools[i] that may be told; how many."""
-    size = ZERO
+    """Fill `best`, a heap, with exact keys of the nearest in pools[i] that may be told; how many.
+
+    At least the first `fine` are measured, and more as long as the next one, were its estimate as wrong as the worst so
+    far, would be among the best.
+    """
+    size, measured, error = ZERO, ZERO, np.float32(0)
     for e in range(POOL, POOL + ef):
-        if pools[i, e] == FARTHEST or size == fine:
+        if pools[i, e] == FARTHEST:
             break
-        slot = slot_of(pools[i, e])
+        slot, estimated = slot_of(pools[i, e]), distance_of(pools[i, e])
+        if measured >= fine and size == best.shape[0] and estimated - error > distance_of(best[0]):
+            break
         if not _any_told(nodes, rows, slot, count, clock, allowed):
             continue
         if bits == FULL:
             key = pools[i, e] & ~1
         else:
-            key = key_of(exactly(bits, product, vectors, codes, terms, slot, own, i, stride, turned, parameters), slot)
+            d = exactly(bits, product, vectors, codes, terms, slot, own, i, stride, turned, parameters)
+            error = max(error, abs(estimated - d))
+            key = key_of(d, slot)
         size = smallest.keep(best, ZERO, size, key)
+        measured += 1
     return size
 
 
