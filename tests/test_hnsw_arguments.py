@@ -308,3 +308,40 @@ def test_a_progress_that_raises_leaves_a_whole_prefix():
     index.check()
     n = len(index)
     assert 200 < n < 300 and n - 1 in index and n not in index
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, 2**40])
+def test_widths_set_anew_are_looked_at(value):
+    index = HNSW(2)
+    for name in ("ef_construction", "ef_search"):
+        with pytest.raises((ValueError, TypeError), match=name):
+            setattr(index, name, value)
+        setattr(index, name, 7)
+        assert getattr(index, name) == 7
+
+
+def test_more_than_there_are_is_all_however_many():
+    index = HNSW(2, seed=1)
+    index.add_many([[1, 2], [3, 4]], [5, 6])
+    assert [vec_id for vec_id, _ in index.search([1, 2], 2**62)] == [5, 6]
+    assert [vec_id for vec_id, _ in index.search([1, 2], 2**62, group_by=lambda ids: ids)] == [5, 6]
+
+
+def test_an_id_that_passes_to_another_slot_is_not_told_by_a_filter():
+    index = HNSW(2, seed=1)
+    index.add_many([[1, 2], [1, 2], [5, 5]], [10, 100, 3])
+
+    def ten(ids):
+        index.remove(10)
+        return ids == 10
+
+    assert index.search([1, 2], 3, filter=ten) in ([], [(10, 0.0)])
+    assert [vec_id for vec_id, _ in index.search([1, 2], 3)] == [100, 3]
+
+
+def test_an_index_is_saved_after_adding_not_within(tmp_path):
+    index = HNSW(2, seed=1)
+    with pytest.raises(RuntimeError, match="add_many"):
+        index.add_many(np.ones((300, 2)), np.arange(300), progress=lambda done, total: index.save(tmp_path / "x.npz"))
+    index.check()
+    assert not list(tmp_path.iterdir())

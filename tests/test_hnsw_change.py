@@ -342,3 +342,18 @@ def test_an_interrupted_update_leaves_the_old_vector_or_the_new(monkeypatch, mod
     index.check()
     assert (index.get_vector(4) == target).all() and len(index) == 200
     assert (index._state.rows[: index._state.size, table.KEY] != kernels.HIDDEN).all()
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+def test_an_emptied_index_answers_nothing_and_goes_on(quantization):
+    vectors = clustered(1500, 8, 40)
+    index = HNSW(8, seed=1, quantization=quantization)
+    index.add_many(vectors, np.arange(1500))
+    index.remove_many(np.arange(1500))
+    index.check()
+    assert index.search(vectors[0], 3) == [] and (index.search_batch(vectors[:40], 3)[0] == -1).all()
+    assert index.search(vectors[0], 3, filter=[1, 2]) == [] and index.search(vectors[0], 3, group_by=lambda i: i) == []
+    assert index.stats()["entry_point"] is None and index.tune(vectors[:5], 0.9) == index.ef_search
+    index.add_many(vectors[:100], np.arange(100))
+    index.check()
+    assert index.search(vectors[7], 1)[0][0] == 7
