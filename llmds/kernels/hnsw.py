@@ -139,3 +139,12 @@ def free_upper(nodes, upper, arena, slot):
         arena[UPPER_SPARE] += 1
         row = following
     nodes[slot, UPPER], nodes[slot, TIER] = -1, 0
+
+
+@leaf(cache=True)
+def among(rows, row, size, slot):
+    """Whether `slot` is one of rows[row, :size]."""
+    for e in range(size):
+        if rows[row, e] == slot:
+            return True
+    return False

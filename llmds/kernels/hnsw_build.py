@@ -41,6 +41,7 @@ from .hnsw import (
     UPPER_SPARE,
     UPPER_TOP,
     ZERO,
+    among,
     distance_of,
     free_upper,
     row_of,
@@ -232,7 +233,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
                     if left == 0:
                         break
                 for j in range(m):
-                    if limits[j] == -np.inf or chosen == most or _among(rows, row, chosen, slots[0, j]):
+                    if limits[j] == -np.inf or chosen == most or among(rows, row, chosen, slots[0, j]):
                         continue
                     rows[row, chosen] = slots[0, j]
                     probe_of_slot(bits, product, vectors, codes, terms, slots[0, j], probes, parameters, chosen)
@@ -245,7 +246,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
             at = np.int64(POOL)
             while 2 * chosen < most and at < POOL + ef and pools[pool, at] != FARTHEST:
                 slot = slot_of(pools[pool, at])
-                if _may_be_linked(nodes, slot, tier, i) and not _among(rows, row, chosen, slot):
+                if _may_be_linked(nodes, slot, tier, i) and not among(rows, row, chosen, slot):
                     rows[row, chosen] = slot
                     chosen += 1
                 at += 1
@@ -258,14 +259,6 @@ def _may_be_linked(nodes, slot, tier, i):
     if nodes[slot, TIER] < tier:
         return False
     return nodes[slot, LEVEL] >= 0 or (nodes[slot, LEVEL] == JOINING and nodes[slot, CHILDREN] < i)
-
-
-@leaf(cache=True)
-def _among(rows, row, size, slot):
-    for e in range(size):
-        if rows[row, e] == slot:
-            return True
-    return False
 
 
 @leaf(cache=True)

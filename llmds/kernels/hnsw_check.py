@@ -18,6 +18,7 @@ from .hnsw import (
     UPPER_FREE,
     UPPER_SPARE,
     UPPER_TOP,
+    among,
 )
 from .hnsw_build import equal
 from .simd import float_at, half_at
@@ -105,7 +106,7 @@ def first_fault_of_links(nodes, links, upper, top, strict, start, stop):
             row = np.int64(upper[row, upper.shape[1] - 1])
         parent = np.int64(nodes[slot, PARENT])
         if parent >= 0:
-            if not (_among(links, np.int64(slot), width, parent) and _among(links, parent, width, np.int64(slot))):
+            if not (among(links, np.int64(slot), width, parent) and among(links, parent, width, np.int64(slot))):
                 return np.int64(slot)
     return np.int64(-1)
 
@@ -226,16 +227,8 @@ def _sound(nodes, rows, row, room, slot, tier, top, strict):
         if other == -1:
             ended = True
             continue
-        if ended or not 0 <= other < top or other == slot or _among(rows, row, e, other):
+        if ended or not 0 <= other < top or other == slot or among(rows, row, e, other):
             return False
         if strict and (nodes[other, LEVEL] < 0 or nodes[other, TIER] < tier):
             return False
     return True
-
-
-@njit(cache=True)
-def _among(rows, row, size, slot):
-    for e in range(size):
-        if rows[row, e] == slot:
-            return True
-    return False
