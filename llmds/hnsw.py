@@ -32,8 +32,6 @@ QUANTIZATIONS = {None: 0, "int8": codes_kernels.INT8, "int4": codes_kernels.INT4
 VECTORS = {"float32": 32, "float16": 16, None: 0}
 _MAX_DIM, _MAX_M, _MAX_EF, _MAX_ML = 2**16, 2**10, 2**20, 2.0**16
 _LARGEST_HALF = 65504.0
-# From these dimensions on, codes of so few bits tell near vectors apart well enough to be worth their speed.
-_DIM_OF_INT8, _DIM_OF_INT4 = 24, 96
 
 
 class HNSW(storage.Structure):
@@ -98,7 +96,7 @@ class HNSW(storage.Structure):
         self.metric: str = arguments.one_of("metric", metric, METRICS)
         self.vectors: str | None = arguments.one_of("vectors", vectors, VECTORS)
         if arguments.one_of("quantization", quantization, (*QUANTIZATIONS, "auto")) == "auto":
-            quantization = _fitting(self.dim, self.vectors)
+            quantization = hnsw_state.fitting_quantization(self.dim, self.vectors is not None)
         if quantization is None and vectors is None:
             raise ValueError("vectors must be 'float32' or 'float16' without quantization, got None")
         self.quantization = quantization
@@ -496,9 +494,3 @@ class HNSW(storage.Structure):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(self._from_arrays({name: writable(array) for name, array in state.items()}).__dict__)
-
-
-def _fitting(dim: int, vectors: str | None) -> str | None:
-    if vectors is None:
-        return "int8"
-    return "int4" if dim >= _DIM_OF_INT4 else "int8" if dim >= _DIM_OF_INT8 else None

@@ -15,6 +15,8 @@ from .kernels import hnsw_build, hnsw_compact, hnsw_distance, table
 
 # Arrays from this size on lie on huge pages where the system has them: a walk then misses fewer translations.
 _HUGE, _HUGE_PAGE = 1 << 22, 1 << 21
+# From these dimensions on, codes of so few bits tell near vectors apart well enough to be worth their speed.
+_DIM_OF_INT8, _DIM_OF_INT4 = 24, 96
 
 
 class Settings(NamedTuple):
@@ -183,6 +185,13 @@ class Readers:
 
     def __reduce__(self) -> Any:
         return Readers, ()
+
+
+def fitting_quantization(dim: int, vectors_kept: bool) -> str | None:
+    """What "auto" stands for."""
+    if not vectors_kept:
+        return "int8"
+    return "int4" if dim >= _DIM_OF_INT4 else "int8" if dim >= _DIM_OF_INT8 else None
 
 
 def empty(capacity: int, settings: Settings) -> State:
