@@ -5,6 +5,7 @@ nothing is checked. All are written in portable vector IR; where the machine has
 of it stands for the four that LLVM would make of the same sum.
 """
 
+import sys
 from typing import Any
 
 from llvmlite import ir
@@ -17,6 +18,7 @@ LINE = 64  # bytes of a cache line, and of a row of codes that one step takes
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _BYTES, _SUMS, _KEYS = ir.VectorType(_I8, LINE), ir.VectorType(_I32, LINE // 4), ir.VectorType(_I64, 8)
+_EIGHT = ir.VectorType(_I32, 8)
 
 
 def _has(context: Any, *features: str) -> bool:
@@ -36,6 +38,19 @@ def _line(builder: Any, address: Any, offset: Any) -> Any:
     line = builder.load(builder.bitcast(builder.gep(address, [offset]), _BYTES.as_pointer()))
     line.align = 1
     return line
+
+
+def _word(builder: Any, address: Any) -> Any:
+    """The eight bytes at an address, the first one lowest."""
+    word = builder.load(builder.bitcast(address, _I64.as_pointer()))
+    word.align = 1
+    return word if sys.byteorder == "little" else _call(builder, "llvm.bswap.i64", _I64, word)
+
+
+def _same(builder: Any, value: Any, vector: Any) -> Any:
+    """A vector whose numbers are all `value`."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _I32(0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
 
 
 def _all(vector: Any, value: int) -> Any:
@@ -186,6 +201,92 @@ def _float_at(typingctx, array, offset):
     return types.float32(array, types.int64), codegen
 
 
+def _word_at(typingctx, array, offset):
+    """The uint64 in the eight bytes from `offset` on of a uint8 array, the first byte lowest."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        return _word(builder, address)
+
+    return types.uint64(array, types.int64), codegen
+
+
+def _unpack(typingctx, data, at, width, numbers, place):
+    """Fill numbers[place:place + 8] (int32) with the eight of `width` <= 16 bits that begin with the byte data[at]."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        bits = builder.zext(builder.trunc(arguments[2], _I32), _I64)
+        half = builder.mul(bits, _I64(4))
+        words = [_word(builder, address), _word(builder, builder.gep(address, [builder.lshr(half, _I64(3))]))]
+        lanes: Any = ir.Constant(_KEYS, ir.Undefined)
+        for lane in (0, 4):
+            lanes = builder.insert_element(lanes, words[lane // 4], _I32(lane))
+        lanes = builder.shuffle_vector(lanes, lanes, ir.Constant(ir.VectorType(_I32, 8), [0] * 4 + [4] * 4))
+        shifts = builder.mul(_same(builder, bits, _KEYS), ir.Constant(_KEYS, [0, 1, 2, 3] * 2))
+        odd = builder.and_(half, _I64(7))  # the second half may begin in the middle of a byte
+        high = builder.and_(_same(builder, odd, _KEYS), ir.Constant(_KEYS, [0] * 4 + [-1] * 4))
+        mask = builder.sub(builder.shl(_I64(1), bits), _I64(1))
+        found = builder.and_(builder.lshr(lanes, builder.add(shifts, high)), _same(builder, mask, _KEYS))
+        target = _at(context, builder, signature, arguments, 3, arguments[4])
+        stored = builder.store(builder.trunc(found, _EIGHT), builder.bitcast(target, _EIGHT.as_pointer()))
+        stored.align = 4
+        return context.get_dummy_value()
+
+    return types.none(data, types.int64, types.int64, numbers, types.int64), codegen
+
+
+def _add_up(typingctx, numbers, place, before):
+    """Make each of numbers[place:place + 8] (int32) the sum of `before`, all up to it, and 1 for each; the last."""
+
+    def codegen(context, builder, signature, arguments):
+        address = builder.bitcast(_at(context, builder, signature, arguments, 0, arguments[1]), _EIGHT.as_pointer())
+        sums = builder.load(address)
+        sums.align = 4
+        sums, none = builder.add(sums, _all(_EIGHT, 1)), _all(_EIGHT, 0)
+        for step in (1, 2, 4):
+            moved = ir.Constant(ir.VectorType(_I32, 8), [lane - step if lane >= step else 8 for lane in range(8)])
+            sums = builder.add(sums, builder.shuffle_vector(sums, none, moved))
+        sums = builder.add(sums, _same(builder, builder.trunc(arguments[2], _I32), _EIGHT))
+        stored = builder.store(sums, address)
+        stored.align = 4
+        return builder.sext(builder.extract_element(sums, _I32(7)), _I64)
+
+    return types.int64(numbers, types.int64, types.int64), codegen
+
+
+def _at_least(typingctx, numbers, place, limit):
+    """Which of numbers[place:place + 64] (int32) are `limit` or more: uint64, the first one lowest."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        many = ir.VectorType(_I32, 64)
+        line = builder.load(builder.bitcast(address, many.as_pointer()))
+        line.align = 4
+        limit = _same(builder, builder.trunc(arguments[2], _I32), many)
+        return builder.bitcast(builder.icmp_signed(">=", line, limit), _I64)
+
+    return types.uint64(numbers, types.int64, types.int64), codegen
+
+
+def _lowest(typingctx, mask):
+    """The place of the lowest bit of a uint64 that is not 0."""
+
+    def codegen(context, builder, signature, arguments):
+        return _call(builder, "llvm.cttz.i64", _I64, arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+def _bit_count(typingctx, mask):
+    """How many bits of a uint64 are set."""
+
+    def codegen(context, builder, signature, arguments):
+        return _call(builder, "llvm.ctpop.i64", _I64, arguments[0])
+
+    return types.int64(types.uint64), codegen
+
+
 def _half_at(typingctx, array, offset):
     """The float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
 
@@ -209,4 +310,10 @@ dots_int4: Any = intrinsic(_dots_int4)
 insert: Any = intrinsic(_insert)
 prefetch: Any = intrinsic(_prefetch)
 float_at: Any = intrinsic(_float_at)
+word_at: Any = intrinsic(_word_at)
+unpack: Any = intrinsic(_unpack)
+at_least: Any = intrinsic(_at_least)
+lowest: Any = intrinsic(_lowest)
+bit_count: Any = intrinsic(_bit_count)
+add_up: Any = intrinsic(_add_up)
 half_at: Any = intrinsic(_half_at)

@@ -1,0 +1,198 @@
+"""The best documents of a segment (`segments`) for a query: block-max MaxScore, a window of documents at a time.
+
+Turtle and Flood 1995 (MaxScore), Ding and Suel 2011 (maxima of blocks), both over windows: Mallia, Mackenzie, Suel and
+Tonellotto 2022. Terms are added in the order of `bm25.plan` whatever is pruned, so a score is the same float32, bit
+for bit, as if every posting had been added.
+"""
+
+import numpy as np
+
+from . import lists
+from .best import offer
+from .blocks import BLOCK
+from .compiling import leaf, njit
+from .simd import at_least, lowest
+
+WINDOW = 1 << 12
+_GROUP = 6  # 2**6 sums are looked at, and made zero again, at once
+# Postings added so far for each block of the next term, and candidates for each, from which on all of it is added.
+_ADDED, _PROBED = 60, 15
+# Postings for a thousand documents: between these, pruning costs more than it saves.
+_SPARSE, _DENSE = 1000000, 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def search(
+    ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, average, now, form, dfs, ats,
+    order, weights, ends, first, last, slots, parts, kept, found, best_ids, best_scores,
+):  # fmt: skip
+    """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in their rows of best_ids, best_scores.
+
+    dfs int32, ats int64 (m,): what `segments.find_terms` said of all terms; order int32, weights float32, ends int64:
+    see `bm25.plan`. found int64 (n,): items in each heap, k > 0 have room. removed, removals: see
+    `segments.find_slots`; allowed uint8: empty, or which slots may be found. average, now: of lengths, when the segment
+    was made and now. slots, parts, kept: see `lists`, with a row for each term of the longest query.
+    O(postings), less what need not be looked at.
+    """
+    longest = slots.shape[0] // BLOCK - kept.shape[0]
+    cursors, room = np.empty(longest * lists.CURSOR, np.int64), np.empty(2 * BLOCK, np.int32)
+    singles, rest = np.empty(longest, np.float32), np.empty(longest + 1, np.float32)
+    sums, candidates = np.zeros(WINDOW + 1, np.float32), np.empty(WINDOW, np.int32)
+    dirty, bits = np.zeros(WINDOW >> _GROUP, np.uint8), sums.view(np.int32)
+    k = best_ids.shape[1]
+    best = np.empty(k if k <= BLOCK else 0, np.float32)
+    entire = removed.shape[0] == 0 and allowed.shape[0] == 0
+    ratio = np.float32(average / now) if average > 0 and now > 0 else np.float32(1)
+    for query in range(first, last):
+        begin = ends[query - 1] if query > 0 else np.int64(0)
+        terms = ends[query] - begin
+        postings_of_all, floor = np.int64(0), np.float32(0)
+        for i in range(terms):
+            df, at = np.int64(dfs[order[begin + i]]), ats[order[begin + i]]
+            singles[i] = lists.enter(
+                cursors, slots, parts, room, np.int64(i), df, at, lengths, postings, block_last, form
+            )  # fmt: skip
+            postings_of_all += df
+        density = postings_of_all * 1000
+        prune = density < _SPARSE * ids.shape[0] or density > _DENSE * ids.shape[0]
+        if prune and entire:
+            for i in range(terms):
+                scale = max(ratio * np.float32(1.00001), np.float32(1))
+                least = lists.kth_part(cursors, np.int64(i), k, best, block_best, scale, form)
+                floor = max(floor, weights[begin + i] * least)
+        found[query] = _search(
+            ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms,
+            begin, weights, prune, floor, cursors, slots, parts, kept, room, singles, rest, sums, bits, dirty, candidates,
+            found[query], best_ids[query], best_scores[query], best_scores[query].view(np.int32),
+        )  # fmt: skip
+
+
+@leaf(cache=True, error_model="numpy")
+def _search(
+    ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms, begin,
+    weights, prune, floor, cursors, slots, parts, kept, room, singles, rest, sums, bits, dirty, candidates, found,
+    heap_ids, heap_scores, heap_bits,
+):  # fmt: skip
+    """One query. The number of items in its heap."""
+    k, n = heap_ids.shape[0], ids.shape[0]
+    scale = min(ratio * np.float32(0.99999), np.float32(1))
+    slack = np.float32(1) + np.float32(1e-6) * np.float32(terms + 4)
+    low = np.int64(0)
+    while low < n:
+        high = min(low + WINDOW, n)
+        threshold = np.float32(max(floor, heap_scores[0]) if found == k else floor)
+        essential, undecided = terms, True
+        rest[terms] = 0
+        if prune:
+            for i in range(terms - 1, -1, -1):
+                lists.restore(cursors, slots, np.int64(i), postings, block_last, block_at, kept)
+                lists.seek(cursors, slots, np.int64(i), low, block_last)
+                peak = lists.peak_before(
+                    cursors, slots, np.int64(i), high, singles[i], block_last, block_best, scale, form
+                )  # fmt: skip
+                rest[i] = rest[i + 1] + peak * weights[begin + i] * slack
+                undecided = undecided and rest[i] < threshold
+                if undecided:
+                    essential = i
+        added, i = np.int64(0), np.int64(0)
+        while i < terms and (i < essential or added > _ADDED * lists.blocks_before(cursors, i, high, block_last)):
+            added += lists.add(
+                cursors, slots, parts, room, i, low, high, weights[begin + i], lengths, postings, block_last, block_at,
+                kept, form, sums, dirty, _GROUP,
+            )  # fmt: skip
+            i += 1
+        if i == terms:
+            found = _offer_all(
+                ids, removed, removals, allowed, low, floor, sums, bits, dirty, found, heap_ids, heap_scores, heap_bits
+            )  # fmt: skip
+        elif added > 0:
+            count = _collect(bits, sums, dirty, threshold - rest[i], candidates)
+            while i < terms and count > 0:
+                weight = weights[begin + i]
+                if count > _PROBED * lists.blocks_before(cursors, i, high, block_last):
+                    lists.add(
+                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at, kept,
+                        form, sums, dirty, _GROUP,
+                    )  # fmt: skip
+                    count = _filter(sums, candidates, count, rest[i + 1], threshold)
+                else:
+                    count = lists.probe(
+                        cursors, slots, parts, i, low, weight, rest[i + 1], threshold, lengths, postings, block_last,
+                        block_at, kept, form, sums, candidates, count,
+                    )  # fmt: skip
+                i += 1
+            for j in range(count):
+                at = np.int64(candidates[j])
+                found = _offer(ids, removed, removals, allowed, low + at, sums[at], found, heap_ids, heap_scores)
+            for group in range(dirty.shape[0]):
+                if dirty[group]:
+                    _zero(sums, dirty, np.int64(group))
+        low = high
+    return found
+
+
+@leaf(cache=True)
+def _offer(ids, removed, removals, allowed, slot, total, found, heap_ids, heap_scores):
+    if removed.shape[0] > 0 and removed[slot] <= removals:
+        return found
+    if allowed.shape[0] > 0 and not allowed[slot]:
+        return found
+    return offer(heap_ids, heap_scores, found, ids[slot], total)
+
+
+@leaf(cache=True, inline="always")
+def _offer_all(
+    ids, removed, removals, allowed, low, floor, sums, bits, dirty, found, heap_ids, heap_scores, heap_bits
+):  # fmt: skip
+    """Offer every document of the window, and make its sums 0."""
+    k = heap_ids.shape[0]
+    # Floats that are not negative are in the order of their bits.
+    limit = np.int64(heap_bits[0]) if found == k else np.int64(1)
+    for group in range(dirty.shape[0]):
+        if dirty[group]:
+            start = np.int64(group) << _GROUP
+            mask = at_least(bits, start, limit)
+            while mask != np.uint64(0):
+                at = start + lowest(mask)
+                mask &= mask - np.uint64(1)
+                if bits[np.uint64(at)] >= limit:
+                    total = sums[np.uint64(at)]
+                    found = _offer(ids, removed, removals, allowed, low + at, total, found, heap_ids, heap_scores)
+                    limit = np.int64(heap_bits[0]) if found == k else np.int64(1)
+            _zero(sums, dirty, np.int64(group))
+    return found
+
+
+@leaf(cache=True, inline="always")
+def _collect(bits, sums, dirty, threshold, candidates):
+    """List the documents of the window with a sum, of at least `threshold`. How many."""
+    count = np.int64(0)
+    sums[WINDOW] = threshold
+    limit = max(np.int64(bits[WINDOW]), np.int64(1))
+    for group in range(dirty.shape[0]):
+        if dirty[group]:
+            start = np.int64(group) << _GROUP
+            mask = at_least(bits, start, limit)
+            while mask != np.uint64(0):
+                candidates[np.uint64(count)] = start + lowest(mask)
+                mask &= mask - np.uint64(1)
+                count += 1
+    return count
+
+
+@leaf(cache=True, inline="always")
+def _filter(sums, candidates, count, rest, threshold):
+    """Keep the candidates that may still reach the threshold. How many."""
+    stay = np.uint64(0)
+    for j in range(np.uint64(count)):
+        at = np.uint64(np.uint32(candidates[j]))
+        candidates[stay] = candidates[j]
+        stay += np.uint64(sums[at] + rest >= threshold)
+    return np.int64(stay)
+
+
+@leaf(cache=True)
+def _zero(sums, dirty, group):
+    for i in range(np.uint64(group << _GROUP), np.uint64((group + 1) << _GROUP)):
+        sums[i] = 0
+    dirty[group] = 0
