@@ -29,7 +29,7 @@ Stops = str | Collection[str] | None
 Stemmer = Callable[[str], str] | None
 
 # Bytes that one kernel call may read: it must return within 100 ms, or Ctrl-C waits.
-_READ = 1 << 23
+_STEP = 1 << 17
 _MOST_FORMS = 1 << 20
 _DIGEST = 16
 
@@ -151,17 +151,8 @@ class Tokenizer:
             lists = [_list_of_str(self._split(text)) for text in texts]
             ends = np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))
             return Terms.of_strings("terms", list(chain.from_iterable(lists)), ends)
-        data, offsets = arguments.packed_strings(name, texts)
-        if data.size and data.max() >= 0x80:
-            data, offsets = arguments.packed_strings(name, list(map(fold, texts)))
-        if data.size > MAX_TERMS:
-            raise ValueError(f"{name} must be less than 2**31 bytes a call, got {data.size}")
-        at, room = np.zeros(3, np.int64), (data.size + len(texts)) // 2
-        starts, stops, hashes = np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.uint32)
-        ends = np.empty(len(texts), np.int64)
-        while not kernels.split(data, offsets, classes(data), at, _READ, starts, stops, hashes, ends):
-            pass
-        return _first(Terms(data, starts, stops, hashes, ends), int(at[2]))
+        raw, offsets = _packed(name, texts)
+        return _terms(raw, offsets)
 
     def _stop_words(self, words: Stops) -> Vocabulary:
         if isinstance(words, str):
@@ -229,9 +220,47 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
 
 
-def classes(data: np.ndarray) -> np.ndarray:
-    """The class table (`kernels.tokens`) that UTF-8 bytes need: the short one for ASCII."""
-    return _classes(0x80 if data.size == 0 or data.max() < 0x80 else 0xE0200)
+def _packed(name: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The UTF-8 bytes of folded texts, a separator after each, in whole blocks; and where each begins.
+
+    Read-only uint8 (64 * blocks,) with a block of separators at the end, and int64 (texts + 1,).
+    """
+    parts = list(texts)
+    try:
+        if not all(map(str.isascii, parts)):
+            # One byte a character, or joining would widen the rest.
+            parts = [part if part.isascii() else _bytes_as_characters(fold(part)) for part in parts]
+    except TypeError as error:
+        raise TypeError(f"{name} must hold str alone: {error}") from error
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    offsets[1:] = np.fromiter(map(len, parts), np.int64, len(parts))
+    offsets[1:] += 1
+    np.cumsum(offsets, out=offsets)
+    size = int(offsets[-1])
+    if size > MAX_TERMS - 128:
+        raise ValueError(f"{name} must be less than 2**31 bytes a call, got {size}")
+    parts.append("\n" * (64 + -size % 64))
+    return np.frombuffer("\n".join(parts).encode("latin-1"), np.uint8), offsets
+
+
+def _bytes_as_characters(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").decode("latin-1")
+
+
+def _terms(raw: np.ndarray, offsets: np.ndarray) -> Terms:
+    """The terms of packed texts."""
+    data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // 64, kernels.MASKS), np.uint64)
+    steps = range(0, len(masks) - 1, _STEP)
+    stop = len(masks) - 1
+    wide = kernels.classify(raw, data, masks, 0, stop+1)
+    if wide:
+        kernels.classify_wide(data, _classes(0xE0200), masks, 0, stop)
+    terms = kernels.delimit(masks, 0, stop)
+    starts, stops, hashes = np.empty(terms, np.int32), np.empty(terms, np.int32), np.empty(terms, np.uint32)
+    ends, at = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64)
+    kernels.cut(masks, offsets, at, 0, stop, starts, stops, ends)
+    kernels.hash_terms(data, starts, stops, hashes)
+    return Terms(data, starts, stops, hashes, ends)
 
 
 @cache

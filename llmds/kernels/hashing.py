@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from .compiling import njit
+from .compiling import leaf
+from .simd import word_at
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def mix(value):
     """A 64-bit integer (int64) to 64 well-mixed bits, uint64; one to one.
 
@@ -17,7 +18,7 @@ def mix(value):
     return h ^ (h >> np.uint64(31))
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def hash_bytes(data, start, stop, seed):
     """64-bit hash of data[start:stop] (uint8) under `seed` (uint64), uint64. O(stop - start).
 
@@ -27,16 +28,13 @@ def hash_bytes(data, start, stop, seed):
     h = np.uint64(seed) ^ (np.uint64(stop - start) * np.uint64(0x9E3779B97F4A7C15))
     position = start
     while position + 8 <= stop:
-        word = np.uint64(0)
-        for byte in range(8):  # LLVM makes one load of these
-            word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
-        h = (h ^ word) * np.uint64(0xC6A4A7935BD1E995)
+        h = (h ^ word_at(data, position)) * np.uint64(0xC6A4A7935BD1E995)
         h ^= h >> np.uint64(29)
         position += 8
     word = np.uint64(0)
-    shift = np.uint64(0)
-    while position < stop:
-        word |= np.uint64(data[position]) << shift
-        shift += np.uint64(8)
-        position += 1
+    if position + 8 <= len(data):  # the usual case, which takes the same time whatever is left
+        word = word_at(data, position) & ((np.uint64(1) << np.uint64(8 * (stop - position))) - np.uint64(1))
+    else:
+        for byte in range(stop - position):
+            word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
     return mix(np.int64((h ^ word) * np.uint64(0xC6A4A7935BD1E995)))

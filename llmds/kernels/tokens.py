@@ -18,90 +18,61 @@ Terms never leave it, so a reader may look up while a writer adds.
 
 import numpy as np
 
-from .compiling import njit
+from . import simd
+from .compiling import leaf, njit
 from .hashing import hash_bytes
 
 SEPARATOR, LETTER, OTHER, ALONE = 0, 1, 2, 3
+WORD, LETTERS, MARK, LEAD, CUT = range(5)
+MASKS, BEGIN, END = 5, MARK, CUT
 TERMS, BYTES = 0, 1
-_APOSTROPHE = 0x27
 _SEED = np.uint64(0x746F6B656E73)
 
 
-@njit(cache=True, nogil=True)
-def split(data, offsets, classes, at, limit, starts, stops, hashes, ends):
-    """Cut texts into terms, in order, from where `at` says, until the texts end or `limit` more bytes are read.
+@leaf(cache=True, nogil=True)
+def classify(raw, data, masks, first, stop):
+    """Fill masks[first:stop] with what the bytes are that are ASCII. Whether there are others. O(stop - first).
 
-    data uint8 and offsets int64 (n + 1,): the texts, in UTF-8; A-Z are put in lower case in place.
-    at int64 (3,): text, byte, term to go on with, zeros at first; brought forward. starts, stops int32 and
-    hashes uint32, each of (len(data) + n) // 2 entries or more: term i is data[starts[i]:stops[i]].
-    ends int64 (n,): number of terms up to the end of each text. Whether all is done. O(limit).
-
-    A term is a run of characters other than separators; an apostrophe between two letters belongs to it.
+    raw uint8 (64 * blocks,): the texts; data, the same: becomes `raw` with A-Z in lower case.
     """
-    text, position, term = at[0], at[1], at[2]
-    until = position + limit
-    if position == 0:
-        for byte in range(data.shape[0]):  # a loop of its own becomes vector instructions
-            if np.uint8(data[byte] - np.uint8(0x41)) < np.uint8(26):
-                data[byte] |= np.uint8(0x20)
-    done = True
-    while text < ends.shape[0]:
-        stop = offsets[text + 1]
-        while position < stop:
-            if position >= until:
-                done = False
-                break
-            first = data[position]
-            if first < 0x80:
-                kind, width = np.int64(classes[first]), 1
-            else:
-                kind, width = _wide_character(data, position, stop, classes)
+    leads = np.uint64(0)
+    for block in range(first, stop):
+        simd.classify(raw, data, block, masks, MASKS)
+        leads |= masks[block, LEAD]
+    return leads != 0
+
+
+@leaf(cache=True, nogil=True)
+def classify_wide(data, classes, masks, first, stop):
+    """Enter characters that are not ASCII and begin in blocks first..stop-1, of which none is the last. O(their number).
+
+    data uint8 (64 * blocks,): the texts, classified.
+    """
+    for block in range(first, stop):
+        leads = masks[block, LEAD]
+        while leads != 0:
+            position = 64 * block + simd.lowest_bit(leads)
+            leads &= leads - np.uint64(1)
+            kind, width = _wide_character(data, position, classes)
             if kind == SEPARATOR:
-                position += width
                 continue
-            start = position
-            position += width
-            if kind != ALONE:
-                position = _end_of_term(data, position, stop, classes, kind)
-            starts[term], stops[term] = start, position
-            hashes[term] = hash_term(data, start, position)
-            term += 1
-        if not done:
-            break
-        ends[text] = term
-        text += 1
-    at[0], at[1], at[2] = text, position, term
-    return done
+            for byte in range(position, position + width):
+                _mark(masks, WORD, byte)
+                if kind == LETTER:
+                    _mark(masks, LETTERS, byte)
+            if kind == ALONE:
+                _mark(masks, CUT, position)
+                _mark(masks, CUT, position + width)
 
 
-@njit(cache=True)
-def _end_of_term(data, position, stop, classes, kind):
-    """Where the term ends whose first character, of class `kind`, ends at `position`."""
-    while position < stop:
-        first = data[position]
-        if first < 0x80:
-            following, width = np.int64(classes[first]), 1
-            if first == _APOSTROPHE and kind == LETTER and position + 1 < stop:
-                if data[position + 1] < 0x80:
-                    following = np.int64(classes[data[position + 1]])
-                    width = 2
-                else:
-                    following, width = _wide_character(data, position + 1, stop, classes)
-                    width += 1
-                if following != LETTER:
-                    break
-        else:
-            following, width = _wide_character(data, position, stop, classes)
-        if following in (SEPARATOR, ALONE):
-            break
-        kind = following
-        position += width
-    return position
+@leaf(cache=True)
+def _mark(masks, mask, byte):
+    masks[byte >> 6, mask] |= np.uint64(1) << np.uint64(byte & 63)
 
 
-@njit(cache=True)
-def _wide_character(data, position, stop, classes):
-    """(class, bytes) of the character, not ASCII, at `position`."""
+@leaf(cache=True)
+def _wide_character(data, position, classes):
+    """(class, bytes) of the character, not ASCII, at `position`, after which three bytes follow."""
     first = np.int64(data[position])
     if first < 0xE0:
         code, width = first & 0x1F, 2
@@ -109,8 +80,6 @@ def _wide_character(data, position, stop, classes):
         code, width = first & 0x0F, 3
     else:
         code, width = first & 0x07, 4
-    if position + width > stop:  # no UTF-8
-        return np.int64(SEPARATOR), stop - position
     for byte in range(1, width):
         code = (code << 6) | (np.int64(data[position + byte]) & 0x3F)
     if code >= classes.shape[0]:
@@ -118,20 +87,72 @@ def _wide_character(data, position, stop, classes):
     return np.int64(classes[code]), width
 
 
-@njit(cache=True)
+@leaf(cache=True, nogil=True)
+def delimit(masks, first, stop):
+    """Bring the columns BEGIN and END of masks[first:stop], not the last block, to where terms begin and end.
+
+    Returns how many begin. The blocks before `first` must have been done. O(stop - first).
+    """
+    one, top = np.uint64(1), np.uint64(63)
+    letter_before, word_before = np.uint64(0), np.uint64(0)
+    if first > 0:
+        letter_before, word_before = masks[first - 1, LETTERS] >> top, masks[first - 1, WORD] >> top
+    terms = 0
+    for block in range(first, stop):
+        letters = masks[block, LETTERS]
+        after_letter = (letters << one) | letter_before
+        before_letter = (letters >> one) | (masks[block + 1, LETTERS] << top)
+        word = masks[block, WORD] | (masks[block, MARK] & after_letter & before_letter)
+        cut = masks[block, CUT]
+        after_word = (word << one) | word_before
+        begin = word & (~after_word | cut)
+        masks[block, WORD], masks[block, BEGIN], masks[block, END] = word, begin, after_word & (~word | cut)
+        letter_before, word_before = letters >> top, word >> top
+        terms += simd.count_bits(begin)
+    return terms
+
+
+@leaf(cache=True, nogil=True)
+def cut(masks, offsets, at, first, stop, starts, stops, ends):
+    """Read the terms off masks[first:stop], which `delimit` made.
+
+    offsets int64 (texts + 1,): text j is what lies before byte offsets[j + 1] - 1, a separator. at int64 (3,): terms
+    begun, terms ended and texts read so far; brought forward. starts, stops int32 (terms,) and ends int64 (texts,) are
+    filled: term i is data[starts[i]:stops[i]], and ends[j] terms begin before the end of text j.
+    O(stop - first + terms).
+    """
+    begun, ended, text = at[0], at[1], at[2]
+    for block in range(first, stop):
+        base, begin, end = 64 * block, masks[block, BEGIN], masks[block, END]
+        while text < ends.shape[0] and offsets[text + 1] <= base + 64:
+            before = (np.uint64(1) << np.uint64(offsets[text + 1] - 1 - base)) - np.uint64(1)
+            ends[text] = begun + simd.count_bits(begin & before)
+            text += 1
+        while begin != 0:
+            starts[begun] = base + simd.lowest_bit(begin)
+            begin &= begin - np.uint64(1)
+            begun += 1
+        while end != 0:
+            stops[ended] = base + simd.lowest_bit(end)
+            end &= end - np.uint64(1)
+            ended += 1
+    at[0], at[1], at[2] = begun, ended, text
+
+
+@leaf(cache=True)
 def hash_term(data, start, stop):
     """The 32-bit hash, uint32, by which vocabularies know the term data[start:stop]."""
     return np.uint32(hash_bytes(data, start, stop, _SEED) >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def hash_terms(data, starts, stops, hashes):
     """Fill hashes uint32 (m,) with `hash_term` of every data[starts[i]:stops[i]]. O(bytes)."""
     for i in range(starts.shape[0]):
         hashes[i] = hash_term(data, np.int64(starts[i]), np.int64(stops[i]))
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
     """Fill terms int32 (m,) with the vocabulary's number of every term data[starts[i]:stops[i]], -1 if unknown."""
     for i in range(starts.shape[0]):
@@ -140,7 +161,7 @@ def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
         )[0]
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, first, terms):
     """As `find` from entry `first` on, but unknown terms are added. The entry reached: m, or where room is lacking.
 
@@ -163,7 +184,7 @@ def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, fi
     return starts.shape[0]
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
     """(term, its bucket), or (-1, the bucket where it would go)."""
     mask = v_buckets.shape[0] - 1
@@ -186,7 +207,7 @@ def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
         bucket = (bucket + 1) & mask
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def rehash(old, new, renumbered):
     """Bring the entries of buckets `old` to `new` (all -1). O(buckets).
 
@@ -208,7 +229,7 @@ def rehash(old, new, renumbered):
         new[bucket] = (hashed << 32) | term
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def keep_unknown(known, starts, stops, hashes, ends):
     """Take out, in place, the terms whose `known` (int32) is 0 or more. The number of terms that stay. O(m)."""
     kept = 0
