@@ -28,8 +28,10 @@ _ENGLISH = (
 Stops = str | Collection[str] | None
 Stemmer = Callable[[str], str] | None
 
-# Bytes that one kernel call may read: it must return within 100 ms, or Ctrl-C waits.
+_BLOCK = 64
+# Blocks that one kernel call may read: it must return within 100 ms, or Ctrl-C waits.
 _STEP = 1 << 17
+_CODES = 0xE0200  # nothing is a letter, mark or digit from this code point on
 _MOST_FORMS = 1 << 20
 _DIGEST = 16
 
@@ -151,8 +153,7 @@ class Tokenizer:
             lists = [_list_of_str(self._split(text)) for text in texts]
             ends = np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))
             return Terms.of_strings("terms", list(chain.from_iterable(lists)), ends)
-        raw, offsets = _packed(name, texts)
-        return _terms(raw, offsets)
+        return _terms(*_packed(name, texts))
 
     def _stop_words(self, words: Stops) -> Vocabulary:
         if isinstance(words, str):
@@ -237,9 +238,9 @@ def _packed(name: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     offsets[1:] += 1
     np.cumsum(offsets, out=offsets)
     size = int(offsets[-1])
-    if size > MAX_TERMS - 128:
+    if size > MAX_TERMS - 2 * _BLOCK:
         raise ValueError(f"{name} must be less than 2**31 bytes a call, got {size}")
-    parts.append("\n" * (64 + -size % 64))
+    parts.append("\n" * (_BLOCK + -size % _BLOCK))
     return np.frombuffer("\n".join(parts).encode("latin-1"), np.uint8), offsets
 
 
@@ -249,17 +250,21 @@ def _bytes_as_characters(text: str) -> str:
 
 def _terms(raw: np.ndarray, offsets: np.ndarray) -> Terms:
     """The terms of packed texts."""
-    data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // 64, kernels.MASKS), np.uint64)
-    steps = range(0, len(masks) - 1, _STEP)
-    stop = len(masks) - 1
-    wide = kernels.classify(raw, data, masks, 0, stop+1)
-    if wide:
-        kernels.classify_wide(data, _classes(0xE0200), masks, 0, stop)
-    terms = kernels.delimit(masks, 0, stop)
-    starts, stops, hashes = np.empty(terms, np.int32), np.empty(terms, np.int32), np.empty(terms, np.uint32)
-    ends, at = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64)
-    kernels.cut(masks, offsets, at, 0, stop, starts, stops, ends)
-    kernels.hash_terms(data, starts, stops, hashes)
+    data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // _BLOCK, kernels.MASKS), np.uint64)
+    last = len(masks) - 1
+    steps = [(first, min(first + _STEP, last)) for first in range(0, last, _STEP)]
+    wide = [kernels.classify(raw, data, masks, *step) for step in [*steps, (last, last + 1)]]
+    if any(wide):
+        for step in steps:
+            kernels.classify_wide(data, _classes(_CODES), masks, *step)
+    count = sum(kernels.delimit(masks, *step) for step in steps)
+    starts, stops, hashes = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.uint32)
+    ends, at, hashed = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64), 0
+    for step in steps:
+        kernels.cut(masks, offsets, at, *step, starts, stops, ends)
+        ended = int(at[1])
+        kernels.hash_terms(data, starts[hashed:ended], stops[hashed:ended], hashes[hashed:ended])
+        hashed = ended
     return Terms(data, starts, stops, hashes, ends)
 
 

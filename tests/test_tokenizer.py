@@ -113,18 +113,16 @@ def test_the_rules_by_example():
 def test_long_texts_are_cut_in_several_calls(monkeypatch):
     text = "It's a Long tale, o’er 東京 and Éire " * 50
     whole = Tokenizer().tokenize(text)
-    monkeypatch.setattr(module, "_READ", 7)
+    monkeypatch.setattr(module, "_STEP", 1)
     assert Tokenizer().tokenize(text) == whole == plainly(text)
 
 
 def test_bytes_that_are_no_utf8_are_read_within_bounds():
     for bad in (b"\xf0", b"a\xe3", b"\xc3", b"\xff\xff\xff\xffa", b"a'\xe6", b"\x80\x80"):
-        data, at = np.frombuffer(bytearray(bad), np.uint8), np.zeros(3, np.int64)
-        columns = np.empty(9, np.int32), np.empty(9, np.int32), np.empty(9, np.uint32)
-        assert kernels.split(
-            data, np.array([0, len(bad)]), module._classes(0xE0200), at, 99, *columns, np.empty(1, np.int64)
-        )
-        assert at.tolist()[:2] == [1, len(bad)]
+        raw = np.frombuffer(b" " * (63 - len(bad)) + bad + b" " * 65, np.uint8)
+        terms = module._terms(raw, np.array([0, 64]))
+        assert terms.ends.tolist() == [len(terms.starts)]
+        assert terms.strings() == [letter for letter in "a" if b"a" in bad]
 
 
 def test_stop_words_go_and_stems_replace():
@@ -319,7 +317,10 @@ def test_every_kind_of_text_shares_one_compilation():
     Tokenizer(stop_words="english").terms(np.array(["a é", "b"])), Tokenizer().tokenize("the")
     Tokenizer(split=str.split, stemmer=upper).tokenize("a")
     for kernel in (
-        kernels.split,
+        kernels.classify,
+        kernels.classify_wide,
+        kernels.delimit,
+        kernels.cut,
         kernels.hash_terms,
         kernels.find,
         kernels.intern,

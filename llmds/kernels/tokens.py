@@ -48,26 +48,29 @@ def classify_wide(data, classes, masks, first, stop):
 
     data uint8 (64 * blocks,): the texts, classified.
     """
+    one = np.uint64(1)
     for block in range(first, stop):
         leads = masks[block, LEAD]
         while leads != 0:
-            position = 64 * block + simd.lowest_bit(leads)
-            leads &= leads - np.uint64(1)
-            kind, width = _wide_character(data, position, classes)
+            at = simd.lowest_bit(leads)
+            leads &= leads - one
+            kind, width = _wide_character(data, 64 * block + at, classes)
             if kind == SEPARATOR:
                 continue
-            for byte in range(position, position + width):
-                _mark(masks, WORD, byte)
+            here = ((one << np.uint64(width)) - one) << np.uint64(at)
+            masks[block, WORD] |= here
+            if kind == LETTER:
+                masks[block, LETTERS] |= here
+            elif kind == ALONE:
+                masks[block, CUT] |= (one | one << np.uint64(width)) << np.uint64(at)
+            beyond = at + width - 64
+            if beyond >= 0:
+                there = (one << np.uint64(beyond)) - one
+                masks[block + 1, WORD] |= there
                 if kind == LETTER:
-                    _mark(masks, LETTERS, byte)
-            if kind == ALONE:
-                _mark(masks, CUT, position)
-                _mark(masks, CUT, position + width)
-
-
-@leaf(cache=True)
-def _mark(masks, mask, byte):
-    masks[byte >> 6, mask] |= np.uint64(1) << np.uint64(byte & 63)
+                    masks[block + 1, LETTERS] |= there
+                elif kind == ALONE:
+                    masks[block + 1, CUT] |= one << np.uint64(beyond)
 
 
 @leaf(cache=True)
@@ -81,7 +84,10 @@ def _wide_character(data, position, classes):
     else:
         code, width = first & 0x07, 4
     for byte in range(1, width):
-        code = (code << 6) | (np.int64(data[position + byte]) & 0x3F)
+        following = np.int64(data[position + byte])
+        if following & 0xC0 != 0x80:  # no UTF-8
+            return np.int64(SEPARATOR), np.int64(1)
+        code = (code << 6) | (following & 0x3F)
     if code >= classes.shape[0]:
         return np.int64(SEPARATOR), width
     return np.int64(classes[code]), width
@@ -196,15 +202,27 @@ def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
         if (entry >> 32) & 0xFFFFFFFF == hashed:
             term = entry & 0xFFFFFFFF
             base = v_offsets[term]
-            if v_offsets[term + 1] - base == stop - start:
-                same = True
-                for byte in range(stop - start):
-                    if v_data[base + byte] != data[start + byte]:
-                        same = False
-                        break
-                if same:
-                    return term, bucket
+            size = stop - start
+            if v_offsets[term + 1] - base == size and _same(v_data, base, data, start, size):
+                return term, bucket
         bucket = (bucket + 1) & mask
+
+
+@leaf(cache=True)
+def _same(one, at, other, start, size):
+    """Whether one[at : at + size] and other[start : start + size] (uint8) are equal."""
+    done = 0
+    while done + 8 <= size:
+        if simd.word_at(one, at + done) != simd.word_at(other, start + done):
+            return False
+        done += 8
+    if at + done + 8 <= one.shape[0] and start + done + 8 <= other.shape[0]:
+        differing = simd.word_at(one, at + done) ^ simd.word_at(other, start + done)
+        return differing & ((np.uint64(1) << np.uint64(8 * (size - done))) - np.uint64(1)) == 0
+    for byte in range(done, size):
+        if one[at + byte] != other[start + byte]:
+            return False
+    return True
 
 
 @leaf(cache=True)
