@@ -1,6 +1,9 @@
 """The analysis beside a plain reading of its rules, character by character."""
 
+import gzip
+import json
 import pickle
+import re
 import sys
 import types
 import unicodedata
@@ -17,9 +20,12 @@ from llmds.vocabulary import Terms, Vocabulary
 
 tricky = st.sampled_from(
     list("aZ9_'-. \n\x00'") + list("’éßİſΐ٣ﬁ①‿〇々〆東ひゖゝカーｶ\u0301\u0345\ufe00葛＇")
+    + list("ÅΣσς\u1100\u1161\u11a8각ＡＺ＿\u0327\u09c7\u09be\xad\u200d\x85\xa0㎏")
     + ["\U000e0100", "\U0001f600", "\U00020000", "\U000103ff", "\ud800", "\U0010ffff", "\u3099", "a'b", "x’y"]
 )  # fmt: skip
-texts = st.lists(tricky | st.characters(), max_size=12).map("".join)
+# What comes before decides where the rest meets the edges of a kernel's blocks of 64 bytes.
+before = st.sampled_from(["", "", "a" * 60, " " * 61, "a'" * 31, "é" * 32, "東" * 21, "x" * 130])
+texts = st.tuples(before, st.lists(tricky | st.characters(), max_size=12).map("".join)).map("".join)
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=30)
 
 
@@ -89,6 +95,33 @@ def test_every_character_has_the_class_its_category_gives():
             expected = kernels.SEPARATOR
         assert (table[code] if code < len(table) else kernels.SEPARATOR) == expected, hex(code)
     np.testing.assert_array_equal(module._classes(0x80), table[:0x80])
+
+
+@pytest.mark.parametrize("character", ["a", "'", "é", "Ｚ", "東", "\U00020000", "ﬁ", " "])
+def test_a_text_may_end_anywhere_in_a_block(character):
+    for length in range(130):
+        for text in (character * length, "b" * length + character, character + "'" * length + character):
+            assert Tokenizer().terms([text, text]).strings() == 2 * plainly(text)
+
+
+def test_a_term_may_be_as_long_as_a_text():
+    for long in ("a" * (1 << 20), "é" * (1 << 20), "it's" * (1 << 18)):
+        assert Tokenizer().tokenize(f"x {long} y") == ["x", long, "y"]
+
+
+_ASCII_TERM = re.compile("[a-z0-9_]+(?:(?<=[a-z])'(?=[a-z])[a-z0-9_]+)*")
+
+
+@pytest.mark.parametrize("name, step", [("cisi", 1), ("cranfield", 1), ("newsgroups", 8), ("cppdocs", 8)])
+def test_corpora_give_what_the_rules_say(data, name, step):
+    with gzip.open(data / name / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        many = [json.loads(line)["text"] for line in lines]
+    many = [text for i, text in enumerate(many) if i % step == 0 or not text.isascii() and len(text) < 5000]
+    terms = Tokenizer().terms(many)
+    strings, ends = terms.strings(), [0, *terms.ends.tolist()]
+    for i, text in enumerate(many):
+        expected = _ASCII_TERM.findall(text.lower()) if text.isascii() else plainly(text)
+        assert strings[ends[i] : ends[i + 1]] == expected, text
 
 
 def test_the_rules_by_example():
@@ -287,7 +320,33 @@ def test_a_missing_package_is_named(name, package, monkeypatch):
         Tokenizer(encoding=name).encode("a")
 
 
-words = st.lists(st.text(max_size=4) | st.sampled_from(["a", "b", "aa", ""]), max_size=30)
+words = st.lists(
+    st.text(max_size=4) | st.sampled_from(["a", "b", "aa", ""]) | st.text("ab", min_size=6, max_size=26), max_size=30
+)
+
+
+def plain_hash(term):
+    """`kernels.tokens.hash_term`, byte after byte."""
+
+    def mixed(h, shift, factor):
+        return ((h ^ (h >> shift)) * factor) % 2**64
+
+    h = 0x746F6B656E73 ^ (len(term) * 0x9E3779B97F4A7C15 % 2**64)
+    while len(term) >= 8:
+        h = (h ^ int.from_bytes(term[:8], "little")) * 0xC6A4A7935BD1E995 % 2**64
+        h, term = h ^ (h >> 29), term[8:]
+    h = (h ^ int.from_bytes(term, "little")) * 0xC6A4A7935BD1E995 % 2**64
+    h = mixed(mixed(h, 30, 0xBF58476D1CE4E5B9), 27, 0x94D049BB133111EB)
+    return (h ^ (h >> 31)) >> 32
+
+
+@given(st.binary(max_size=40), st.binary(max_size=20), st.binary(max_size=20))
+def test_a_hash_is_of_the_bytes_of_the_term_alone(term, before, after):
+    for data in (term, before + term, term + after, before + term + after):
+        hashes, start = np.empty(1, np.uint32), data.index(term)
+        one = np.array([start], np.int32), np.array([start + len(term)], np.int32)
+        kernels.hash_terms(np.frombuffer(bytearray(data), np.uint8), *one, hashes)
+        assert hashes[0] == plain_hash(term)
 
 
 @given(st.lists(words, max_size=4), st.sets(st.integers(0, 40)))

@@ -6,7 +6,7 @@ from .compiling import leaf
 from .simd import word_at
 
 
-@leaf(cache=True)
+@leaf(cache=True, forceinline=True)
 def mix(value):
     """A 64-bit integer (int64) to 64 well-mixed bits, uint64; one to one.
 
@@ -18,7 +18,7 @@ def mix(value):
     return h ^ (h >> np.uint64(31))
 
 
-@leaf(cache=True)
+@leaf(cache=True, forceinline=True)
 def hash_bytes(data, start, stop, seed):
     """64-bit hash of data[start:stop] (uint8) under `seed` (uint64), uint64. O(stop - start).
 
@@ -27,14 +27,27 @@ def hash_bytes(data, start, stop, seed):
     """
     h = np.uint64(seed) ^ (np.uint64(stop - start) * np.uint64(0x9E3779B97F4A7C15))
     position = start
+    if stop - start < 16 and start + 16 <= len(data):  # most words: none or one whole round, without a branch on which
+        whole = np.uint64(0) - np.uint64((stop - start) >> 3)
+        h ^= (h ^ _round(h, word_at(data, position))) & whole
+        position += (stop - start) & 8
+        rest = np.uint64(8 * (stop - position))
+        return _closed(h, word_at(data, position) & ((np.uint64(1) << rest) - np.uint64(1)))
     while position + 8 <= stop:
-        h = (h ^ word_at(data, position)) * np.uint64(0xC6A4A7935BD1E995)
-        h ^= h >> np.uint64(29)
+        h = _round(h, word_at(data, position))
         position += 8
     word = np.uint64(0)
-    if position + 8 <= len(data):  # the usual case, which takes the same time whatever is left
-        word = word_at(data, position) & ((np.uint64(1) << np.uint64(8 * (stop - position))) - np.uint64(1))
-    else:
-        for byte in range(stop - position):
-            word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
+    for byte in range(stop - position):
+        word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
+    return _closed(h, word)
+
+
+@leaf(cache=True, forceinline=True)
+def _round(h, word):
+    h = (h ^ word) * np.uint64(0xC6A4A7935BD1E995)
+    return h ^ (h >> np.uint64(29))
+
+
+@leaf(cache=True, forceinline=True)
+def _closed(h, word):
     return mix(np.int64((h ^ word) * np.uint64(0xC6A4A7935BD1E995)))

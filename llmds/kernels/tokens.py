@@ -26,6 +26,7 @@ SEPARATOR, LETTER, OTHER, ALONE = 0, 1, 2, 3
 WORD, LETTERS, MARK, LEAD, CUT = range(5)
 MASKS, BEGIN, END = 5, MARK, CUT
 TERMS, BYTES = 0, 1
+_AHEAD = 16  # terms
 _SEED = np.uint64(0x746F6B656E73)
 
 
@@ -73,7 +74,7 @@ def classify_wide(data, classes, masks, first, stop):
                     masks[block + 1, CUT] |= one << np.uint64(beyond)
 
 
-@leaf(cache=True)
+@leaf(cache=True, forceinline=True)
 def _wide_character(data, position, classes):
     """(class, bytes) of the character, not ASCII, at `position`, after which three bytes follow."""
     first = np.int64(data[position])
@@ -145,7 +146,7 @@ def cut(masks, offsets, at, first, stop, starts, stops, ends):
     at[0], at[1], at[2] = begun, ended, text
 
 
-@leaf(cache=True)
+@leaf(cache=True, forceinline=True)
 def hash_term(data, start, stop):
     """The 32-bit hash, uint32, by which vocabularies know the term data[start:stop]."""
     return np.uint32(hash_bytes(data, start, stop, _SEED) >> np.uint64(32))
@@ -173,7 +174,10 @@ def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, fi
 
     Amortised O(bytes).
     """
+    mask = v_buckets.shape[0] - 1
     for i in range(first, starts.shape[0]):
+        if i + _AHEAD < starts.shape[0]:
+            simd.prefetch(v_buckets, np.int64(hashes[i + _AHEAD]) & mask, 1)
         start, stop, hashed = np.int64(starts[i]), np.int64(stops[i]), np.int64(hashes[i])
         term, bucket = _find(v_data, v_offsets, v_buckets, data, start, stop, hashed)
         if term < 0:
@@ -190,7 +194,7 @@ def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, fi
     return starts.shape[0]
 
 
-@leaf(cache=True)
+@leaf(cache=True, forceinline=True)
 def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
     """(term, its bucket), or (-1, the bucket where it would go)."""
     mask = v_buckets.shape[0] - 1
@@ -208,17 +212,20 @@ def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
         bucket = (bucket + 1) & mask
 
 
-@leaf(cache=True)
+@leaf(cache=True, forceinline=True)
 def _same(one, at, other, start, size):
     """Whether one[at : at + size] and other[start : start + size] (uint8) are equal."""
     done = 0
+    if size < 16 and at + 16 <= one.shape[0] and start + 16 <= other.shape[0]:
+        whole = np.uint64(0) - np.uint64(size >> 3)
+        done = size & 8
+        differing = (simd.word_at(one, at) ^ simd.word_at(other, start)) & whole
+        last = simd.word_at(one, at + done) ^ simd.word_at(other, start + done)
+        return differing | (last & ((np.uint64(1) << np.uint64(8 * (size - done))) - np.uint64(1))) == 0
     while done + 8 <= size:
         if simd.word_at(one, at + done) != simd.word_at(other, start + done):
             return False
         done += 8
-    if at + done + 8 <= one.shape[0] and start + done + 8 <= other.shape[0]:
-        differing = simd.word_at(one, at + done) ^ simd.word_at(other, start + done)
-        return differing & ((np.uint64(1) << np.uint64(8 * (size - done))) - np.uint64(1)) == 0
     for byte in range(done, size):
         if one[at + byte] != other[start + byte]:
             return False
