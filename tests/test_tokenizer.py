@@ -82,7 +82,7 @@ def test_the_short_table_gives_what_the_long_one_gives(text):
 
 def test_every_character_has_the_class_its_category_gives():
     every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    table = module._classes(0xE0200)
+    table = module._classes()
     for character in every:
         code, category = ord(character), unicodedata.category(character)
         if stands_alone(character):
@@ -94,7 +94,6 @@ def test_every_character_has_the_class_its_category_gives():
         else:
             expected = kernels.SEPARATOR
         assert (table[code] if code < len(table) else kernels.SEPARATOR) == expected, hex(code)
-    np.testing.assert_array_equal(module._classes(0x80), table[:0x80])
 
 
 @pytest.mark.parametrize("character", ["a", "'", "é", "Ｚ", "東", "\U00020000", "ﬁ", " "])
@@ -122,6 +121,19 @@ def test_corpora_give_what_the_rules_say(data, name, step):
     for i, text in enumerate(many):
         expected = _ASCII_TERM.findall(text.lower()) if text.isascii() else plainly(text)
         assert strings[ends[i] : ends[i + 1]] == expected, text
+
+
+def test_every_character_is_folded_as_python_does():
+    folds = module._folds()
+    assert all(chr(code).casefold() == chr(code) for code in range(len(folds), 0x110000))
+    elsewhere = re.compile("[%s]" % "".join(map(chr, np.flatnonzero(folds == kernels.ELSEWHERE))))
+    every = [f"a{chr(code)}b'{chr(code)}'b" for code in range(len(folds))]
+    for in_place in (True, False):
+        many = [text for text in every if (elsewhere.search(module._normalized(text)) is None) == in_place]
+        assert (module._terms(*module._packed("texts", many, module._normalized)) is not None) == in_place
+        terms = Tokenizer().terms(many)
+        strings, ends = terms.strings(), [0, *terms.ends.tolist()]
+        assert [strings[ends[i] : ends[i + 1]] for i in range(len(many))] == list(map(plainly, many))
 
 
 def test_the_rules_by_example():

@@ -1,10 +1,20 @@
 """Terms: cut out of UTF-8 text, and numbered in a vocabulary.
 
-`split` cuts texts that lie end to end (`strings`) into terms, which it gives as ranges of the text's
-bytes together with their hashes; nothing is copied. What a character is comes from a class table:
+Texts lie end to end, a separator after each, in blocks of 64 bytes, the last of which is all separators. A term is a
+run of characters other than separators; an apostrophe between two letters belongs to it. It is known by its
+range of the texts' bytes; nothing is copied. The steps, each over a range of blocks, every range before the next step:
+`classify`; `classify_wide`, if that found something to do; `delimit`; `cut`. They share
 
-    classes     uint8 (code points,), SEPARATOR, LETTER, OTHER (marks, digits and `_`) or ALONE (each a term
-                of its own); a code point past the end is a separator. 128 entries do for ASCII.
+    masks    uint64 (blocks, MASKS)  bit i stands for byte i of the block. WORD: no separator; LETTERS; MARK: an apostrophe;
+                                   LEAD: a character of several bytes begins; CUT: a term begins or ends even in a word.
+                                   `delimit` puts BEGIN (a term does) and END (the byte before was a term's last) there.
+
+and two tables for what is not ASCII:
+
+    classes  uint8 (code points,)  SEPARATOR, LETTER, OTHER (marks, digits and `_`) or ALONE (each a term of its own); a
+                                   code point past the end is a separator.
+    folds    uint32 (code points,) the bytes, first one lowest, that take a character's place, as many and of the same
+                                   class; 0 if it stays, as it does past the end; ELSEWHERE if the caller must replace it.
 
 A vocabulary numbers distinct terms in the order they come. Its arrays, owned by the caller:
 
@@ -23,6 +33,7 @@ from .compiling import leaf, njit
 from .hashing import hash_bytes
 
 SEPARATOR, LETTER, OTHER, ALONE = 0, 1, 2, 3
+ELSEWHERE = 1
 WORD, LETTERS, MARK, LEAD, CUT = range(5)
 MASKS, BEGIN, END = 5, MARK, CUT
 TERMS, BYTES = 0, 1
@@ -44,10 +55,11 @@ def classify(raw, data, masks, first, stop):
 
 
 @leaf(cache=True, nogil=True)
-def classify_wide(data, classes, masks, first, stop):
-    """Enter characters that are not ASCII and begin in blocks first..stop-1, of which none is the last. O(their number).
+def classify_wide(data, classes, folds, masks, first, stop):
+    """Fold characters that are not ASCII and begin in blocks first..stop-1, not the last one; enter them in the masks.
 
-    data uint8 (64 * blocks,): the texts, classified.
+    data uint8 (64 * blocks,): the texts, classified. Whether all could be folded in place; if not, the work is void.
+    O(their number).
     """
     one = np.uint64(1)
     for block in range(first, stop):
@@ -55,7 +67,13 @@ def classify_wide(data, classes, masks, first, stop):
         while leads != 0:
             at = simd.lowest_bit(leads)
             leads &= leads - one
-            kind, width = _wide_character(data, 64 * block + at, classes)
+            code, width = _wide_character(data, 64 * block + at)
+            if code < folds.shape[0] and folds[code] != 0:
+                if folds[code] == ELSEWHERE:
+                    return False
+                for byte in range(width):
+                    data[64 * block + at + byte] = np.uint8(folds[code] >> np.uint32(8 * byte))
+            kind = classes[code] if code < classes.shape[0] else np.uint8(SEPARATOR)
             if kind == SEPARATOR:
                 continue
             here = ((one << np.uint64(width)) - one) << np.uint64(at)
@@ -72,11 +90,12 @@ def classify_wide(data, classes, masks, first, stop):
                     masks[block + 1, LETTERS] |= there
                 elif kind == ALONE:
                     masks[block + 1, CUT] |= one << np.uint64(beyond)
+    return True
 
 
 @leaf(cache=True, forceinline=True)
-def _wide_character(data, position, classes):
-    """(class, bytes) of the character, not ASCII, at `position`, after which three bytes follow."""
+def _wide_character(data, position):
+    """(code point, bytes) of the character, not ASCII, at `position`, after which three bytes follow."""
     first = np.int64(data[position])
     if first < 0xE0:
         code, width = first & 0x1F, 2
@@ -86,12 +105,10 @@ def _wide_character(data, position, classes):
         code, width = first & 0x07, 4
     for byte in range(1, width):
         following = np.int64(data[position + byte])
-        if following & 0xC0 != 0x80:  # no UTF-8
-            return np.int64(SEPARATOR), np.int64(1)
+        if following & 0xC0 != 0x80:  # no UTF-8: stands for nothing
+            return np.int64(0), np.int64(1)
         code = (code << 6) | (following & 0x3F)
-    if code >= classes.shape[0]:
-        return np.int64(SEPARATOR), width
-    return np.int64(classes[code]), width
+    return code, width
 
 
 @leaf(cache=True, nogil=True)
