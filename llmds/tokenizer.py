@@ -154,8 +154,12 @@ class Tokenizer:
             lists = [_list_of_str(self._split(text)) for text in texts]
             ends = np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))
             return Terms.of_strings("terms", list(chain.from_iterable(lists)), ends)
-        terms = _terms(*_packed(name, texts, _normalized))
-        return _terms(*_packed(name, texts, fold)) if terms is None else terms
+        raw, offsets = _packed(name, texts, _normalized)
+        data, masks, folded = _classified(raw)
+        if not folded:
+            raw, offsets = _packed(name, texts, fold)
+            data, masks, _ = _classified(raw)
+        return _delimited(data, masks, offsets)
 
     def _stop_words(self, words: Stops) -> Vocabulary:
         if isinstance(words, str):
@@ -253,16 +257,20 @@ def _bytes_as_characters(text: str) -> str:
     return text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
-def _terms(raw: np.ndarray, offsets: np.ndarray) -> Terms | None:
-    """The terms of packed texts; None if they must be folded first."""
+def _classified(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The bytes of packed texts, folded; the masks of `kernels.tokens`; and whether the kernel could fold it all."""
     data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // _BLOCK, kernels.MASKS), np.uint64)
-    last = len(masks) - 1
-    steps = [(first, min(first + _STEP, last)) for first in range(0, last, _STEP)]
-    wide = [kernels.classify(raw, data, masks, *step) for step in [*steps, (last, last + 1)]]
-    if any(wide):
-        tables = _classes(), _folds()
-        if not all(kernels.classify_wide(data, *tables, masks, *step) for step in steps):
-            return None
+    wide = [kernels.classify(raw, data, masks, *step) for step in _steps(len(masks))]
+    if not any(wide):
+        return data, masks, True
+    tables = _classes(), _folds()
+    steps = _steps(len(masks) - 1)
+    return data, masks, all(kernels.classify_wide(data, *tables, masks, *step) for step in steps)
+
+
+def _delimited(data: np.ndarray, masks: np.ndarray, offsets: np.ndarray) -> Terms:
+    """The terms of classified texts."""
+    steps = _steps(len(masks) - 1)
     count = sum(kernels.delimit(masks, *step) for step in steps)
     starts, stops, hashes = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.uint32)
     ends, at, hashed = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64), 0
@@ -272,6 +280,11 @@ def _terms(raw: np.ndarray, offsets: np.ndarray) -> Terms | None:
         kernels.hash_terms(data, starts[hashed:ended], stops[hashed:ended], hashes[hashed:ended])
         hashed = ended
     return Terms(data, starts, stops, hashes, ends)
+
+
+def _steps(blocks: int) -> list[tuple[int, int]]:
+    """Ranges of blocks, each a kernel call's turn."""
+    return [(first, min(first + _STEP, blocks)) for first in range(0, blocks, _STEP)]
 
 
 @cache

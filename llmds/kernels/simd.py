@@ -208,8 +208,8 @@ def _half_at(typingctx, array, offset):
 def _classify(typingctx, raw, data, block, masks, row):
     """Put 64 ASCII characters in lower case, and say what they are.
 
-    From raw[64 * block:] to data[64 * block:], both uint8; bit i stands for byte i. masks[row * block:] (uint64) becomes
-    five words: letters, digits and `_`; letters; apostrophes; first bytes of characters of several; none.
+    From raw[64 * block:] to data[64 * block:], both uint8; bit i stands for byte i. masks[row * block:] (uint64) are
+    filled with five words: letters, digits and `_`; letters; apostrophes; first bytes of wide characters; none.
     """
 
     def codegen(context, builder, signature, arguments):

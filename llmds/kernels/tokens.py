@@ -1,20 +1,20 @@
 """Terms: cut out of UTF-8 text, and numbered in a vocabulary.
 
-Texts lie end to end, a separator after each, in blocks of 64 bytes, the last of which is all separators. A term is a
+Texts lie end to end, a separator after each, in blocks of 64 bytes, of which the last is all separators. A term is a
 run of characters other than separators; an apostrophe between two letters belongs to it. It is known by its
-range of the texts' bytes; nothing is copied. The steps, each over a range of blocks, every range before the next step:
-`classify`; `classify_wide`, if that found something to do; `delimit`; `cut`. They share
+range of the texts' bytes; nothing is copied. The steps, each over a range of blocks, all ranges before the next
+step: `classify`; `classify_wide`, if that found wide characters, which are not ASCII; `delimit`; `cut`. They share
 
-    masks    uint64 (blocks, MASKS)  bit i stands for byte i of the block. WORD: no separator; LETTERS; MARK: an apostrophe;
-                                   LEAD: a character of several bytes begins; CUT: a term begins or ends even in a word.
-                                   `delimit` puts BEGIN (a term does) and END (the byte before was a term's last) there.
+    masks    uint64 (blocks, MASKS)   bit i stands for byte i of the block. WORD: no separator; LETTERS; MARK: an
+                apostrophe; LEAD: a wide character begins; CUT: a term begins or ends even within a word. `delimit`
+                makes of the last and the middle one BEGIN, a term begins, and END, the byte before ended one.
 
-and two tables for what is not ASCII:
+and read, for wide characters, two tables:
 
-    classes  uint8 (code points,)  SEPARATOR, LETTER, OTHER (marks, digits and `_`) or ALONE (each a term of its own); a
-                                   code point past the end is a separator.
-    folds    uint32 (code points,) the bytes, first one lowest, that take a character's place, as many and of the same
-                                   class; 0 if it stays, as it does past the end; ELSEWHERE if the caller must replace it.
+    classes  uint8 (code points,)     SEPARATOR, LETTER, OTHER (marks, digits, `_`) or ALONE (each a term of its own);
+                past the end are separators.
+    folds    uint32 (code points,)    the bytes, first one lowest, that take a character's place, as many and of the
+                same class; 0 if it stays, as it does past the end; ELSEWHERE if that is not how it is folded.
 
 A vocabulary numbers distinct terms in the order they come. Its arrays, owned by the caller:
 
