@@ -231,21 +231,20 @@ def _normalized(text: str) -> str:
 
 
 def _packed(name: str, texts: Sequence[str], change: Callable[[str], str]) -> tuple[np.ndarray, np.ndarray]:
-    """The UTF-8 bytes of texts, changed where they are not ASCII, as `kernels.tokens` wants them; where each begins.
+    """The UTF-8 bytes of texts, changed where they are not ASCII, as `kernels.tokens` wants them.
 
-    Read-only uint8 (64 * blocks,) and int64 (texts + 1,).
+    Read-only uint8 (64 * blocks,); and where each text begins, but for the separators before it, int64 (texts + 1,).
     """
     parts = list(texts)
     try:
         if not all(map(str.isascii, parts)):
-            parts = [part if part.isascii() else _bytes_as_characters(change(part)) for part in parts]
+            parts = [part if str.isascii(part) else _bytes_as_characters(change(part)) for part in parts]
     except TypeError as error:
         raise TypeError(f"{name} must hold str alone: {error}") from error
     offsets = np.zeros(len(parts) + 1, np.int64)
     offsets[1:] = np.fromiter(map(len, parts), np.int64, len(parts))
-    offsets[1:] += 1
     np.cumsum(offsets, out=offsets)
-    size = int(offsets[-1])
+    size = int(offsets[-1]) + len(parts)
     if size > MAX_TERMS - 2 * _BLOCK:
         raise ValueError(f"{name} must be less than 2**31 bytes a call, got {size}")
     parts.append("\n" * (_BLOCK + -size % _BLOCK))
@@ -273,12 +272,9 @@ def _delimited(data: np.ndarray, masks: np.ndarray, offsets: np.ndarray) -> Term
     steps = _steps(len(masks) - 1)
     count = sum(kernels.delimit(masks, *step) for step in steps)
     starts, stops, hashes = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.uint32)
-    ends, at, hashed = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64), 0
+    ends, at = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64)
     for step in steps:
-        kernels.cut(masks, offsets, at, *step, starts, stops, ends)
-        ended = int(at[1])
-        kernels.hash_terms(data, starts[hashed:ended], stops[hashed:ended], hashes[hashed:ended])
-        hashed = ended
+        kernels.cut(data, masks, offsets, at, *step, starts, stops, hashes, ends)
     return Terms(data, starts, stops, hashes, ends)
 
 

@@ -166,7 +166,7 @@ def test_bytes_that_are_no_utf8_are_read_within_bounds():
     for bad in (b"\xf0", b"a\xe3", b"\xc3", b"\xff\xff\xff\xffa", b"a'\xe6", b"\x80\x80"):
         raw = np.frombuffer(b" " * (63 - len(bad)) + bad + b" " * 65, np.uint8)
         data, masks, _ = module._classified(raw)
-        terms = module._delimited(data, masks, np.array([0, 64]))
+        terms = module._delimited(data, masks, np.array([0, 63]))
         assert terms.ends.tolist() == [len(terms.starts)]
         assert terms.strings() == [letter for letter in "a" if b"a" in bad]
 
@@ -253,6 +253,8 @@ def test_equal_analyses_have_equal_fingerprints_and_others_have_not():
         (lambda: Tokenizer().tokenize(b"a"), TypeError),
         (lambda: Tokenizer().terms("abc"), TypeError),
         (lambda: Tokenizer().terms(["a", None]), TypeError),
+        (lambda: Tokenizer().terms(["é", 7]), TypeError),
+        (lambda: Tokenizer().terms(np.array([["a"], ["b"]])), TypeError),
         (lambda: Tokenizer(split=str.split).terms("abc"), TypeError),
         (lambda: Tokenizer(split=lambda text: "abc").tokenize("a"), TypeError),
         (lambda: Tokenizer(split=lambda text: [1]).tokenize("a"), TypeError),

@@ -137,19 +137,19 @@ def delimit(masks, first, stop):
 
 
 @leaf(cache=True, nogil=True)
-def cut(masks, offsets, at, first, stop, starts, stops, ends):
+def cut(data, masks, offsets, at, first, stop, starts, stops, hashes, ends):
     """Read the terms off masks[first:stop], which `delimit` made.
 
-    offsets int64 (texts + 1,): text j is what lies before byte offsets[j + 1] - 1, a separator. at int64 (3,): terms
-    begun, terms ended and texts read so far; brought forward. starts, stops int32 (terms,) and ends int64 (texts,) are
-    filled: term i is data[starts[i]:stops[i]], and ends[j] terms begin before the end of text j.
-    O(stop - first + terms).
+    data uint8: the folded texts. offsets int64 (texts + 1,): text j ends before byte offsets[j + 1] + j, which is its
+    separator. at int64 (3,): terms begun, terms ended and texts read so far; brought forward. Term i becomes
+    data[starts[i]:stops[i]] (int32) with hash hashes[i] (uint32); the terms of text j are those before ends[j] (int64).
+    O(bytes).
     """
     begun, ended, text = at[0], at[1], at[2]
     for block in range(first, stop):
         base, begin, end = 64 * block, masks[block, BEGIN], masks[block, END]
-        while text < ends.shape[0] and offsets[text + 1] <= base + 64:
-            before = (np.uint64(1) << np.uint64(offsets[text + 1] - 1 - base)) - np.uint64(1)
+        while text < ends.shape[0] and offsets[text + 1] + text < base + 64:
+            before = (np.uint64(1) << np.uint64(offsets[text + 1] + text - base)) - np.uint64(1)
             ends[text] = begun + simd.count_bits(begin & before)
             text += 1
         while begin != 0:
@@ -160,6 +160,8 @@ def cut(masks, offsets, at, first, stop, starts, stops, ends):
             stops[ended] = base + simd.lowest_bit(end)
             end &= end - np.uint64(1)
             ended += 1
+    for i in range(at[1], ended):
+        hashes[i] = hash_term(data, np.int64(starts[i]), np.int64(stops[i]))
     at[0], at[1], at[2] = begun, ended, text
 
 
