@@ -7,7 +7,7 @@ step: `classify`; `classify_wide`, if that found wide characters, which are not 
 
     masks    uint64 (blocks, MASKS)   bit i stands for byte i of the block. WORD: no separator; LETTERS; MARK: an
                 apostrophe; LEAD: a wide character begins; CUT: a term begins or ends even within a word. `delimit`
-                makes of the last and the middle one BEGIN, a term begins, and END, the byte before ended one.
+                puts BEGIN, a term begins, in the place of MARK, and END, the byte before ended one, in that of CUT.
 
 and read, for wide characters, two tables:
 
