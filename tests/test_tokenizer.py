@@ -1,6 +1,9 @@
 """The analysis beside a plain reading of its rules, character by character."""
 
+import gzip
+import json
 import pickle
+import re
 import sys
 import types
 import unicodedata
@@ -17,9 +20,12 @@ from llmds.vocabulary import Terms, Vocabulary
 
 tricky = st.sampled_from(
     list("aZ9_'-. \n\x00'") + list("’éßİſΐ٣ﬁ①‿〇々〆東ひゖゝカーｶ\u0301\u0345\ufe00葛＇")
+    + list("ÅΣσς\u1100\u1161\u11a8각ＡＺ＿\u0327\u09c7\u09be\xad\u200d\x85\xa0㎏")
     + ["\U000e0100", "\U0001f600", "\U00020000", "\U000103ff", "\ud800", "\U0010ffff", "\u3099", "a'b", "x’y"]
 )  # fmt: skip
-texts = st.lists(tricky | st.characters(), max_size=12).map("".join)
+# What comes before decides where the rest meets the edges of a kernel's blocks of 64 bytes.
+before = st.sampled_from(["", "", "a" * 60, " " * 61, "a'" * 31, "é" * 32, "東" * 21, "x" * 130])
+texts = st.tuples(before, st.lists(tricky | st.characters(), max_size=12).map("".join)).map("".join)
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=30)
 
 
@@ -76,7 +82,7 @@ def test_the_short_table_gives_what_the_long_one_gives(text):
 
 def test_every_character_has_the_class_its_category_gives():
     every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    table = module._classes(0xE0200)
+    table = module._classes()
     for character in every:
         code, category = ord(character), unicodedata.category(character)
         if stands_alone(character):
@@ -88,7 +94,46 @@ def test_every_character_has_the_class_its_category_gives():
         else:
             expected = kernels.SEPARATOR
         assert (table[code] if code < len(table) else kernels.SEPARATOR) == expected, hex(code)
-    np.testing.assert_array_equal(module._classes(0x80), table[:0x80])
+
+
+@pytest.mark.parametrize("character", ["a", "'", "é", "Ｚ", "東", "\U00020000", "ﬁ", " "])
+def test_a_text_may_end_anywhere_in_a_block(character):
+    for length in range(130):
+        for text in (character * length, "b" * length + character, character + "'" * length + character):
+            assert Tokenizer().terms([text, text]).strings() == 2 * plainly(text)
+
+
+def test_a_term_may_be_as_long_as_a_text():
+    for long in ("a" * (1 << 20), "é" * (1 << 20), "it's" * (1 << 18)):
+        assert Tokenizer().tokenize(f"x {long} y") == ["x", long, "y"]
+
+
+_ASCII_TERM = re.compile("[a-z0-9_]+(?:(?<=[a-z])'(?=[a-z])[a-z0-9_]+)*")
+
+
+@pytest.mark.parametrize("name, step", [("cisi", 1), ("cranfield", 1), ("newsgroups", 8), ("cppdocs", 8)])
+def test_corpora_give_what_the_rules_say(data, name, step):
+    with gzip.open(data / name / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        many = [json.loads(line)["text"] for line in lines]
+    many = [text for i, text in enumerate(many) if i % step == 0 or not text.isascii()]
+    terms = Tokenizer().terms(many)
+    strings, ends = terms.strings(), [0, *terms.ends.tolist()]
+    for i, text in enumerate(many):
+        expected = _ASCII_TERM.findall(text.lower()) if text.isascii() else plainly(text)
+        assert strings[ends[i] : ends[i + 1]] == expected, text
+
+
+def test_every_character_is_folded_as_python_does():
+    folds = module._folds()
+    assert all(chr(code).casefold() == chr(code) for code in range(len(folds), 0x110000))
+    elsewhere = re.compile("|".join(map(chr, np.flatnonzero(folds == kernels.ELSEWHERE))))
+    every = [f"a{chr(code)}b'{chr(code)}'b" for code in range(len(folds))]
+    for in_place in (True, False):
+        many = [text for text in every if (elsewhere.search(module._normalized(text)) is None) == in_place]
+        assert module._classified(module._packed("texts", many, module._normalized)[0])[2] == in_place
+        terms = Tokenizer().terms(many)
+        strings, ends = terms.strings(), [0, *terms.ends.tolist()]
+        assert [strings[ends[i] : ends[i + 1]] for i in range(len(many))] == list(map(plainly, many))
 
 
 def test_the_rules_by_example():
@@ -113,18 +158,17 @@ def test_the_rules_by_example():
 def test_long_texts_are_cut_in_several_calls(monkeypatch):
     text = "It's a Long tale, o’er 東京 and Éire " * 50
     whole = Tokenizer().tokenize(text)
-    monkeypatch.setattr(module, "_READ", 7)
+    monkeypatch.setattr(module, "_STEP", 1)
     assert Tokenizer().tokenize(text) == whole == plainly(text)
 
 
 def test_bytes_that_are_no_utf8_are_read_within_bounds():
     for bad in (b"\xf0", b"a\xe3", b"\xc3", b"\xff\xff\xff\xffa", b"a'\xe6", b"\x80\x80"):
-        data, at = np.frombuffer(bytearray(bad), np.uint8), np.zeros(3, np.int64)
-        columns = np.empty(9, np.int32), np.empty(9, np.int32), np.empty(9, np.uint32)
-        assert kernels.split(
-            data, np.array([0, len(bad)]), module._classes(0xE0200), at, 99, *columns, np.empty(1, np.int64)
-        )
-        assert at.tolist()[:2] == [1, len(bad)]
+        raw = np.frombuffer(b" " * (63 - len(bad)) + bad + b" " * 65, np.uint8)
+        data, masks, _ = module._classified(raw)
+        terms = module._delimited(data, masks, np.array([0, 63]))
+        assert terms.ends.tolist() == [len(terms.starts)]
+        assert terms.strings() == [letter for letter in "a" if b"a" in bad]
 
 
 def test_stop_words_go_and_stems_replace():
@@ -209,6 +253,8 @@ def test_equal_analyses_have_equal_fingerprints_and_others_have_not():
         (lambda: Tokenizer().tokenize(b"a"), TypeError),
         (lambda: Tokenizer().terms("abc"), TypeError),
         (lambda: Tokenizer().terms(["a", None]), TypeError),
+        (lambda: Tokenizer().terms(["é", 7]), TypeError),
+        (lambda: Tokenizer().terms(np.array([["a"], ["b"]])), TypeError),
         (lambda: Tokenizer(split=str.split).terms("abc"), TypeError),
         (lambda: Tokenizer(split=lambda text: "abc").tokenize("a"), TypeError),
         (lambda: Tokenizer(split=lambda text: [1]).tokenize("a"), TypeError),
@@ -289,7 +335,19 @@ def test_a_missing_package_is_named(name, package, monkeypatch):
         Tokenizer(encoding=name).encode("a")
 
 
-words = st.lists(st.text(max_size=4) | st.sampled_from(["a", "b", "aa", ""]), max_size=30)
+words = st.lists(
+    st.text(max_size=4) | st.sampled_from(["a", "b", "aa", ""]) | st.text("ab", min_size=6, max_size=26), max_size=30
+)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=20), st.binary(max_size=20))
+def test_a_hash_is_of_the_bytes_of_the_term_alone(term, before, after):
+    found = set()
+    for data in (term, before + term, term + after, before + term + after):
+        hashes, start = np.empty(1, np.uint32), np.array([data.index(term)], np.int32)
+        kernels.hash_terms(np.frombuffer(bytearray(data), np.uint8), start, start + np.int32(len(term)), hashes)
+        found.add(int(hashes[0]))
+    assert len(found) == 1
 
 
 @given(st.lists(words, max_size=4), st.sets(st.integers(0, 40)))
@@ -319,7 +377,10 @@ def test_every_kind_of_text_shares_one_compilation():
     Tokenizer(stop_words="english").terms(np.array(["a é", "b"])), Tokenizer().tokenize("the")
     Tokenizer(split=str.split, stemmer=upper).tokenize("a")
     for kernel in (
-        kernels.split,
+        kernels.classify,
+        kernels.classify_wide,
+        kernels.delimit,
+        kernels.cut,
         kernels.hash_terms,
         kernels.find,
         kernels.intern,

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from .compiling import njit
+from .compiling import leaf
+from .simd import word_at
 
 
-@njit(cache=True)
+@leaf(cache=True, forceinline=True)
 def mix(value):
     """A 64-bit integer (int64) to 64 well-mixed bits, uint64; one to one.
 
@@ -17,7 +18,7 @@ def mix(value):
     return h ^ (h >> np.uint64(31))
 
 
-@njit(cache=True)
+@leaf(cache=True, forceinline=True)
 def hash_bytes(data, start, stop, seed):
     """64-bit hash of data[start:stop] (uint8) under `seed` (uint64), uint64. O(stop - start).
 
@@ -26,17 +27,27 @@ def hash_bytes(data, start, stop, seed):
     """
     h = np.uint64(seed) ^ (np.uint64(stop - start) * np.uint64(0x9E3779B97F4A7C15))
     position = start
+    if stop - start < 16 and start + 16 <= len(data):  # most words: none or one whole round, without a branch on which
+        whole = np.uint64(0) - np.uint64((stop - start) >> 3)
+        h ^= (h ^ _round(h, word_at(data, position))) & whole
+        position += (stop - start) & 8
+        rest = np.uint64(8 * (stop - position))
+        return _closed(h, word_at(data, position) & ((np.uint64(1) << rest) - np.uint64(1)))
     while position + 8 <= stop:
-        word = np.uint64(0)
-        for byte in range(8):  # LLVM makes one load of these
-            word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
-        h = (h ^ word) * np.uint64(0xC6A4A7935BD1E995)
-        h ^= h >> np.uint64(29)
+        h = _round(h, word_at(data, position))
         position += 8
     word = np.uint64(0)
-    shift = np.uint64(0)
-    while position < stop:
-        word |= np.uint64(data[position]) << shift
-        shift += np.uint64(8)
-        position += 1
+    for byte in range(stop - position):
+        word |= np.uint64(data[position + byte]) << np.uint64(8 * byte)
+    return _closed(h, word)
+
+
+@leaf(cache=True, forceinline=True)
+def _round(h, word):
+    h = (h ^ word) * np.uint64(0xC6A4A7935BD1E995)
+    return h ^ (h >> np.uint64(29))
+
+
+@leaf(cache=True, forceinline=True)
+def _closed(h, word):
     return mix(np.int64((h ^ word) * np.uint64(0xC6A4A7935BD1E995)))

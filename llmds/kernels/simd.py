@@ -305,6 +305,66 @@ def _half_at(typingctx, array, offset):
     return types.float32(array, types.int64), codegen
 
 
+def _classify(typingctx, raw, data, block, masks, row):
+    """Put 64 ASCII characters in lower case, and say what they are.
+
+    From raw[64 * block:] to data[64 * block:], both uint8; bit i stands for byte i. masks[row * block:] (uint64) are
+    filled with five words: letters, digits and `_`; letters; apostrophes; first bytes of wide characters; none.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        offset = builder.mul(arguments[2], _I64(LINE))
+        line = _line(builder, _at(context, builder, signature, arguments, 0, offset), _I64(0))
+
+        def among(vector, first, count):
+            return builder.icmp_unsigned("<", builder.sub(vector, _all(_BYTES, first)), _all(_BYTES, count))
+
+        cased = builder.select(among(line, ord("A"), 26), _all(_BYTES, 0x20), _all(_BYTES, 0))
+        lower = builder.or_(line, cased)
+        target = builder.bitcast(_at(context, builder, signature, arguments, 1, offset), _BYTES.as_pointer())
+        builder.store(lower, target).align = 1
+        letter = among(lower, ord("a"), 26)
+        word = builder.or_(letter, builder.or_(among(line, ord("0"), 10), among(line, ord("_"), 1)))
+        first = builder.mul(arguments[2], arguments[4])
+        place = builder.bitcast(_at(context, builder, signature, arguments, 3, first), _I64.as_pointer())
+        for which, bits in enumerate((word, letter, among(line, ord("'"), 1), among(line, 0xC0, 0x40))):
+            builder.store(builder.bitcast(bits, _I64), builder.gep(place, [_I64(which)]))
+        builder.store(_I64(0), builder.gep(place, [_I64(4)]))
+        return context.get_dummy_value()
+
+    return types.none(raw, data, types.int64, masks, types.int64), codegen
+
+
+def _word_at(typingctx, array, offset):
+    """The uint64 in the eight bytes from `offset` on of a uint8 array, the first byte lowest."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        word = builder.load(builder.bitcast(address, _I64.as_pointer()))
+        word.align = 1
+        return word if sys.byteorder == "little" else _call(builder, "llvm.bswap.i64", _I64, word)
+
+    return types.uint64(array, types.int64), codegen
+
+
+def _lowest_bit(typingctx, bits):
+    """The number of the lowest bit that is set, int64, of a uint64 that is not 0."""
+
+    def codegen(context, builder, signature, arguments):
+        return _call(builder, "llvm.cttz.i64", _I64, arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+def _count_bits(typingctx, bits):
+    """How many bits of a uint64 are set, int64."""
+
+    def codegen(context, builder, signature, arguments):
+        return _call(builder, "llvm.ctpop.i64", _I64, arguments[0])
+
+    return types.int64(types.uint64), codegen
+
+
 dots_int8: Any = intrinsic(_dots_int8)
 dots_int4: Any = intrinsic(_dots_int4)
 insert: Any = intrinsic(_insert)
@@ -317,3 +377,7 @@ lowest: Any = intrinsic(_lowest)
 bit_count: Any = intrinsic(_bit_count)
 add_up: Any = intrinsic(_add_up)
 half_at: Any = intrinsic(_half_at)
+classify: Any = intrinsic(_classify)
+word_at: Any = intrinsic(_word_at)
+lowest_bit: Any = intrinsic(_lowest_bit)
+count_bits: Any = intrinsic(_count_bits)
