@@ -7,14 +7,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments
+from .filters import Selection, chosen, integers
 from .hnsw_state import Settings, State
 from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
 from .kernels import hnsw_remove, hnsw_search, table
 from .threads import in_pieces
 
-Selection: TypeAlias = ArrayLike | Callable[[np.ndarray], np.ndarray] | None
 Grouping: TypeAlias = ArrayLike | Callable[[np.ndarray], np.ndarray] | None
 Found: TypeAlias = tuple[np.ndarray, np.ndarray]
 
@@ -31,12 +30,12 @@ def search(
     """ids int64 and distances float32 (n, k), see `HNSW.search_batch`; None if a query is not fit."""
     if selection is None:
         return _search(state, settings, queries, k, ef, _EVERYBODY, threads)
-    chosen = _chosen(state, selection)
+    ids = chosen(selection, lambda: state.rows[state.live(), table.KEY].copy())
     while True:
         removed = state.arena[kernels.REMOVED]
-        found = _search(state, settings, queries, k, ef, _allowed(state, chosen), threads)
+        found = _search(state, settings, queries, k, ef, _allowed(state, ids), threads)
         # When a vector is removed its slot may pass to an equal one, under an id that was not chosen.
-        if found is None or state.arena[kernels.REMOVED] == removed or np.isin(found[0], np.append(chosen, -1)).all():
+        if found is None or state.arena[kernels.REMOVED] == removed or np.isin(found[0], np.append(ids, -1)).all():
             return found
 
 
@@ -110,7 +109,7 @@ def grouped(
     """As `search`, with at most one result for each group."""
     parent_of = _parents(state, grouping)
     if selection is not None:
-        selection = _chosen(state, selection)  # asked once
+        selection = chosen(selection, lambda: state.rows[state.live(), table.KEY].copy())  # asked once
     ids, distances = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32)
     short, most = np.arange(len(queries)), max(state.present, 1)
     width = min(max(4 * k, ef), most)
@@ -152,17 +151,6 @@ def _fine(bits: int, k: int, ef: int) -> int:
     return k + 2 if bits else ef
 
 
-def _chosen(state: State, selection: Any) -> np.ndarray:
-    """The ids that a filter allows, int64 (m,)."""
-    if not callable(selection):
-        return _integers("filter", selection)
-    ids = state.rows[state.live(), table.KEY].copy()
-    mask = np.asarray(selection(ids.copy()))
-    if mask.dtype != bool or mask.shape != ids.shape:
-        raise ValueError(f"filter must give a bool for each of {len(ids)} ids, gave {mask.dtype} {mask.shape}")
-    return ids[mask]
-
-
 def _allowed(state: State, ids: np.ndarray) -> np.ndarray:
     """Which slots hold one of these ids, uint8 (size,)."""
     allowed = np.zeros(state.size, np.uint8)
@@ -178,13 +166,13 @@ def _parents(state: State, grouping: Any) -> Callable[[np.ndarray], np.ndarray]:
     """A function from ids int64 (n, c), -1 where there is none, to their parents, of the same shape."""
     if callable(grouping):
         known = np.sort(state.rows[state.live(), table.KEY])
-        parents = _integers("group_by", grouping(known.copy()))
+        parents = integers("group_by", grouping(known.copy()))
         if len(parents) != len(known):
             raise ValueError(f"group_by must give a parent for each of {len(known)} ids, gave {len(parents)}")
         if not len(known):
             return np.zeros_like
         return lambda ids: parents[np.searchsorted(known, ids).clip(0, len(known) - 1)]
-    parents = _integers("group_by", grouping)
+    parents = integers("group_by", grouping)
 
     def of(ids: np.ndarray) -> np.ndarray:
         if ids.size and (largest := int(ids.max())) >= len(parents):
@@ -192,10 +180,3 @@ def _parents(state: State, grouping: Any) -> Callable[[np.ndarray], np.ndarray]:
         return parents[ids] if len(parents) else np.zeros_like(ids)
 
     return of
-
-
-def _integers(name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
-    if array.dtype == bool:
-        raise TypeError(f"{name} must be integers, got bool")
-    return arguments.integers(name, values)

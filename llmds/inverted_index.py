@@ -2,51 +2,56 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, storage
-from .growing import chunks
-from .kernels import bm25 as kernels
-from .kernels import bm25_write
-from .postings import BUDGET, MOST, SCHEMA, Postings, runs
+from . import arguments, inverted_file, storage
+from .filters import Selection, chosen
+from .inverted_searcher import DELTAS, METHODS, Plan, Settings
+from .inverted_state import Found, View
+from .inverted_writer import BULK, SINGLE, Writer
+from .kernels import bm25
 from .progress import Progress, bar
+from .tail import MOST, runs
+from .threads import count
 from .tokenizer import Stemmer, Stops, analysis
-from .vocabulary import Vocabulary
+from .vocabulary import Terms, Vocabulary
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Characters that are analysed and added in one go, and queries that are a thread's turn: a few milliseconds each.
+# Characters that are analysed and added in one go: a few milliseconds.
 _CHARACTERS = 1 << 20
-_QUERIES = 64
+# From how many characters on a call is a bulk load.
+_LOAD = 1 << 22
 # Documents scored by name in one call.
 _SCORED = 1 << 15
-# Removed documents are swept out when they are more than this, and more than half as many as the live ones.
-_SWEEP = 32
-_NO_SHARES = np.empty(0, np.float32)
 
 
 class InvertedIndex(storage.Structure):
     """Documents found by the words they hold, ranked by BM25, while documents come and go.
 
-    Scores are Lucene's BM25 (Robertson and Zaragoza 2009, idf = ln(1 + (N - df + 0.5) / (df + 0.5))), within 1e-5
-    (relative) of the formula in float64; N, df and the average length are exact at every moment. Only
-    documents that hold a word of the query are returned; ties by smaller id.
+    Documents lie in compressed segments and in a growing end; small segments are merged into larger ones, a
+    little with every document that is added, so that no single call is long. N, df and the average length are exact at
+    every moment: any order of additions and removals ranks as an index made at once does. Scores are within 1e-5
+    (relative) of the formula in float64. Only documents that hold a word of the query are returned; ties by smaller id.
 
-    `tokenizer`: a callable str -> list[str], or an object with such a method `tokenize`; by default the
-    analysis of `Tokenizer`, compiled. `stop_words` ("english" or a collection) and `stemmer` (a callable on one
-    term): see there. `k1` (0 or more) bounds what repetition of a word is worth, `b` (0 to 1) sets how much long
-    documents are held back.
+    Parameters:
+        tokenizer: a callable str -> list[str], or an object with such a method `tokenize`; by default the analysis of
+            `Tokenizer`, compiled. `stop_words` ("english" or a collection) and `stemmer` (a callable on one term): see
+            there.
+        k1: 0 or more, bounds what repetition of a word is worth.
+        b: 0 to 1, how much long documents are held back.
+        method: "lucene" (idf = ln(1 + (N - df + 0.5) / (df + 0.5)); Robertson and Zaragoza 2009), "robertson" (words
+            that half of the documents hold count nothing), "atire", "bm25+", "bm25l": see `kernels.bm25`.
+        delta: what "bm25+" (1.0) and "bm25l" (0.5) add for every word that a document holds.
 
-    Memory: about 12 to 18 bytes for each distinct word of each document. Any number of threads may search while
-    another one writes: a search sees whole documents, those that were there when it began (the df it weighs words by
-    may already leave out documents that are being removed). Writers take turns.
+    Memory: about 10 bits for each distinct word of each document, 12 bytes a document, and the words. Any number of
+    threads may search while another one writes: a search sees whole documents, those that were there when it began (the
+    df it weighs words by may already leave out documents that are being removed). Writers take turns.
 
     >>> index = InvertedIndex()
     >>> index.add_documents([1, 2], ["A heap of pages", "Pages, pages and more pages"])
@@ -55,7 +60,8 @@ class InvertedIndex(storage.Structure):
     [2, 1]
     """
 
-    _schema: ClassVar[storage.Schema] = {"settings": (np.float64, 1), "fingerprint": (np.uint8, 1), **SCHEMA}
+    _schema: ClassVar[storage.Schema] = inverted_file.SCHEMA
+    _version: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -65,88 +71,135 @@ class InvertedIndex(storage.Structure):
         b: float = 0.75,
         stop_words: Stops = None,
         stemmer: Stemmer = None,
+        method: str = "lucene",
+        delta: float | None = None,
     ):
-        self._k1, self._b = arguments.real("k1", k1, 0.0, 1e6), arguments.real("b", b, 0.0, 1.0)
+        arguments.one_of("method", method, METHODS)
+        if delta is not None and method not in DELTAS:
+            raise ValueError(f"delta belongs to the methods {' and '.join(DELTAS)}, got method={method!r}")
+        standard = DELTAS.get(method, 0.0)
+        self._settings = Settings(
+            arguments.real("k1", k1, 0.0, 1e6),
+            arguments.real("b", b, 0.0, 1.0),
+            method,
+            standard if delta is None else arguments.real("delta", delta, 0.0, 1e6),
+        )
         self._tokenizer = analysis(tokenizer, stop_words, stemmer)
-        self._begin(Postings.empty(16, 64, 256, Vocabulary.empty()))
+        self._begin(View.empty())
 
-    def _begin(self, view: Postings) -> None:
-        self._view = view
+    def _begin(self, view: View) -> None:
+        self._writer = Writer(view, self._settings.b)
         self._lock = threading.RLock()
-        self._scratch: list[np.ndarray] = []
-        # What searches have worked out: the shares and for whom, and postings scored without them and for whom.
-        self._shares: tuple[np.ndarray | None, np.ndarray] = (None, _NO_SHARES)
-        self._scored_for: np.ndarray | None = None
-        self._scored = 0
+
+    @property
+    def _view(self) -> View:
+        return self._writer.view
 
     def add_document(self, doc_id: int, text: str) -> None:
-        """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text))."""
+        """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text) log n)."""
         doc_id, text = arguments.integer("doc_id", doc_id, 0), arguments.text("text", text)
+        terms = self._tokenizer.terms([text])
         with self._lock:
-            self._add(np.array([doc_id], np.int64), [text])
+            self._writer.add(np.array([doc_id], np.int64), terms, SINGLE)
 
     def add_documents(self, doc_ids: ArrayLike, texts: Sequence[str], *, progress: Progress = False) -> None:
-        """As `add_document` for ids (n,) and n texts, in order. Amortised O(characters).
+        """As `add_document` for ids (n,) and n texts, in order. Amortised O(characters log n).
 
         If it is interrupted, or a tokenizer of yours raises, the documents before that point are in, whole.
         """
         ids, texts = arguments.integers("doc_ids", doc_ids, 0), _texts("texts", texts)
         arguments.same_length(doc_ids=ids, texts=texts)
+        upto = _characters(texts)
+        load = len(texts) > 0 and upto[-1] >= _LOAD
         with self._lock, bar(progress, len(texts), "indexing", "doc") as advance:
-            for part in runs(_characters(texts), _CHARACTERS):
-                self._add(ids[part], texts[part])
+            for part in runs(upto, _CHARACTERS):
+                terms = self._tokenizer.terms(texts[part])
+                self._writer.add(ids[part], terms, BULK if load else SINGLE)
                 advance(part.stop - part.start)
+            if load:
+                self._writer.freeze()
+                self._writer.settle()
 
     def remove_document(self, doc_id: int) -> None:
-        """Remove a document. KeyError if it is unknown. O(its words), amortised."""
+        """Remove a document. KeyError if it is unknown. O(log n), and its words if it was added lately."""
         doc_id = arguments.integer("doc_id", doc_id, 0)
         with self._lock:
-            try:
-                if not bm25_write.remove(*self._view.state[:8], doc_id):  # type: ignore[call-arg]
-                    raise KeyError(doc_id)
-            finally:
-                self._publish()
-            self._sweep()
+            if not self._writer.remove(doc_id):
+                raise KeyError(doc_id)
+            self._writer.step(SINGLE)
 
-    def search(self, query: str, top_k: int = 10) -> list[tuple[int, float]]:
+    def search(
+        self,
+        query: str,
+        top_k: int = 10,
+        *,
+        filter: Selection = None,
+        query_weights: Mapping[str, float] | None = None,
+    ) -> list[tuple[int, float]]:
         """The best `top_k` documents for a query, (id, score), best first. A repeated word weighs its count.
 
-        O(postings of the query's words).
+        filter: ids that may be found, an integer array, or a function that takes all live ids once and gives a bool
+        for each. query_weights: what the weights of some terms are multiplied with, above 0 (each one term, analysed as
+        the query is). O(postings of the query's words), less what cannot be among the best.
         """
-        ids, scores = self.search_batch([arguments.text("query", query)], self._most(top_k), threads=1)
-        found = int(np.searchsorted(ids[0] < 0, True))
-        return list(zip(ids[0, :found].tolist(), scores[0, :found].tolist(), strict=True))
+        top_k = min(arguments.integer("top_k", top_k, 0), len(self))
+        ids, scores = self._search([arguments.text("query", query)], "query", top_k, filter, query_weights, 1)
+        found = ids[0].tolist()
+        if found and found[-1] < 0:
+            del found[found.index(-1) :]
+        return list(zip(found, scores[0].tolist(), strict=False))
 
     def search_batch(
-        self, queries: Sequence[str], top_k: int = 10, *, threads: int | None = None
+        self,
+        queries: Sequence[str],
+        top_k: int = 10,
+        *,
+        filter: Selection = None,
+        query_weights: Mapping[str, float] | None = None,
+        threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best documents for every query: ids int64 (n, top_k) and scores float32 (n, top_k), best first.
 
-        Rows with fewer results end in id -1 and score -inf. `threads`: default all cores. All queries see the same
-        documents.
+        Rows with fewer results end in id -1 and score -inf. One filter and one set of weights, as in `search`, holds for
+        all queries, which see the same documents. `threads`: default all cores.
         """
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
-        threads = _cores() if threads is None else arguments.integer("threads", threads, 1)
-        view = self._view
-        terms = self._tokenizer.terms(queries, "queries")
-        numbers = view.vocabulary.find(terms)
-        ids, scores = np.empty((len(queries), top_k), np.int64), np.empty((len(queries), top_k), np.float32)
-        if ids.size == 0:
-            return ids, scores
+        return self._search(queries, "queries", top_k, filter, query_weights, count(threads))
 
-        def run(part: slice) -> None:
-            with self._sums(len(view.doc_ids)) as sums:
-                reached = part.start
-                while reached < part.stop:
-                    shares = self._shares_of(view)
-                    reached, postings = kernels.search(  # type: ignore[call-arg]
-                        *view.ranking, self._k1, self._b, shares, numbers, terms.hashes, terms.ends, reached, part.stop,
-                        BUDGET, sums, ids, scores,
-                    )  # fmt: skip
-                    self._scored += postings
+    def explain(
+        self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """How `search` comes to the score of a document: KeyError if it is unknown.
 
-        _in_threads(run, chunks(len(queries), _QUERIES), min(threads, -(-len(queries) // _QUERIES)))
-        return ids, scores
+        `score`, `length` (of the document, in terms), `average_length`, `documents`, and `terms`: for each distinct term
+        of the query, in the order of addition, `term`, `tf`, `df`, `weight` (idf times repetitions and query weight; times
+        k1 + 1 where the method has that), `norm` (1 - b + b * length / average length), `score`. Terms that no document
+        holds are left out. O(words of the query).
+        """
+        number = arguments.integer("doc_id", doc_id, 0)
+        view, terms = self._view, self._tokenizer.terms([arguments.text("query", query)], "query")
+        place = int(view.places_of(np.array([number], np.int64))[0])
+        if place < 0:
+            raise KeyError(doc_id)
+        plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
+        length, average = view.length_at(place), view.average
+        norm = 1 - self._settings.b + (self._settings.b * length / average if average > 0 else 0.0)
+        found = int(plan.ends[0])
+        order, weights, tfs = plan.order[:found], plan.weights[:found].tolist(), plan.frequencies(place).tolist()
+        words = terms.strings()
+        form, rows = plan.form, []
+        for i, (at, weight, tf) in enumerate(zip(order.tolist(), weights, tfs, strict=False)):
+            share = float(bm25.part(np.float32(tf), np.float32(length), form)) if tf else 0.0
+            row = {"term": words[at], "tf": tf, "df": int(plan.found.dfs[at]), "weight": weight, "norm": norm}
+            rows.append({**row, "score": weights[i] * share})
+        score = float(plan.scores(np.array([[place]], np.int64))[0, 0])
+        return {
+            "score": score,
+            "length": length,
+            "average_length": average,
+            "documents": view.documents,
+            "terms": rows,
+        }
 
     def score_many(self, queries: Sequence[str], doc_ids: ArrayLike) -> np.ndarray:
         """What `search` scores given documents, c for each of n queries: doc_ids int64 (n, c), float32 (n, c).
@@ -155,192 +208,155 @@ class InvertedIndex(storage.Structure):
         """
         queries = _texts("queries", queries)
         ids = arguments.matrix("doc_ids", doc_ids, len(queries))
-        view = self._view
-        terms = self._tokenizer.terms(queries, "queries")
-        numbers = view.vocabulary.find(terms)
-        scores = np.empty(ids.shape, np.float32)
-        for part in chunks(len(queries), max(1, _SCORED // max(ids.shape[1], 1))):
-            documents = view.slots_of(ids[part].ravel()).reshape(ids[part].shape)
-            kernels.score_many(
-                view.seen, view.lengths, view.terms, view.slots, view.tfs, self._k1, self._b, numbers, terms.hashes,
-                terms.ends, part.start, documents, scores[part],
-            )  # fmt: skip
-        return scores
+        view, terms = self._view, self._tokenizer.terms(queries, "queries")
+        plan = Plan.of(view, self._settings, terms, None)
+        return plan.scores(view.places_of(ids.ravel()).reshape(ids.shape))
 
     def get_term_frequency(self, term: str, doc_id: int) -> int:
         """How often a document holds a term; 0 if either is unknown. O(len(term) + log postings).
 
         The term passes through the index's analysis; ValueError if that makes more than one term of it.
         """
-        view, number = self._view, arguments.integer("doc_id", doc_id, 0)
-        known = self._number(view, term)
-        slot = int(view.slots_of(np.array([number], np.int64))[0])
-        return 0 if known < 0 or slot < 0 else int(kernels.frequency(view.terms, view.slots, view.tfs, known, slot))
+        number = arguments.integer("doc_id", doc_id, 0)
+        view, terms = self._view, self._one_term(term)
+        place = int(view.places_of(np.array([number], np.int64))[0])
+        if place < 0 or not len(terms.starts):
+            return 0
+        plan = Plan.everything(view, terms)
+        return int(plan.frequencies(place)[0])
 
     def get_document_frequency(self, term: str) -> int:
         """How many documents hold a term; 0 if it is unknown. As `get_term_frequency`."""
-        view = self._view
-        known = self._number(view, term)
-        return 0 if known < 0 else int(kernels.document_frequency(view.seen, view.terms, view.slots, view.tfs, known))
+        return int(Found.of(self._view, self._one_term(term)).dfs.sum())
 
     def stats(self) -> dict[str, Any]:
         """`total_documents`, `total_terms` (distinct), `total_postings`, `avg_doc_length` (in terms),
-        `avg_postings_per_term`, and `bytes_per_posting`: `nbytes` over postings. Empty means are 0."""
-        seen = self._view.seen.tolist()
-        documents, terms, postings = seen[kernels.LIVE], seen[kernels.TERMS], seen[kernels.POSTINGS]
+        `avg_postings_per_term`, `bytes_per_posting`: `nbytes` over postings; `posting_bytes`: of these, what postings and
+        their blocks take in segments; `segments`. Empty means are 0. O(terms), and where documents were removed O(size)."""
+        view = self._view
+        terms, postings = inverted_file.totals(view)
         return {
-            "total_documents": documents,
+            "total_documents": view.documents,
             "total_terms": terms,
             "total_postings": postings,
-            "avg_doc_length": seen[kernels.LENGTH] / max(documents, 1),
+            "avg_doc_length": view.average,
             "avg_postings_per_term": postings / max(terms, 1),
             "bytes_per_posting": self.nbytes / postings if postings else 0.0,
+            "posting_bytes": sum(segment.posting_bytes for segment in view.segments),
+            "segments": len(view.segments),
         }
 
     def reserve(self, n: int) -> None:
-        """Make room for n documents in all (not for their words), so that their table does not grow before that."""
-        n = arguments.integer("n", n, 0, MOST)
-        with self._lock:
-            self._view = self._view.with_documents(n + int(self._view.head[kernels.REMOVED]))
+        """Nothing: no array of an index grows with its documents, so none has to be moved. For symmetry."""
+        arguments.integer("n", n, 0, MOST)
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used, and that of removed documents. O(size)."""
+        """Bring all documents into one segment, without what was removed: the smallest and the fastest. O(size)."""
         with self._lock:
-            self._view = self._view.compacted()
-            self._scratch.clear()
-            self._shares = None, _NO_SHARES
+            self._writer.compact()
 
     def __len__(self) -> int:
-        return int(self._view.seen[kernels.LIVE])
+        return self._view.documents
 
     def contains_many(self, doc_ids: ArrayLike) -> np.ndarray:
-        """Whether each of doc_ids (n,) is a document, bool (n,). O(n)."""
-        return self._view.slots_of(arguments.integers("doc_ids", doc_ids)) >= 0
+        """Whether each of doc_ids (n,) is a document, bool (n,). O(n log documents)."""
+        return self._view.places_of(arguments.integers("doc_ids", doc_ids)) >= 0
 
     def __contains__(self, doc_id: object) -> bool:
         if not isinstance(doc_id, (int, np.integer)) or isinstance(doc_id, bool) or not 0 <= doc_id < 2**63:
             return False
-        return bool(self._view.slots_of(np.array([doc_id], np.int64))[0] >= 0)
+        return bool(self._view.places_of(np.array([doc_id], np.int64))[0] >= 0)
 
     def __repr__(self) -> str:
-        return f"InvertedIndex({len(self)} documents, k1={self._k1}, b={self._b}, {self._tokenizer!r})"
+        k1, b, method, _ = self._settings
+        return f"InvertedIndex({len(self)} documents, {method}, k1={k1}, b={b}, {self._tokenizer!r})"
 
     @classmethod
     def load(  # type: ignore[override]
-        cls, path: str | os.PathLike, tokenizer: Any = None, *, stop_words: Stops = None, stemmer: Stemmer = None
+        cls,
+        path: str | os.PathLike,
+        tokenizer: Any = None,
+        *,
+        stop_words: Stops = None,
+        stemmer: Stemmer = None,
+        mmap: bool = False,
     ) -> "Self":
         """Read what `save` wrote; tokenizer, stop words and stemmer as they were given to the index.
 
-        ValueError if the file is damaged, of another kind or a newer version, or was made by another analysis.
+        mmap: postings are read from the file when a search needs them, and are not examined before. ValueError if the file
+        is damaged, of another kind or a newer version, or was made by another analysis.
         """
-        return cls._load(path, tokenizer=analysis(tokenizer, stop_words, stemmer))
+        return cls._load(path, mmap, tokenizer=analysis(tokenizer, stop_words, stemmer))
 
-    def _add(self, ids: np.ndarray, texts: list[str]) -> None:
-        """Add documents in one go. The caller holds the lock."""
-        terms = self._tokenizer.terms(texts)
-        vocabulary, numbers = self._view.vocabulary.intern(terms)
-        self._view = self._view.with_vocabulary(vocabulary)
-        counts = np.empty(int(np.diff(terms.ends, prepend=0).max(initial=0)), np.int32)
-        reached = 0
-        try:
-            while True:
-                reached, lacking, amount = bm25_write.add(  # type: ignore[call-arg]
-                    *self._view.state, ids, numbers, terms.ends, reached, counts
-                )  # fmt: skip
-                if lacking == bm25_write.DONE:
-                    break
-                self._view = self._view.with_room(lacking, amount)
-        finally:
-            self._publish()
-        self._sweep()
+    def _search(
+        self,
+        queries: list[str],
+        name: str,
+        top_k: int,
+        filter: Selection,
+        query_weights: Mapping[str, float] | None,
+        threads: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        view, terms = self._view, self._tokenizer.terms(queries, name)
+        masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
+        plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
+        return plan.best(top_k, masks, threads)
 
-    def _publish(self) -> None:
-        self._view = self._view.published()
+    def _factors(self, terms: Terms, query_weights: Mapping[str, float] | None) -> np.ndarray | None:
+        """What the weight of each term is multiplied with, float32 (m,)."""
+        if query_weights is None:
+            return None
+        if not isinstance(query_weights, Mapping):
+            raise TypeError(f"query_weights must be a mapping from terms to numbers, got {query_weights!r}")
+        words = list(query_weights)
+        given = self._tokenizer.terms(words, "query_weights")
+        numbers = [arguments.real(f"query_weights[{word!r}]", query_weights[word], 1e-6, 1e6) for word in words]
+        if np.any(np.diff(given.ends, prepend=0) != 1):
+            raise ValueError(f"query_weights must have keys of one term each, got {words}")
+        vocabulary, places = Vocabulary.empty().intern(given)
+        values = np.ones(vocabulary.terms + 1, np.float32)  # the last one is for terms that are not named
+        values[places] = numbers
+        return values[vocabulary.find(terms)]
 
-    def _sweep(self) -> None:
-        removed, live = int(self._view.head[kernels.REMOVED]), int(self._view.head[kernels.LIVE])
-        if removed > max(_SWEEP, live // 2):
-            self._view = self._view.compacted()
-
-    @contextmanager
-    def _sums(self, size: int) -> Iterator[np.ndarray]:
-        """An array of zeros, of `size` or more, for one search at a time; left as zeros."""
-        try:
-            sums = self._scratch.pop()
-        except IndexError:
-            sums = np.zeros(size, np.float32)
-        if len(sums) < size:
-            sums = np.zeros(size, np.float32)
-        yield sums
-        self._scratch.append(sums)  # not in a finally: whoever was interrupted may have left something in it
-
-    def _shares_of(self, view: Postings) -> np.ndarray:
-        """`kernels.share_all` of this view, or an empty array.
-
-        They are worth their making once as many postings have been scored without them as there are, since
-        documents came or went.
-        """
-        seen, shares = self._shares
-        if seen is view.seen:
-            return shares
-        if self._scored_for is not view.seen:
-            self._scored_for, self._scored = view.seen, 0
-        used = int(view.seen[kernels.POOL])
-        if self._scored <= used:
-            return _NO_SHARES
-        shares = np.empty(used, np.float32)
-        for part in chunks(used, BUDGET):
-            kernels.share_all(
-                view.seen, view.lengths, view.slots, view.tfs, self._k1, self._b, shares, part.start, part.stop
-            )  # fmt: skip
-        self._shares = view.seen, shares
-        return shares
-
-    def _most(self, top_k: int) -> int:
-        """No more results than there are documents need room."""
-        return min(arguments.integer("top_k", top_k, 0), len(self))
-
-    def _number(self, view: Postings, term: str) -> int:
-        """A term's number, -1 if it is unknown or no term at all."""
+    def _one_term(self, term: str) -> Terms:
+        """The terms of a text that is one term or none."""
         terms = self._tokenizer.terms([arguments.text("term", term)], "term")
         if len(terms.starts) > 1:
             raise ValueError(f"term must be one term, {term!r} makes {terms.strings()}")
-        return int(view.vocabulary.find(terms)[0]) if len(terms.starts) else -1
+        return terms
 
     def _owned(self) -> list[np.ndarray]:
         view = self._view
-        return [*view[:-1], *view.vocabulary, *self._scratch, self._shares[1]]
+        parts = [array for segment in view.segments for array in segment.arrays]
+        return [*parts, *view.tail[:-1], *view.tail.vocabulary]
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:
-            view = self._view.compacted()
-        return {
-            "settings": np.array([self._k1, self._b]),
-            "fingerprint": storage.text_array(self._tokenizer.fingerprint),
-            **{name: getattr(view, name) for name in self._schema if hasattr(view, name)},
-            **storage.prefixed("vocabulary", view.vocabulary._asdict()),
-        }
+            self._writer.compact()
+            return inverted_file.to_arrays(self._view, self._settings, self._tokenizer.fingerprint)
+
+    @classmethod
+    def _restored(cls, arrays: storage.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
+        return super()._restored(inverted_file.upgraded(arrays, where), where, mmap, **given)
 
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
         tokenizer = given["tokenizer"]
         found = storage.text_of(arrays["fingerprint"])
-        storage.expect(len(arrays["settings"]) == 2, "settings are not two")
         if found != tokenizer.fingerprint:
             raise ValueError(f"the index was made by another analysis: {found!r}, given is {tokenizer.fingerprint!r}")
-        vocabulary = Vocabulary(**storage.part("vocabulary", arrays))
-        tables = {name: arrays[name] for name in Postings._fields if name in arrays}
-        view = Postings(seen=arrays["head"].copy(), vocabulary=vocabulary, **tables)
         self = cls.__new__(cls)
-        self._k1, self._b = (float(value) for value in arrays["settings"])
-        storage.expect(0 <= self._k1 <= 1e6 and 0 <= self._b <= 1, "settings are out of range")
-        self._tokenizer = tokenizer
-        self._begin(view)
+        self._settings, self._tokenizer = inverted_file.settings_of(arrays), tokenizer
+        self._begin(inverted_file.view_of(arrays))
         return self
 
     def _fault(self) -> str | None:
         with self._lock:
-            return self._view.fault()
+            self._writer.publish()
+            return inverted_file.fault(self._view, self._settings.b, True)
+
+    def _mapped_fault(self) -> str | None:
+        return inverted_file.fault(self._view, self._settings.b, False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"arrays": self._to_arrays(), "tokenizer": self._tokenizer}
@@ -362,20 +378,3 @@ def _texts(name: str, values: Any) -> list[str]:
 def _characters(texts: list[str]) -> np.ndarray:
     """How many characters there are up to the end of each text."""
     return np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-
-
-def _in_threads(run: Callable[[slice], None], parts: Iterator[slice], threads: int) -> None:
-    if threads == 1:
-        for part in parts:
-            run(part)
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for _ in pool.map(run, parts):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

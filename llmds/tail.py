@@ -1,20 +1,18 @@
-"""The arrays of an inverted index (`kernels.bm25`) as one tuple, and how they grow and are tidied up."""
+"""The growing end of an inverted index: the arrays of `kernels.tail` as one tuple, and how they grow."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from .growing import chunks
-from .kernels import bm25 as kernels
-from .kernels import bm25_check, bm25_write
+from .kernels import tail as kernels
+from .kernels import tail_check, tail_write
 from .vocabulary import Vocabulary
 
 MOST = 2**31 - 1
-# Postings that one kernel call handles: it must return within 100 ms, or Ctrl-C waits.
-BUDGET = 1 << 22
 
 
-class Postings(NamedTuple):
+class Tail(NamedTuple):
     """All arrays, published together: whoever took this tuple goes on undisturbed when the writer makes another.
 
     `head` is the writer's own, `seen` the copy of it that readers go by.
@@ -34,8 +32,9 @@ class Postings(NamedTuple):
     vocabulary: Vocabulary
 
     @classmethod
-    def empty(cls, documents: int, forward: int, pool: int, vocabulary: Vocabulary) -> "Postings":
-        """No documents yet, room for these many, and a row for every term the vocabulary has room for."""
+    def empty(cls, documents: int = 16, forward: int = 64, pool: int = 256) -> "Tail":
+        """No documents yet, and room for so many documents, terms of documents, and postings."""
+        vocabulary = Vocabulary.empty()
         return cls(
             np.zeros(kernels.HEAD, np.int64),
             np.zeros(kernels.HEAD, np.int64),
@@ -57,21 +56,29 @@ class Postings(NamedTuple):
         return self[1:11]
 
     @property
-    def ranking(self) -> tuple[np.ndarray, ...]:
-        """What `kernels.search` takes."""
-        return self.seen, self.doc_ids, self.lengths, self.removed, self.terms, self.slots, self.tfs
+    def frequencies(self) -> tuple[np.ndarray, ...]:
+        """What `kernels.find_terms` takes."""
+        return self.seen, self.terms, self.slots, self.tfs
 
-    def slots_of(self, ids: np.ndarray) -> np.ndarray:
-        """The slots of ids int64 (n,), int64 (n,), -1 where unknown to a reader."""
-        found = np.empty(len(ids), np.int64)
-        kernels.find_slots(self.seen, self.doc_ids, self.removed, self.id_buckets, ids, found)
-        return found
+    def slots_of(self, ids: np.ndarray, base: int, found: np.ndarray) -> None:
+        """Where `found` is -1, put `base` + the slot of each of ids, both int64 (m,), that a reader knows."""
+        kernels.find_slots(self.seen, self.doc_ids, self.removed, self.id_buckets, ids, base, found)
 
-    def published(self) -> "Postings":
+    def live_ids(self) -> np.ndarray:
+        """The ids of the documents that a reader knows."""
+        used = int(self.seen[kernels.SLOTS])
+        return self.doc_ids[:used][self.removed[:used] > self.seen[kernels.REMOVED]]
+
+    @property
+    def size(self) -> int:
+        """Postings, of removed documents too."""
+        return int(self.head[kernels.FORWARD])
+
+    def published(self) -> "Tail":
         """What the writer has done, for readers to see."""
         return self._replace(seen=self.head.copy())
 
-    def with_vocabulary(self, vocabulary: Vocabulary) -> "Postings":
+    def with_vocabulary(self, vocabulary: Vocabulary) -> "Tail":
         """With a row for every term that the vocabulary has room for, so that it may gain terms on its own."""
         rows = self.terms
         if len(rows) < vocabulary.room:
@@ -79,11 +86,11 @@ class Postings(NamedTuple):
             rows[: len(self.terms)] = self.terms
         return self._replace(vocabulary=vocabulary, terms=rows)
 
-    def with_room(self, lacking: int, amount: int) -> "Postings":
-        """With what `bm25_write.add` found lacking, twice as large, or larger by `amount` if that is more."""
-        if lacking == bm25_write.LACKS_SLOTS:
+    def with_room(self, lacking: int, amount: int) -> "Tail":
+        """With what `tail_write.add` found lacking, twice as large, or larger by `amount` if that is more."""
+        if lacking == tail_write.LACKS_SLOTS:
             return self.with_documents(max(min(2 * len(self.doc_ids), MOST), int(self.head[kernels.SLOTS]) + amount))
-        if lacking == bm25_write.LACKS_FORWARD:
+        if lacking == tail_write.LACKS_FORWARD:
             used = int(self.head[kernels.FORWARD])
             return self._replace(forward=_grown(self.forward, used, max(2 * used, used + amount), 0))
         used = int(self.head[kernels.POOL])
@@ -92,7 +99,7 @@ class Postings(NamedTuple):
             raise ValueError(f"an index holds at most 2**31-1 postings, {used + amount} would be needed")
         return self._replace(slots=_grown(self.slots, used, size, kernels.NEVER), tfs=_grown(self.tfs, used, size, 0))
 
-    def with_documents(self, capacity: int) -> "Postings":
+    def with_documents(self, capacity: int) -> "Tail":
         """With room for so many documents, removed ones counted."""
         used = int(self.head[kernels.SLOTS])
         if capacity > MOST:
@@ -101,7 +108,7 @@ class Postings(NamedTuple):
             return self
         buckets = np.full(_bucket_count(capacity), -1, np.int32)
         for part in chunks(used):
-            bm25_write.insert_ids(buckets, self.doc_ids, part.start, part.stop)
+            tail_write.insert_ids(buckets, self.doc_ids, part.start, part.stop)
         return self._replace(
             doc_ids=_grown(self.doc_ids, used, capacity, 0),
             lengths=_grown(self.lengths, used, capacity, 0),
@@ -109,33 +116,6 @@ class Postings(NamedTuple):
             forward_starts=_grown(self.forward_starts, used + 1, capacity + 1, 0),
             id_buckets=buckets,
         )
-
-    def compacted(self) -> "Postings":
-        """The same documents in new arrays, without removed ones and room to spare. O(size)."""
-        used, terms = int(self.head[kernels.SLOTS]), self.vocabulary.terms
-        alive = self.removed[:used] == kernels.NEVER
-        new_slots = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int32)
-        vocabulary, new_terms = self.vocabulary.kept(self.terms[:terms, kernels.DF] > 0)
-        distinct = np.diff(self.forward_starts[: used + 1])
-        forward = new_terms[self.forward[: self.head[kernels.FORWARD]][np.repeat(alive, distinct)]]
-        documents, pool = int(alive.sum()), len(forward) + vocabulary.terms
-        new = Postings.empty(documents, len(forward), pool, vocabulary)
-        new.doc_ids[:], new.lengths[:] = self.doc_ids[:used][alive], self.lengths[:used][alive]
-        new.removed[:] = kernels.NEVER
-        np.cumsum(distinct[alive], out=new.forward_starts[1:])
-        new.forward[:] = forward
-        for part in chunks(documents):
-            bm25_write.insert_ids(new.id_buckets, new.doc_ids, part.start, part.stop)
-        before = np.cumsum(self.terms[:terms, kernels.DF], dtype=np.int64)
-        for part in runs(before, BUDGET):
-            bm25_write.copy_postings(
-                self.head, self.terms, self.slots, self.tfs, new_terms, new_slots, part.start, part.stop,
-                new.head, new.terms, new.slots, new.tfs,
-            )  # fmt: skip
-        new.head[:] = self.head
-        changed = [kernels.SLOTS, kernels.REMOVED, kernels.FORWARD, kernels.POOL]
-        new.head[changed] = documents, 0, len(forward), pool
-        return new.published()
 
     def fault(self) -> str | None:
         """The first invariant that does not hold, in words. Safe on any contents."""
@@ -151,27 +131,8 @@ class Postings(NamedTuple):
             return fault
         if not np.array_equal(self.seen, self.head):
             return "what readers see is not what was written last"
-        code = bm25_check.first_fault(*self.state, self.vocabulary.terms)  # type: ignore[call-arg]
-        return bm25_check.FAULTS[code] or None
-
-
-# What a file holds of them.
-SCHEMA = {
-    "head": (np.int64, 1),
-    "doc_ids": (np.int64, 1),
-    "lengths": (np.int32, 1),
-    "removed": (np.int32, 1),
-    "forward_starts": (np.int64, 1),
-    "forward": (np.int32, 1),
-    "id_buckets": (np.int32, 1),
-    "terms": (np.int32, 2),
-    "slots": (np.int32, 1),
-    "tfs": (np.int32, 1),
-    "vocabulary.head": (np.int64, 1),
-    "vocabulary.data": (np.uint8, 1),
-    "vocabulary.offsets": (np.int64, 1),
-    "vocabulary.buckets": (np.int64, 1),
-}
+        code = tail_check.first_fault(*self.state, self.vocabulary.terms)  # type: ignore[call-arg]
+        return tail_check.FAULTS[code] or None
 
 
 def runs(before: np.ndarray, most: int) -> list[slice]:

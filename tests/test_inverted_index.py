@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from llmds import inverted_index as module
 from llmds.inverted_index import InvertedIndex
-from llmds.kernels import bm25, bm25_check, bm25_write, tokens
+from llmds.kernels import tail, tail_check, tail_write, tokens
 from llmds.tokenizer import Tokenizer
 
 words = st.sampled_from([*"abcdefg", "it's", "é"])
@@ -339,7 +339,7 @@ def test_a_failing_tokenizer_leaves_a_whole_prefix(monkeypatch):
 
 
 def test_an_interrupted_bulk_call_leaves_a_whole_prefix(monkeypatch):
-    add, calls = bm25_write.add, []
+    add, calls = tail_write.add, []
 
     def interrupted(*given):
         calls.append(1)
@@ -347,7 +347,7 @@ def test_an_interrupted_bulk_call_leaves_a_whole_prefix(monkeypatch):
             raise KeyboardInterrupt
         return add(*given)
 
-    monkeypatch.setattr(bm25_write, "add", interrupted)
+    monkeypatch.setattr(tail_write, "add", interrupted)
     index = InvertedIndex()
     with pytest.raises(KeyboardInterrupt):
         index.add_documents(range(5000), [f"word{i} common" for i in range(5000)])
@@ -374,7 +374,7 @@ def test_an_interruption_between_any_two_kernels_breaks_nothing(turn, monkeypatc
 
         return call
 
-    for home, name in ((tokens, "intern"), (bm25_write, "add"), (bm25_write, "insert_ids")):
+    for home, name in ((tokens, "intern"), (tail_write, "add"), (tail_write, "insert_ids")):
         monkeypatch.setattr(home, name, interrupting(getattr(home, name)))
     with pytest.raises(KeyboardInterrupt):
         index.add_documents(range(30, 300), [f"common v{i}" for i in range(270)])
@@ -489,10 +489,10 @@ def test_every_type_shares_one_compilation():
     index.remove_document(np.uint16(1)), index.shrink_to_fit(), index.search("b"), index.check()
     for _ in range(30):
         index.search_batch(["b c"] * 200, threads=2)
-    for kernel in (bm25.search, bm25.score_many, bm25.share_all, bm25.find_slots, bm25.frequency,
-                   bm25.document_frequency,
-                   bm25_write.add, bm25_write.remove, bm25_write.insert_ids, bm25_write.copy_postings,
-                   bm25_check.first_fault):  # fmt: skip
+    for kernel in (tail.search, tail.score_many, tail.share_all, tail.find_slots, tail.frequency,
+                   tail.document_frequency,
+                   tail_write.add, tail_write.remove, tail_write.insert_ids, tail_write.copy_postings,
+                   tail_check.first_fault):  # fmt: skip
         assert len(kernel.signatures) == 1, (kernel, kernel.signatures)
 
 
@@ -548,13 +548,13 @@ def test_check_finds_what_is_broken(seed):
     index, _ = filled(40)
     chance = np.random.default_rng(seed)
     view = index._view
-    head, live = view.head, np.flatnonzero(view.removed[: view.head[bm25.SLOTS]] == bm25.NEVER)
-    firsts = view.terms[view.terms[:, bm25.FIRST] > 0, bm25.FIRST]
+    head, live = view.head, np.flatnonzero(view.removed[: view.head[tail.SLOTS]] == tail.NEVER)
+    firsts = view.terms[view.terms[:, tail.FIRST] > 0, tail.FIRST]
     vouched = {
-        "head": range(bm25.HEAD), "lengths": live, "removed": live,
-        "forward_starts": range(head[bm25.SLOTS]), "forward": range(head[bm25.FORWARD]),
+        "head": range(tail.HEAD), "lengths": live, "removed": live,
+        "forward_starts": range(head[tail.SLOTS]), "forward": range(head[tail.FORWARD]),
         "slots": np.concatenate([firsts, firsts - 1]), "tfs": firsts,
-        "terms": np.flatnonzero(np.arange(view.vocabulary.terms * bm25.COLUMNS) % bm25.COLUMNS != bm25.AT),
+        "terms": np.flatnonzero(np.arange(view.vocabulary.terms * tail.COLUMNS) % tail.COLUMNS != tail.AT),
     }  # fmt: skip
     for name, places in vouched.items():
         array = getattr(view, name).reshape(-1)

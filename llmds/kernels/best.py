@@ -5,7 +5,7 @@ ids int64 (k,), scores float32 (k,), k > 0. Of equal scores the smaller id is be
 
 import numpy as np
 
-from .compiling import leaf
+from .compiling import leaf, njit
 
 
 @leaf(cache=True)
@@ -27,9 +27,18 @@ def offer(ids, scores, found, doc_id, total):
     return found
 
 
+@njit(cache=True, nogil=True)
+def finish_all(ids, scores, found):
+    """Put the items of the heaps in rows of ids, scores (n, k) in order, best first; rows end in -1, -inf.
+
+    found int64 (n,): items of each. O(n k log k).
+    """
+    for row in range(ids.shape[0]):
+        _finish(ids[row], scores[row], found[row])
+
+
 @leaf(cache=True)
-def finish(ids, scores, found):
-    """Put the heap's items in order, best first, and mark the rest of the row as empty: -1, -inf. O(k log k)."""
+def _finish(ids, scores, found):
     for last in range(found - 1, 0, -1):
         worst_id, worst = ids[0], scores[0]
         _sink(ids, scores, last, ids[last], scores[last])
@@ -58,3 +67,4 @@ def _sink(ids, scores, size, doc_id, total):
 @leaf(cache=True)
 def _worse(score, doc_id, other_score, other_id):
     return score < other_score or (score == other_score and doc_id > other_id)
+

@@ -20,6 +20,7 @@ from .compiling import leaf
 from .simd import add_up, unpack, word_at
 
 BLOCK = 128
+MOST = 1 << 30
 _WIDTH, _PATCHED = 31, 0x80
 _FAST = 16  # the widest that `unpack` takes
 # Twice low bits, places and high bits, all as wide as can be, and a word that is read past them.
@@ -63,16 +64,19 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
 
 @leaf(cache=True)
 def decode_slots(data, at, n, before, slots, row):
-    """Fill slots[row:row + n] (int32) with the documents of the block of n at data[at:]. The last one, -1 if none is.
+    """Fill slots[row:row + n] (int32) with the documents of the block of n at data[at:]. The last one.
 
-    before: the last document of the block before, or -1.
+    before: the last document of the block before, -1 where there is none. Documents are below MOST. Of other bytes
+    come ascending numbers all the same, or the last one is negative.
     """
     head, patched = np.int64(data[at]), np.int64(data[at]) >> 7
     body = at + 2 + 2 * patched + 2 * (np.int64(data[at + 1]) >> 7)
     width = head & _WIDTH
-    _unpack_all(data, body, n, width, slots, row)
+    excess = _unpack_all(data, body, n, width, slots, row)
     if patched:
-        _patch(data, at + 2, body + ((n * width + 7) >> 3), n, width, slots, row)
+        excess += _patch(data, at + 2, body + ((n * width + 7) >> 3), n, width, slots, row)
+    if excess >= MOST:  # sums of int32 might come round again
+        return np.int64(-1)
     for i in range(0, n & ~7, 8):
         before = add_up(slots, row + i, before)
     for i in range(n & ~7, n):
@@ -169,12 +173,17 @@ def _pack(numbers, base, n, width, data, at):
 
 @leaf(cache=True)
 def _unpack_all(data, at, n, width, numbers, row):
+    """Fill numbers[row:row + n]; the sum of those that may be large."""
+    excess = np.int64(0)
     if width <= _FAST:
         for i in range(0, n, 8):
             unpack(data, at + (i >> 3) * width, width, numbers, row + i)
     else:
         for i in range(n):
-            numbers[row + i] = _number(data, at, i, width)
+            number = _number(data, at, i, width)
+            numbers[row + i] = number
+            excess += number
+    return excess
 
 
 @leaf(cache=True)
@@ -187,9 +196,12 @@ def _number(data, at, i, width):
 
 @leaf(cache=True)
 def _patch(data, announced, places, n, width, numbers, row):
-    """Add the high bits of exceptions."""
+    """Add the high bits of exceptions; the sum of what was added."""
+    excess = np.int64(0)
     exceptions, high = min(np.int64(data[announced]), n), np.int64(data[announced + 1]) & _WIDTH
     for j in range(exceptions):
         place = row + (np.int64(data[places + j]) & (BLOCK - 1))
-        more = _number(data, places + exceptions, j, high)
-        numbers[place] |= np.int32((more << width) & 0x7FFFFFFF)
+        more = (_number(data, places + exceptions, j, high) << width) & 0x7FFFFFFF
+        numbers[place] |= np.int32(more)
+        excess += more
+    return excess

@@ -23,6 +23,7 @@ import math
 import numpy as np
 
 from .compiling import leaf, njit
+from .tokens import same_bytes
 
 LUCENE, ROBERTSON, ATIRE, BM25_PLUS, BM25_L = 0, 1, 2, 3, 4
 BASE, SLOPE, P, Q, S, FORM = 0, 1, 2, 3, 4, 5
@@ -105,13 +106,8 @@ def _weigh(data, starts, stops, hashes, dfs, factors, documents, method, k1, ord
 
 @leaf(cache=True)
 def _same(data, starts, stops, one, other):
-    size = stops[one] - starts[one]
-    if stops[other] - starts[other] != size:
-        return False
-    for i in range(size):
-        if data[starts[one] + i] != data[starts[other] + i]:
-            return False
-    return True
+    start, size = np.int64(starts[one]), np.int64(stops[one] - starts[one])
+    return stops[other] - starts[other] == size and same_bytes(data, start, data, np.int64(starts[other]), size)
 
 
 @leaf(cache=True)

@@ -23,12 +23,12 @@ from .blocks import BLOCK, PAD, decode_slots, decode_tfs, tf_at
 from .bm25 import part, part_of
 from .compiling import leaf
 from .segments import NEVER
-from .simd import at_least, half_at, lowest, word_at
+from .simd import at_least, half_at, lowest_bit, word_at
 
 NEXT, END, FIRST, LAST, AT, FILL, ROW, POS, SCORED, CURSOR = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 _HALF = 64
 # Compiled into their callers: a call would copy seven words for every array.
-_inlined = {"cache": True, "inline": "always", "error_model": "numpy"}
+_inlined = {"cache": True, "forceinline": True, "error_model": "numpy"}
 
 
 @leaf(cache=True, error_model="numpy")
@@ -116,10 +116,10 @@ def restore(cursors, slots, i, postings, block_last, block_at, kept):
 def _below(slots, row, fill, slot):
     """How many of the decoded slots are below `slot`; the last one is not."""
     end = np.uint64(1 << 63)
-    first = lowest(at_least(slots, row, slot) | end)
+    first = lowest_bit(at_least(slots, row, slot) | end)
     if slots[row + first] >= slot or fill <= _HALF:
         return first
-    return _HALF + lowest(at_least(slots, row + _HALF, slot) | end)
+    return _HALF + lowest_bit(at_least(slots, row + _HALF, slot) | end)
 
 
 @leaf(**_inlined)

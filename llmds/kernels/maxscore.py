@@ -11,7 +11,7 @@ from . import lists
 from .best import offer
 from .blocks import BLOCK
 from .compiling import leaf, njit
-from .simd import at_least, lowest
+from .simd import at_least, lowest_bit
 
 WINDOW = 1 << 12
 _GROUP = 6  # 2**6 sums are looked at, and made zero again, at once
@@ -140,7 +140,7 @@ def _offer(ids, removed, removals, allowed, slot, total, found, heap_ids, heap_s
     return offer(heap_ids, heap_scores, found, ids[slot], total)
 
 
-@leaf(cache=True, inline="always")
+@leaf(cache=True, forceinline=True)
 def _offer_all(
     ids, removed, removals, allowed, low, floor, sums, bits, dirty, found, heap_ids, heap_scores, heap_bits
 ):  # fmt: skip
@@ -153,7 +153,7 @@ def _offer_all(
             start = np.int64(group) << _GROUP
             mask = at_least(bits, start, limit)
             while mask != np.uint64(0):
-                at = start + lowest(mask)
+                at = start + lowest_bit(mask)
                 mask &= mask - np.uint64(1)
                 if bits[np.uint64(at)] >= limit:
                     total = sums[np.uint64(at)]
@@ -163,7 +163,7 @@ def _offer_all(
     return found
 
 
-@leaf(cache=True, inline="always")
+@leaf(cache=True, forceinline=True)
 def _collect(bits, sums, dirty, threshold, candidates):
     """List the documents of the window with a sum, of at least `threshold`. How many."""
     count = np.int64(0)
@@ -174,13 +174,13 @@ def _collect(bits, sums, dirty, threshold, candidates):
             start = np.int64(group) << _GROUP
             mask = at_least(bits, start, limit)
             while mask != np.uint64(0):
-                candidates[np.uint64(count)] = start + lowest(mask)
+                candidates[np.uint64(count)] = start + lowest_bit(mask)
                 mask &= mask - np.uint64(1)
                 count += 1
     return count
 
 
-@leaf(cache=True, inline="always")
+@leaf(cache=True, forceinline=True)
 def _filter(sums, candidates, count, rest, threshold):
     """Keep the candidates that may still reach the threshold. How many."""
     stay = np.uint64(0)

@@ -13,9 +13,8 @@ room is lacking, and goes on where it was when called again.
 
 import numpy as np
 
-from . import bm25_write
 from .blocks import BLOCK, PAD, decode_slots, decode_tfs, encode
-from .bm25 import FIRST, NEVER, SLOTS
+from .tail import FIRST, SLOTS
 from .compiling import leaf, njit
 from .segments import POSTINGS as WHERE
 from .segments import TERMS as BEFORE
@@ -27,6 +26,7 @@ POSTINGS, BLOCKS, TERMS, ENTRIES, BUCKETS, CURSOR = 1, 2, 3, 4, 5, 6
 DONE, PAUSED, LACKS_DICTIONARY, LACKS_POSTINGS, LACKS_BLOCKS = 0, 1, 2, 3, 4
 # Where a source of a merge stands: the next record, its postings, and what it says.
 AT, LIST, HASH, WORD, LENGTH, DF, SIZE, SOURCE = 0, 1, 2, 3, 4, 5, 6, 7
+END = 1 << 32  # the hash of no term
 
 
 @leaf(cache=True)
@@ -183,3 +183,178 @@ def sort(slots, tfs, n):
             slots[root], slots[child] = slots[child], slots[root]
             tfs[root], tfs[child] = tfs[child], tfs[root]
             root = child
+
+
+@leaf(cache=True, nogil=True)
+def merge_documents(
+    a_ids, a_lengths, a_removed, a_removals, b_ids, b_lengths, b_removed, b_removals, ids, lengths, a_new, b_new
+):  # fmt: skip
+    """Fill ids, lengths with the live documents of two segments in the order of their ids; how many.
+
+    a_new, b_new int32: the new slot of every document, -1 for removed ones (`segments.find_slots`). O(documents).
+    """
+    n, a, b = np.int64(0), np.int64(0), np.int64(0)
+    while a < a_ids.shape[0] or b < b_ids.shape[0]:
+        if b == b_ids.shape[0] or (a < a_ids.shape[0] and a_ids[a] <= b_ids[b]):
+            a_new[a] = -1
+            if a_removed.shape[0] == 0 or a_removed[a] > a_removals:
+                ids[n], lengths[n], a_new[a] = a_ids[a], a_lengths[a], n
+                n += 1
+            a += 1
+        else:
+            b_new[b] = -1
+            if b_removed.shape[0] == 0 or b_removed[b] > b_removals:
+                ids[n], lengths[n], b_new[b] = b_ids[b], b_lengths[b], n
+                n += 1
+            b += 1
+    return n
+
+
+@leaf(cache=True, nogil=True)
+def read(source, dictionary, end):
+    """Read the record at source[AT]; END as its hash where there is none. source int64 (SOURCE,), zeros at first."""
+    if source[AT] >= end:
+        source[HASH], source[DF] = END, 0
+        return
+    source[LENGTH], at = varint(dictionary, source[AT])
+    source[DF], at = varint(dictionary, at)
+    source[SIZE], source[WORD] = varint(dictionary, at)
+    source[HASH] = hash_term(dictionary, source[WORD], source[WORD] + source[LENGTH])
+
+
+@leaf(cache=True, nogil=True)
+def merge(
+    a, a_new, a_dictionary, a_end, a_postings, a_block_last, a_block_at, b, b_new, b_dictionary, b_end, b_postings,
+    b_block_last, b_block_at, budget, slots, tfs, merged_slots, merged_tfs, lengths, base, slope, cursor, buckets,
+    dictionary, postings, block_last, block_at, best, numbers,
+):  # fmt: skip
+    """Write the terms of two segments, from where sources a and b (`read`) stand; DONE, PAUSED or what lacks room.
+
+    a_new, b_new, lengths: as `merge_documents` filled them; a_end, b_end: bytes of each dictionary that are in use.
+    slots, tfs, merged_slots, merged_tfs int32: scratch, an entry for each document of both, and BLOCK more.
+    """
+    written = np.int64(0)
+    while a[HASH] != END or b[HASH] != END:
+        if written > budget:
+            return np.int64(PAUSED)
+        side = _compare(a, a_dictionary, b, b_dictionary)
+        df = (a[DF] if side <= 0 else np.int64(0)) + (b[DF] if side >= 0 else np.int64(0))
+        length = a[LENGTH] if side <= 0 else b[LENGTH]
+        lacking = _lacking(cursor, dictionary, postings, block_last, length, df)
+        if lacking != DONE:
+            return lacking
+        n = np.int64(0)
+        if side <= 0:
+            n = _gather(a, a_postings, a_block_last, a_block_at, a_new, slots, tfs, n)
+        run = n
+        if side >= 0:
+            n = _gather(b, b_postings, b_block_last, b_block_at, b_new, slots, tfs, n)
+        if 0 < run < n and slots[run] < slots[run - 1]:
+            _merge_runs(slots, tfs, run, n, merged_slots, merged_tfs)
+        if n > 0:
+            if side <= 0:
+                _put(
+                    a_dictionary, a[WORD], length, a[HASH], slots, tfs, n, lengths, base, slope, cursor, buckets,
+                    dictionary, postings, block_last, block_at, best, numbers,
+                )  # fmt: skip
+            else:
+                _put(
+                    b_dictionary, b[WORD], length, b[HASH], slots, tfs, n, lengths, base, slope, cursor, buckets,
+                    dictionary, postings, block_last, block_at, best, numbers,
+                )  # fmt: skip
+        written += df + 8
+        if side <= 0:
+            _next(a, a_dictionary, a_end)
+        if side >= 0:
+            _next(b, b_dictionary, b_end)
+    finish(cursor, buckets)
+    return np.int64(DONE)
+
+
+@leaf(cache=True)
+def _next(source, dictionary, end):
+    source[AT] = source[WORD] + source[LENGTH]
+    source[LIST] += source[SIZE]
+    read(source, dictionary, end)
+
+
+@leaf(cache=True)
+def _compare(a, a_dictionary, b, b_dictionary):
+    """-1, 0 or 1: whether a's term comes before b's, is the same, or comes after it."""
+    if a[HASH] != b[HASH]:
+        return np.int64(-1) if a[HASH] < b[HASH] else np.int64(1)
+    if a[LENGTH] != b[LENGTH]:
+        return np.int64(-1) if a[LENGTH] < b[LENGTH] else np.int64(1)
+    for i in range(a[LENGTH]):
+        left, right = a_dictionary[a[WORD] + i], b_dictionary[b[WORD] + i]
+        if left != right:
+            return np.int64(-1) if left < right else np.int64(1)
+    return np.int64(0)
+
+
+@leaf(cache=True)
+def _gather(source, postings, block_last, block_at, new, slots, tfs, n):
+    """Append a term's postings in documents that stay; how many there are then."""
+    df, at, before = source[DF], source[LIST], np.int64(-1)
+    block = np.int64(0)
+    if df > BLOCK:
+        block = np.int64(word_at(postings, at) & np.uint64(0xFFFFFFFF))
+        if block + ((df + BLOCK - 1) >> 7) > block_last.shape[0]:
+            return n
+    for start in range(0, df, BLOCK):
+        size = min(df - start, np.int64(BLOCK))
+        if df > BLOCK:
+            at = np.int64(block_at[block])
+            block += 1
+        if at > postings.shape[0] - PAD:
+            break
+        before = decode_slots(postings, at, size, before, slots, n)
+        if not 0 <= before < new.shape[0]:
+            break
+        decode_tfs(postings, at, size, tfs, n)
+        stay = n
+        for i in range(n, n + size):
+            slot = new[slots[i]]
+            if slot >= 0:
+                slots[stay], tfs[stay] = slot, tfs[i] + 1
+                stay += 1
+        n = stay
+    return n
+
+
+@leaf(cache=True)
+def _merge_runs(slots, tfs, run, n, merged_slots, merged_tfs):
+    """Bring two ascending runs, that end at `run` and at n, into one."""
+    left, right = np.int64(0), run
+    for i in range(n):
+        if right == n or (left < run and slots[left] < slots[right]):
+            merged_slots[i], merged_tfs[i] = slots[left], tfs[left]
+            left += 1
+        else:
+            merged_slots[i], merged_tfs[i] = slots[right], tfs[right]
+            right += 1
+    for i in range(n):
+        slots[i], tfs[i] = merged_slots[i], merged_tfs[i]
+
+
+@leaf(cache=True, nogil=True)
+def order_equal_hashes(order, hashes, v_data, v_offsets):
+    """Sort, in place, those terms of order int32 (n,) whose hashes uint32 (n,), ascending, are equal."""
+    for i in range(1, order.shape[0]):
+        j = i
+        while j > 0 and hashes[j - 1] == hashes[i] and _after(v_data, v_offsets, order[j - 1], order[j]):
+            order[j - 1], order[j] = order[j], order[j - 1]
+            j -= 1
+
+
+@leaf(cache=True)
+def _after(v_data, v_offsets, one, other):
+    """Whether a term comes after another one of the same hash."""
+    left, right = v_offsets[one], v_offsets[other]
+    size, other_size = v_offsets[one + 1] - left, v_offsets[other + 1] - right
+    if size != other_size:
+        return size > other_size
+    for i in range(size):
+        if v_data[left + i] != v_data[right + i]:
+            return v_data[left + i] > v_data[right + i]
+    return False

@@ -22,8 +22,10 @@ a writer is safe: nothing here changes. What is removed is counted outside (`rem
 import numpy as np
 
 from .blocks import BLOCK, PAD, decode_slots, tf_at
+from .bm25 import part
 from .compiling import leaf, njit
 from .simd import word_at
+from .tokens import same_bytes
 
 DICTIONARY, POSTINGS, TERMS, COLUMNS = 0, 1, 2, 3
 NEVER = 2**31 - 1
@@ -62,15 +64,6 @@ def find_term(buckets, dictionary, data, start, stop, hashed):
         where += size
         term += 1
     return np.int64(0), np.int64(0), np.int64(-1)
-
-
-@leaf(cache=True)
-def same_bytes(left, left_at, right, right_at, n):
-    """Whether n bytes are equal."""
-    for i in range(n):
-        if left[left_at + i] != right[right_at + i]:
-            return False
-    return True
 
 
 @njit(cache=True, nogil=True)
@@ -135,3 +128,75 @@ def frequency(postings, block_last, block_at, df, at, slot, slots):
         if slots[i] >= slot:
             return tf_at(postings, at, n, np.int64(i)) if slots[i] == slot else np.int64(0)
     return np.int64(0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def score(
+    lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, first, last, base, documents, scores
+):  # fmt: skip
+    """Set scores float32 (n, c) of queries first..last - 1 where documents int64 (n, c) is `base` + a slot.
+
+    dfs, ats: see `find_terms`; order, weights, ends: see `bm25.plan`; form: see `bm25`. O(documents * terms), where
+    the slots of a row ascend and there are many; else each costs log df + BLOCK.
+    """
+    slots = np.empty(BLOCK, np.int32)
+    for query in range(first, last):
+        begin = ends[query - 1] if query > 0 else np.int64(0)
+        for column in range(documents.shape[1]):
+            if 0 <= documents[query, column] - base < lengths.shape[0]:
+                scores[query, column] = 0
+        for i in range(begin, ends[query]):
+            df, at = np.int64(dfs[order[i]]), ats[order[i]]
+            if df == 0:
+                continue
+            for column in range(documents.shape[1]):
+                slot = documents[query, column] - base
+                if 0 <= slot < lengths.shape[0]:
+                    tf = frequency(postings, block_last, block_at, df, at, slot, slots)
+                    if tf > 0:
+                        scores[query, column] += weights[i] * part(np.float32(tf), np.float32(lengths[slot]), form)
+
+
+@leaf(cache=True, nogil=True)
+def count_removed(
+    postings, block_last, block_at, removed, gone, removals, dfs, ats, numbers, dead, counted, slots
+):  # fmt: skip
+    """Bring dead int32 (terms,) up to date for numbers int32 (m,): how many of the removed documents hold the term.
+
+    gone int32: the removed slots in the order of their removals, of which counted[term] (int32) were looked at.
+    dfs, ats: see `find_terms`. slots int32 (BLOCK,) is scratch. O(removals since * log df), at most O(df).
+    """
+    for i in range(numbers.shape[0]):
+        term, df = np.int64(numbers[i]), np.int64(dfs[i])
+        if df == 0 or counted[term] >= removals:
+            continue
+        blocks = (df + BLOCK - 1) >> 7
+        if removals - counted[term] < blocks:
+            for r in range(np.int64(counted[term]), removals):
+                dead[term] += frequency(postings, block_last, block_at, df, ats[i], np.int64(gone[r]), slots) > 0
+        else:
+            dead[term] = _removed_of(postings, block_last, block_at, removed, removals, df, ats[i], slots)
+        counted[term] = removals
+
+
+@leaf(cache=True)
+def _removed_of(postings, block_last, block_at, removed, removals, df, at, slots):
+    """How many of a term's documents are removed."""
+    total, block, before = np.int64(0), np.int64(0), np.int64(-1)
+    if df > BLOCK:
+        block = np.int64(word_at(postings, at) & np.uint64(0xFFFFFFFF))
+        if block + ((df + BLOCK - 1) >> 7) > block_last.shape[0]:
+            return total
+    for start in range(0, df, BLOCK):
+        n = min(df - start, np.int64(BLOCK))
+        if df > BLOCK:
+            at = np.int64(block_at[block])
+        if at < 0 or at > postings.shape[0] - PAD:
+            return total
+        before = decode_slots(postings, at, n, before, slots, np.int64(0))
+        if not 0 <= before < removed.shape[0]:
+            return total
+        for j in range(n):
+            total += removed[slots[j]] <= removals
+        block += 1
+    return total

@@ -269,24 +269,6 @@ def _at_least(typingctx, numbers, place, limit):
     return types.uint64(numbers, types.int64, types.int64), codegen
 
 
-def _lowest(typingctx, mask):
-    """The place of the lowest bit of a uint64 that is not 0."""
-
-    def codegen(context, builder, signature, arguments):
-        return _call(builder, "llvm.cttz.i64", _I64, arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), codegen
-
-
-def _bit_count(typingctx, mask):
-    """How many bits of a uint64 are set."""
-
-    def codegen(context, builder, signature, arguments):
-        return _call(builder, "llvm.ctpop.i64", _I64, arguments[0])
-
-    return types.int64(types.uint64), codegen
-
-
 def _half_at(typingctx, array, offset):
     """The float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
 
@@ -335,18 +317,6 @@ def _classify(typingctx, raw, data, block, masks, row):
     return types.none(raw, data, types.int64, masks, types.int64), codegen
 
 
-def _word_at(typingctx, array, offset):
-    """The uint64 in the eight bytes from `offset` on of a uint8 array, the first byte lowest."""
-
-    def codegen(context, builder, signature, arguments):
-        address = _at(context, builder, signature, arguments, 0, arguments[1])
-        word = builder.load(builder.bitcast(address, _I64.as_pointer()))
-        word.align = 1
-        return word if sys.byteorder == "little" else _call(builder, "llvm.bswap.i64", _I64, word)
-
-    return types.uint64(array, types.int64), codegen
-
-
 def _lowest_bit(typingctx, bits):
     """The number of the lowest bit that is set, int64, of a uint64 that is not 0."""
 
@@ -373,11 +343,8 @@ float_at: Any = intrinsic(_float_at)
 word_at: Any = intrinsic(_word_at)
 unpack: Any = intrinsic(_unpack)
 at_least: Any = intrinsic(_at_least)
-lowest: Any = intrinsic(_lowest)
-bit_count: Any = intrinsic(_bit_count)
 add_up: Any = intrinsic(_add_up)
 half_at: Any = intrinsic(_half_at)
 classify: Any = intrinsic(_classify)
-word_at: Any = intrinsic(_word_at)
 lowest_bit: Any = intrinsic(_lowest_bit)
 count_bits: Any = intrinsic(_count_bits)

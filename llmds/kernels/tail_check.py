@@ -1,8 +1,8 @@
-"""Okapi BM25 over postings in growing chunks: the examination of arrays that nobody vouches for."""
+"""The growing end of an inverted index: the examination of arrays that nobody vouches for."""
 
 import numpy as np
 
-from .bm25 import (
+from .tail import (
     AT,
     DEAD,
     DF,

@@ -1,11 +1,11 @@
-"""Okapi BM25 over postings in growing chunks: what the writer does. The arrays are those of `bm25`.
+"""The growing end of an inverted index: what the writer does. The arrays are those of `tail`.
 
 A kernel changes everything that belongs to a document in one call, `head` included, or nothing.
 """
 
 import numpy as np
 
-from .bm25 import (
+from .tail import (
     AT,
     DEAD,
     DF,
@@ -23,7 +23,7 @@ from .bm25 import (
     TERMS,
     find_slot,
 )
-from .compiling import njit
+from .compiling import leaf
 from .hashing import mix
 
 DONE, LACKS_SLOTS, LACKS_FORWARD, LACKS_POOL = 0, 1, 2, 3
@@ -31,7 +31,7 @@ DONE, LACKS_SLOTS, LACKS_FORWARD, LACKS_POOL = 0, 1, 2, 3
 _SMALLEST, _LARGEST = 3, 1 << 14
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def add(
     head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, slots, tfs, new_ids, new_terms, ends,
     first, counts,
@@ -71,7 +71,7 @@ def add(
     return new_ids.shape[0], DONE, np.int64(0)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def remove(head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, doc_id):
     """Remove a document; whether it was there. O(its terms)."""
     slot = find_slot(doc_ids, removed, id_buckets, head[SLOTS], head[REMOVED], doc_id)
@@ -81,45 +81,14 @@ def remove(head, doc_ids, lengths, removed, forward_starts, forward, id_buckets,
     return True
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def insert_ids(id_buckets, doc_ids, first, last):
     """Enter slots first..last - 1, which are not there, in the buckets. O(last - first)."""
     for slot in range(first, last):
         _insert_id(id_buckets, doc_ids, slot)
 
 
-@njit(cache=True, nogil=True)
-def copy_postings(
-    head, terms, slots, tfs, renumbered_terms, renumbered_slots, first, last, new_head, new_terms, new_slots, new_tfs
-):
-    """Copy the postings of terms first..last - 1, but for those of removed documents, to other arrays. O(postings).
-
-    renumbered_terms, renumbered_slots int32: new numbers, -1 for those that leave. Every term's postings become
-    one chunk without room to spare, in the order of terms.
-    """
-    for term in range(first, last):
-        target = np.int64(renumbered_terms[term])
-        if target < 0:
-            continue
-        start = new_head[POOL] + 1
-        stop = start
-        chunk = np.int64(terms[term, FIRST])
-        while chunk > 0:
-            for at in range(chunk, chunk + np.int64(tfs[chunk - 1])):
-                if slots[at] >= head[SLOTS]:
-                    break
-                slot = renumbered_slots[slots[at]]
-                if slot >= 0:
-                    new_slots[stop], new_tfs[stop] = slot, tfs[at]
-                    stop += 1
-            chunk = np.int64(slots[chunk - 1])
-        new_slots[start - 1], new_tfs[start - 1] = 0, stop - start
-        new_terms[target, FIRST] = new_terms[target, LAST] = start
-        new_terms[target, FILL] = new_terms[target, DF] = stop - start
-        new_head[POOL] = stop
-
-
-@njit(cache=True)
+@leaf(cache=True)
 def _count(forward, base, terms, new_terms, begin, end, counts):
     """List the distinct terms of a document in forward[base:] with their frequencies in counts; how many.
 
@@ -138,14 +107,14 @@ def _count(forward, base, terms, new_terms, begin, end, counts):
     return distinct
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _next_capacity(terms, tfs, term):
     if terms[term, FIRST] == 0:
         return np.int64(_SMALLEST)
     return min(max(2 * np.int64(tfs[terms[term, LAST] - 1]), _SMALLEST), _LARGEST)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _chunk_needed(terms, tfs, term):
     """Entries of the pool that one more posting of `term` takes."""
     if terms[term, FIRST] > 0 and terms[term, FILL] < tfs[terms[term, LAST] - 1]:
@@ -153,7 +122,7 @@ def _chunk_needed(terms, tfs, term):
     return _next_capacity(terms, tfs, term) + 1
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _append(head, terms, slots, tfs, term, slot, count):
     """Append a posting; the pool has room. Amortised O(1)."""
     needed = _chunk_needed(terms, tfs, term)
@@ -174,7 +143,7 @@ def _append(head, terms, slots, tfs, term, slot, count):
     terms[term, DF] += 1
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _retire(head, lengths, removed, forward_starts, forward, terms, slot):
     """Count a live document out. O(its terms)."""
     for at in range(forward_starts[slot], forward_starts[slot + 1]):
@@ -190,7 +159,7 @@ def _retire(head, lengths, removed, forward_starts, forward, terms, slot):
     removed[slot] = head[REMOVED]
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _insert_id(id_buckets, doc_ids, slot):
     mask = id_buckets.shape[0] - 1
     bucket = np.int64(mix(doc_ids[slot])) & mask

@@ -226,13 +226,13 @@ def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
             term = entry & 0xFFFFFFFF
             base = v_offsets[term]
             size = stop - start
-            if v_offsets[term + 1] - base == size and _same(v_data, base, data, start, size):
+            if v_offsets[term + 1] - base == size and same_bytes(v_data, base, data, start, size):
                 return term, bucket
         bucket = (bucket + 1) & mask
 
 
 @leaf(cache=True, forceinline=True)
-def _same(one, at, other, start, size):
+def same_bytes(one, at, other, start, size):
     """Whether one[at : at + size] and other[start : start + size] (uint8) are equal."""
     done = 0
     if size < 16 and at + 16 <= one.shape[0] and start + 16 <= other.shape[0]:
