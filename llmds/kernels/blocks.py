@@ -51,7 +51,7 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
         base, width = part * BLOCK, np.int64(data[header + part]) & _WIDTH
         at = _pack(numbers, base, n, width, data, at)
         if data[header + part] & _PATCHED:
-            exceptions, largest = 0, 0
+            exceptions, largest = np.int64(0), np.int64(0)
             for i in range(n):
                 if numbers[base + i] >> width > 0:
                     data[at + exceptions] = i
