@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments, inverted_file, storage
 from .filters import Selection, chosen
-from .inverted_searcher import DELTAS, METHODS, Plan, Settings
+from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Settings
 from .inverted_state import Found, View
 from .inverted_writer import BULK, SINGLE, Writer
 from .kernels import bm25
@@ -89,7 +89,7 @@ class InvertedIndex(storage.Structure):
 
     def _begin(self, view: View) -> None:
         self._writer = Writer(view, self._settings.b)
-        self._lock = threading.RLock()
+        self._lock, self._decoded = threading.RLock(), Decoded()
 
     @property
     def _view(self) -> View:
@@ -254,6 +254,7 @@ class InvertedIndex(storage.Structure):
         """Bring all documents into one segment, without what was removed: the smallest and the fastest. O(size)."""
         with self._lock:
             self._writer.compact()
+            self._decoded = Decoded()
 
     def __len__(self) -> int:
         return self._view.documents
@@ -300,7 +301,7 @@ class InvertedIndex(storage.Structure):
         view, terms = self._view, self._tokenizer.terms(queries, name)
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
-        return plan.best(top_k, masks, threads)
+        return plan.best(top_k, masks, threads, self._decoded)
 
     def _factors(self, terms: Terms, query_weights: Mapping[str, float] | None) -> np.ndarray | None:
         """What the weight of each term is multiplied with, float32 (m,)."""
@@ -328,7 +329,7 @@ class InvertedIndex(storage.Structure):
     def _owned(self) -> list[np.ndarray]:
         view = self._view
         parts = [array for segment in view.segments for array in segment.arrays]
-        return [*parts, *view.tail[:-1], *view.tail.vocabulary]
+        return [*parts, *view.tail[:-1], *view.tail.vocabulary, *self._decoded.owned()]
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:

@@ -1,15 +1,14 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
-import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .inverted_state import Found, View
 from .kernels import best, bm25, maxscore
-from .kernels import blocks as block_kernels
 from .kernels import segments as segment_kernels
 from .kernels import tail as tail_kernels
+from .kernels.blocks import BLOCK
 from .threads import in_pieces
 from .vocabulary import Terms
 
@@ -22,8 +21,8 @@ METHODS = {
 }
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
-# Decoded blocks that the queries of a batch share, at most; and from how many queries on it is worth their room.
-_SHARED, _MANY = 1 << 14, 64
+# Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
+_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
 _EVERYBODY = np.empty(0, np.uint8)
 
 
@@ -79,14 +78,14 @@ class Plan(NamedTuple):
         """What search kernels take."""
         return self.order, self.weights, self.ends
 
-    def best(self, k: int, masks: list[np.ndarray] | None, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    def best(self, k: int, masks: list[np.ndarray] | None, threads: int, decoded: "Decoded") -> tuple[np.ndarray, np.ndarray]:
         """ids int64 and scores float32 (n, k); masks: which documents may be found (`View.masks_of`)."""
         n = len(self.ends)
         ids, scores, held = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
         if not ids.size:
             return ids, scores
         for part in range(len(self.view.segments)):
-            self._search_segment(part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads)
+            self._search_segment(part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded)
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
             allowed = _EVERYBODY if masks is None else masks[-1]
@@ -102,26 +101,22 @@ class Plan(NamedTuple):
         return ids, scores
 
     def _search_segment(
-        self, part: int, allowed: np.ndarray, held: np.ndarray, ids: np.ndarray, scores: np.ndarray, threads: int
-    ) -> None:
-        segment, n = self.view.segments[part], len(self.ends)
+        self, part: int, allowed: np.ndarray, held: np.ndarray, ids: np.ndarray, scores: np.ndarray, threads: int,
+        decoded: "Decoded",
+    ) -> None:  # fmt: skip
+        segment, (dfs, ats) = self.view.segments[part], self.found.lists[part]
         longest = int(np.diff(self.ends, prepend=0).max())
-        shared = 0
-        if n >= _MANY:
-            shared = 1 << min(_SHARED, max(len(segment.block_last), 1)).bit_length() - 1
-        dfs, ats = self.found.lists[part]
-        scratch = _Scratch(longest, shared)
 
         def run(piece: slice) -> None:
-            taken = scratch.take()
+            taken = decoded.take(self.view, part, longest)
             maxscore.search(
                 segment.ids, segment.lengths, segment.removed, segment.removals, allowed, *segment.lists,
                 segment.block_best, segment.average, self.view.average, self.form, dfs, ats, *self.terms, piece.start,
                 piece.stop, *taken, held, ids, scores,
             )  # fmt: skip
-            scratch.give(taken)
+            decoded.give(taken)
 
-        in_pieces(n, run, threads, _AT_LEAST)
+        in_pieces(len(self.ends), run, threads, _AT_LEAST)
 
     def scores(self, documents: np.ndarray) -> np.ndarray:
         """Of documents int64 (n, c), places in the view or -1: float32 (n, c), 0 where no term matches."""
@@ -150,7 +145,7 @@ class Plan(NamedTuple):
                 known = term >= 0
                 numbers[i] = tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
             return numbers
-        room = np.empty(block_kernels.BLOCK, np.int32)
+        room = np.empty(BLOCK, np.int32)
         dfs, ats = self.found.lists[part]
         for i, term in enumerate(self.order.tolist()):
             df, at = int(dfs[term]), int(ats[term])
@@ -162,22 +157,42 @@ class Plan(NamedTuple):
         return numbers
 
 
-class _Scratch:
-    """What a search of a segment works in, for as many threads as come at a time."""
+class Decoded:
+    """What searches of the largest segment have worked out (`kernels.lists`), kept for those that follow.
 
-    def __init__(self, longest: int, shared: int):
-        self.longest, self.shared = longest, shared
-        self.lock, self.free = threading.Lock(), list[tuple[np.ndarray, ...]]()
+    Each thread that searches has arrays of its own, of up to 16 MiB.
+    """
 
-    def take(self) -> tuple[np.ndarray, ...]:
-        """slots, parts and kept (`kernels.lists`)."""
-        with self.lock:
-            if self.free:
-                return self.free.pop()
-        size = (self.longest + self.shared) * block_kernels.BLOCK
-        return np.empty(size, np.int32), np.empty(size, np.float32), np.full(self.shared, -1, np.int64)
+    def __init__(self) -> None:
+        self.free: list[tuple[np.ndarray, ...]] = []
+        self.view, self.generation = View.empty(), 0
 
-    def give(self, taken: tuple[np.ndarray, ...]) -> None:
-        """For the next call."""
-        with self.lock:
-            self.free.append(taken)
+    def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
+        """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
+        segment = view.segments[part]
+        n, kept, dense = len(segment.ids), 0, 0
+        if n >= _LARGE and all(len(other.ids) <= n for other in view.segments):
+            kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
+            dense = min(_MOST_ROWS, _ROOM // (4 * n))
+        if kept and self.view is not view:
+            self.view, self.generation = view, self.generation % 2**30 + 1
+        generation, sizes = self.generation, ((kept + terms) * BLOCK, kept, dense * n)
+        while kept:
+            try:
+                arrays = self.free.pop()
+            except IndexError:
+                break
+            if len(arrays[0]) >= sizes[0] and (len(arrays[2]), len(arrays[3])) == sizes[1:]:
+                return generation, *arrays
+        slots, parts = np.empty(sizes[0], np.int32), np.empty(sizes[0], np.float32)
+        tables = np.zeros(kept, np.int64), np.empty(sizes[2], np.float32), np.zeros(dense, np.int64)
+        return generation, slots, parts, *tables
+
+    def give(self, taken: tuple[Any, ...]) -> None:
+        """For the next search."""
+        if len(taken[3]):
+            self.free.append(taken[1:])
+
+    def owned(self) -> list[np.ndarray]:
+        """All arrays that no search is using."""
+        return [array for arrays in self.free for array in arrays]

@@ -18,20 +18,21 @@ _GROUP = 6  # 2**6 sums are looked at, and made zero again, at once
 # Postings added so far for each block of the next term, and candidates for each, from which on all of it is added.
 _ADDED, _PROBED = 60, 15
 # Postings for a thousand documents: between these, pruning costs more than it saves.
-_SPARSE, _DENSE = 1000000, 0
+_SPARSE, _DENSE = 10, 1000000
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, average, now, form, dfs, ats,
-    order, weights, ends, first, last, slots, parts, kept, found, best_ids, best_scores,
+    order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, found, best_ids, best_scores,
 ):  # fmt: skip
     """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in their rows of best_ids, best_scores.
 
     dfs int32, ats int64 (m,): what `segments.find_terms` said of all terms; order int32, weights float32, ends int64:
     see `bm25.plan`. found int64 (n,): items in each heap, k > 0 have room. removed, removals: see
     `segments.find_slots`; allowed uint8: empty, or which slots may be found. average, now: of lengths, when the segment
-    was made and now. slots, parts, kept: see `lists`, with a row for each term of the longest query.
+    was made and now. generation, slots, parts, kept, dense, tags: see `lists`, with rows for the terms of the longest
+    query; the last three may be empty.
     O(postings), less what need not be looked at.
     """
     longest = slots.shape[0] // BLOCK - kept.shape[0]
@@ -50,9 +51,15 @@ def search(
         for i in range(terms):
             df, at = np.int64(dfs[order[begin + i]]), ats[order[begin + i]]
             singles[i] = lists.enter(
-                cursors, slots, parts, room, np.int64(i), df, at, lengths, postings, block_last, form
+                cursors, slots, parts, room, np.int64(i), df, at, lengths, postings, block_last, form, kept
             )  # fmt: skip
-            postings_of_all += df
+            if tags.shape[0] > 0 and df > BLOCK and df * lists.COMMON >= ids.shape[0]:
+                lists.make_dense(
+                    cursors, slots, parts, room, np.int64(i), at, lengths, postings, block_last, block_at, form,
+                    generation, kept, dense, tags,
+                )  # fmt: skip
+            else:
+                postings_of_all += df
         density = postings_of_all * 1000
         prune = density < _SPARSE * ids.shape[0] or density > _DENSE * ids.shape[0]
         if prune and entire:
@@ -62,7 +69,7 @@ def search(
                 floor = max(floor, weights[begin + i] * least)
         found[query] = _search(
             ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms,
-            begin, weights, prune, floor, cursors, slots, parts, kept, room, singles, rest, sums, bits, dirty, candidates,
+            begin, weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty, candidates,
             found[query], best_ids[query], best_scores[query], best_scores[query].view(np.int32),
         )  # fmt: skip
 
@@ -70,7 +77,7 @@ def search(
 @leaf(cache=True, error_model="numpy")
 def _search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms, begin,
-    weights, prune, floor, cursors, slots, parts, kept, room, singles, rest, sums, bits, dirty, candidates, found,
+    weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty, candidates, found,
     heap_ids, heap_scores, heap_bits,
 ):  # fmt: skip
     """One query. The number of items in its heap."""
@@ -85,7 +92,7 @@ def _search(
         rest[terms] = 0
         if prune:
             for i in range(terms - 1, -1, -1):
-                lists.restore(cursors, slots, np.int64(i), postings, block_last, block_at, kept)
+                lists.restore(cursors, slots, np.int64(i), postings, block_last, block_at, generation, kept)
                 lists.seek(cursors, slots, np.int64(i), low, block_last)
                 peak = lists.peak_before(
                     cursors, slots, np.int64(i), high, singles[i], block_last, block_best, scale, form
@@ -95,10 +102,10 @@ def _search(
                 if undecided:
                     essential = i
         added, i = np.int64(0), np.int64(0)
-        while i < terms and (i < essential or added > _ADDED * lists.blocks_before(cursors, i, high, block_last)):
+        while i < terms and (i < essential or added > _ADDED * lists.effort(cursors, i, high, block_last)):
             added += lists.add(
                 cursors, slots, parts, room, i, low, high, weights[begin + i], lengths, postings, block_last, block_at,
-                kept, form, sums, dirty, _GROUP,
+                form, generation, kept, dense, sums, dirty, _GROUP,
             )  # fmt: skip
             i += 1
         if i == terms:
@@ -109,16 +116,16 @@ def _search(
             count = _collect(bits, sums, dirty, threshold - rest[i], candidates)
             while i < terms and count > 0:
                 weight = weights[begin + i]
-                if count > _PROBED * lists.blocks_before(cursors, i, high, block_last):
+                if count > _PROBED * lists.effort(cursors, i, high, block_last):
                     lists.add(
-                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at, kept,
-                        form, sums, dirty, _GROUP,
+                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at, form,
+                        generation, kept, dense, sums, dirty, _GROUP,
                     )  # fmt: skip
                     count = _filter(sums, candidates, count, rest[i + 1], threshold)
                 else:
                     count = lists.probe(
                         cursors, slots, parts, i, low, weight, rest[i + 1], threshold, lengths, postings, block_last,
-                        block_at, kept, form, sums, candidates, count,
+                        block_at, form, generation, kept, dense, sums, candidates, count,
                     )  # fmt: skip
                 i += 1
             for j in range(count):
