@@ -79,7 +79,7 @@ def view_of(arrays: storage.Arrays) -> View:
     code = segment_check.outer_fault(ids, lengths, buckets, dictionary, len(postings), block_last, block_at, counts)
     storage.expect(code == segment_check.WHOLE, segment_check.FAULTS[code])
     segment = Segment.of(parts, float(arrays["settings"][4]), *counts.tolist())
-    return View((segment,) if len(ids) else (), Tail.empty())
+    return View.of((segment,) if len(ids) else (), Tail.empty())
 
 
 def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
@@ -102,7 +102,7 @@ def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
     average = int(tail.head[tail_kernels.LENGTH]) / live
     segment = Freeze(tail, average, b).step(2**62)
     assert segment is not None, "no budget stops it"
-    view = View((segment,), Tail.empty())
+    view = View.of((segment,), Tail.empty())
     return to_arrays(view, Settings(k1, b, "lucene", 0.0), storage.text_of(arrays["fingerprint"]))
 
 

@@ -1,5 +1,6 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     order: np.ndarray
     weights: np.ndarray
     ends: np.ndarray
+    longest: int
 
     @classmethod
     def of(cls, view: View, settings: Settings, terms: Terms, factors: np.ndarray | None) -> "Plan":
@@ -61,17 +63,17 @@ class Plan(NamedTuple):
         found, m = Found.of(view, terms), len(terms.starts)
         factors = np.ones(m, np.float32) if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
-        bm25.plan(
+        longest = bm25.plan(
             *terms, found.dfs, factors, view.documents, METHODS[settings.method], settings.k1, order, weights, ends
         )
-        return cls(view, found, settings.form(view.average), order, weights, ends)
+        return cls(view, found, settings.form(view.average), order, weights, ends, longest)
 
     @classmethod
     def everything(cls, view: View, terms: Terms) -> "Plan":
         """All terms as they come, for whoever asks where they are."""
         m = len(terms.starts)
         order, ends = np.arange(m, dtype=np.int32), terms.ends.copy()
-        return cls(view, Found.of(view, terms), np.zeros(bm25.FORM, np.float32), order, np.ones(m, np.float32), ends)
+        return cls(view, Found.of(view, terms), np.zeros(bm25.FORM, np.float32), order, np.ones(m, np.float32), ends, m)
 
     @property
     def terms(self) -> tuple[np.ndarray, ...]:
@@ -96,7 +98,7 @@ class Plan(NamedTuple):
                     self.form, numbers, *self.terms, part.start, part.stop, held, ids, scores,
                 )  # fmt: skip
 
-            in_pieces(n, run, threads, _AT_LEAST)
+            _in_pieces(n, run, threads)
         best.finish_all(ids, scores, held)
         return ids, scores
 
@@ -105,10 +107,8 @@ class Plan(NamedTuple):
         decoded: "Decoded",
     ) -> None:  # fmt: skip
         segment, (dfs, ats) = self.view.segments[part], self.found.lists[part]
-        longest = int(np.diff(self.ends, prepend=0).max())
-
         def run(piece: slice) -> None:
-            taken = decoded.take(self.view, part, longest)
+            taken = decoded.take(self.view, part, self.longest)
             maxscore.search(
                 segment.ids, segment.lengths, segment.removed, segment.removals, allowed, *segment.lists,
                 segment.block_best, segment.average, self.view.average, self.form, dfs, ats, *self.terms, piece.start,
@@ -116,7 +116,7 @@ class Plan(NamedTuple):
             )  # fmt: skip
             decoded.give(taken)
 
-        in_pieces(len(self.ends), run, threads, _AT_LEAST)
+        _in_pieces(len(self.ends), run, threads)
 
     def scores(self, documents: np.ndarray) -> np.ndarray:
         """Of documents int64 (n, c), places in the view or -1: float32 (n, c), 0 where no term matches."""
@@ -157,6 +157,14 @@ class Plan(NamedTuple):
         return numbers
 
 
+def _in_pieces(n: int, run: Callable[[slice], None], threads: int) -> None:
+    """`threads.in_pieces`, at once for few queries."""
+    if n <= _AT_LEAST:
+        run(slice(0, n))
+    else:
+        in_pieces(n, run, threads, _AT_LEAST)
+
+
 class Decoded:
     """What searches of the largest segment have worked out (`kernels.lists`), kept for those that follow.
 
@@ -165,17 +173,19 @@ class Decoded:
 
     def __init__(self) -> None:
         self.free: list[tuple[np.ndarray, ...]] = []
-        self.view, self.generation = View.empty(), 0
+        self.view, self.largest, self.generation = View.empty(), 0, 0
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
         """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
+        if self.view is not view:
+            sizes = [len(segment.ids) for segment in view.segments]
+            self.view, self.largest = view, sizes.index(max(sizes))
+            self.generation = self.generation % 2**30 + 1
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0
-        if n >= _LARGE and all(len(other.ids) <= n for other in view.segments):
+        if n >= _LARGE and part == self.largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        if kept and self.view is not view:
-            self.view, self.generation = view, self.generation % 2**30 + 1
         generation, sizes = self.generation, ((kept + terms) * BLOCK, kept, dense * n)
         while kept:
             try:

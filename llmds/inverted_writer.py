@@ -68,7 +68,7 @@ class Writer:
         first, last = int(tail.seen[kernels.SLOTS]), int(tail.head[kernels.SLOTS])
         if first < last:
             view = _losing(view, tail.doc_ids[first:last])
-        self.view = view._replace(tail=tail.published())
+        self.view = View.of(view.segments, tail.published())
 
     def freeze(self) -> None:
         """Make a segment of the tail, if it has documents."""
@@ -80,7 +80,7 @@ class Writer:
         while (segment := work.step(_STEP)) is None:
             pass
         kept = (segment,) if segment.live else ()
-        self.view = View((*view.segments, *kept), Tail.empty())
+        self.view = View.of((*view.segments, *kept), Tail.empty())
 
     def step(self, budget: int) -> bool:
         """Go on with merging, for about so many postings; whether anything is left to do."""
@@ -120,7 +120,7 @@ class Writer:
         if len(lost):
             segment = segment.without(lost)
         segments[places[0] : places[-1] + 1] = [segment] if segment.live else []
-        self.view = self.view._replace(segments=tuple(segments))
+        self.view = View.of(tuple(segments), self.view.tail)
 
     def _set_tail(self, tail: Tail) -> None:
         self.view = self.view._replace(tail=tail)
