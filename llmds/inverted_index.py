@@ -192,16 +192,16 @@ class InvertedIndex(storage.Structure):
             share = float(bm25.part(np.float32(tf), np.float32(length), form)) if tf else 0.0
             row = {"term": words[at], "tf": tf, "df": int(plan.found.dfs[at]), "weight": weight, "norm": norm}
             rows.append({**row, "score": weights[i] * share})
-        score = float(plan.scores(np.array([[place]], np.int64))[0, 0])
+        score = self._scores(plan, np.array([[place]], np.int64), 1)[0, 0]
         return {
-            "score": score,
+            "score": float(score),
             "length": length,
             "average_length": average,
             "documents": view.documents,
             "terms": rows,
         }
 
-    def score_many(self, queries: Sequence[str], doc_ids: ArrayLike) -> np.ndarray:
+    def score_many(self, queries: Sequence[str], doc_ids: ArrayLike, *, threads: int | None = None) -> np.ndarray:
         """What `search` scores given documents, c for each of n queries: doc_ids int64 (n, c), float32 (n, c).
 
         0 for documents that hold no word of their query, or are unknown (as -1 is). O(n * c * words * log postings).
@@ -210,7 +210,10 @@ class InvertedIndex(storage.Structure):
         ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         view, terms = self._view, self._tokenizer.terms(queries, "queries")
         plan = Plan.of(view, self._settings, terms, None)
-        return plan.scores(view.places_of(ids.ravel()).reshape(ids.shape))
+        return self._scores(plan, view.places_of(ids.ravel()).reshape(ids.shape), count(threads))
+
+    def _scores(self, plan: Plan, places: np.ndarray, threads: int) -> np.ndarray:
+        return plan.scores(places, np.zeros(places.shape, np.float32), threads, self._decoded)
 
     def get_term_frequency(self, term: str, doc_id: int) -> int:
         """How often a document holds a term; 0 if either is unknown. O(len(term) + log postings).
@@ -298,10 +301,21 @@ class InvertedIndex(storage.Structure):
         query_weights: Mapping[str, float] | None,
         threads: int,
     ) -> tuple[np.ndarray, np.ndarray]:
+        return self._planned(queries, name, top_k, filter, query_weights, threads)[1:]
+
+    def _planned(
+        self,
+        queries: list[str],
+        name: str,
+        top_k: int,
+        filter: Selection,
+        query_weights: Mapping[str, float] | None,
+        threads: int,
+    ) -> tuple[Plan, np.ndarray, np.ndarray]:
         view, terms = self._view, self._tokenizer.terms(queries, name)
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
-        return plan.best(top_k, masks, threads, self._decoded)
+        return plan, *plan.best(top_k, masks, threads, self._decoded)
 
     def _factors(self, terms: Terms, query_weights: Mapping[str, float] | None) -> np.ndarray | None:
         """What the weight of each term is multiplied with, float32 (m,)."""

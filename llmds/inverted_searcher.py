@@ -10,6 +10,7 @@ from .kernels import best, bm25, maxscore
 from .kernels import segments as segment_kernels
 from .kernels import tail as tail_kernels
 from .kernels.blocks import BLOCK
+from .segments import Segment
 from .threads import in_pieces
 from .vocabulary import Terms
 
@@ -118,19 +119,26 @@ class Plan(NamedTuple):
 
         _in_pieces(len(self.ends), run, threads)
 
-    def scores(self, documents: np.ndarray) -> np.ndarray:
-        """Of documents int64 (n, c), places in the view or -1: float32 (n, c), 0 where no term matches."""
-        scores = np.zeros(documents.shape, np.float32)
-        view, bases, queries = self.view, self.view.bases, (0, len(documents))
-        for segment, base, (dfs, ats) in zip(view.segments, bases, self.found.lists, strict=False):
-            segment_kernels.score(
-                segment.lengths, *segment.lists, self.form, dfs, ats, *self.terms, *queries, base, documents, scores
-            )
+    def scores(self, documents: np.ndarray, scores: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
+        """Fill scores float32 (n, c) where documents int64 (n, c) are places in the view; the others stay."""
+        view, bases, n = self.view, self.view.bases, len(documents)
+        for part, segment in enumerate(view.segments):
+
+            def run(piece: slice, segment: Segment = segment, part: int = part) -> None:
+                taken = decoded.take(view, part, self.longest)
+                maxscore.score(
+                    segment.lengths, *segment.lists, self.form, *self.found.lists[part], *self.terms, piece.start,
+                    piece.stop, *taken, bases[part], documents, scores,
+                )  # fmt: skip
+                decoded.give(taken)
+
+            _in_pieces(n, run, threads)
         tail = view.tail
-        tail_kernels.score(
-            tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms,
-            *queries, bases[-1], documents, scores,
-        )  # fmt: skip
+        if tail.seen[tail_kernels.LIVE]:
+            tail_kernels.score(
+                tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms,
+                0, n, bases[-1], documents, scores,
+            )  # fmt: skip
         return scores
 
     def frequencies(self, place: int) -> np.ndarray:

@@ -29,7 +29,6 @@ import numpy as np
 from .blocks import BLOCK, PAD, decode_slots, decode_tfs, tf_at
 from .bm25 import part, part_of
 from .compiling import leaf
-from .segments import NEVER
 from .simd import at_least, half_at, lowest_bit, word_at
 
 NEXT, END, FIRST, LAST, AT, FILL, ROW, POS, SCORED, DENSE, CURSOR = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
@@ -316,53 +315,63 @@ def add(
     return added
 
 
+@leaf(**_inlined)
+def _find(cursors, slots, i, slot, postings, block_last, block_at, generation, kept):
+    """The row of a term's posting in `slot`, -1 if there is none. Slots must ascend. `restore` comes first."""
+    c = i * CURSOR
+    row, position, fill = cursors[c + ROW], cursors[c + POS], cursors[c + FILL]
+    if position >= fill or slots[row + fill - 1] < slot:
+        block, end = cursors[c + NEXT], cursors[c + END]
+        while block < end and block_last[np.uint64(block)] < slot:
+            block += 1
+        cursors[c + NEXT] = block
+        if block == end:
+            cursors[c + POS], cursors[c + FILL] = 0, 0
+            return np.int64(-1)
+        _load(cursors, slots, i, postings, block_last, block_at, generation, kept)
+        row, position, fill = cursors[c + ROW], np.int64(0), cursors[c + FILL]
+        if fill == 0:
+            return np.int64(-1)
+    if slots[np.uint64(row + position)] < slot:
+        position = _below(slots, row, fill, slot)
+        cursors[c + POS] = position
+    return row + position if slots[np.uint64(row + position)] == slot else np.int64(-1)
+
+
+@leaf(**_inlined)
+def value(
+    cursors, slots, parts, i, slot, lengths, postings, block_last, block_at, form, generation, kept, dense
+):  # fmt: skip
+    """What term i adds, if it weighs 1, to the document in `slot`: 0 if it does not hold it. Slots must ascend."""
+    c = i * CURSOR
+    if cursors[c + DENSE] >= 0:
+        return dense[np.uint64(cursors[c + DENSE] + slot)]
+    row = _find(cursors, slots, i, slot, postings, block_last, block_at, generation, kept)
+    if row < 0:
+        return np.float32(0)
+    if cursors[c + SCORED]:
+        return parts[np.uint64(row)]
+    tf = np.float32(tf_at(postings, cursors[c + AT], cursors[c + FILL], row - cursors[c + ROW]))
+    return part(tf, np.float32(lengths[np.uint64(slot)]), form)
+
+
 @leaf(cache=True, error_model="numpy")
 def probe(
     cursors, slots, parts, i, low, weight, rest, threshold, lengths, postings, block_last, block_at, form, generation,
-    kept, dense, sums,
-    candidates, count,
+    kept, dense, sums, candidates, count,
 ):  # fmt: skip
     """Add what a term adds to candidates, ascending: slot - low; keep those whose sum + rest reaches the threshold.
 
     How many these are.
     """
-    c = i * CURSOR
-    stay, end = np.uint64(0), cursors[c + END]
-    if cursors[c + DENSE] >= 0:
-        begin = np.uint64(cursors[c + DENSE] + low)
-        for j in range(np.uint64(count)):
-            at = np.uint64(np.uint32(candidates[j]))
-            sums[at] += weight * dense[begin + at]
-            candidates[stay] = candidates[j]
-            stay += np.uint64(sums[at] + rest >= threshold)
-        return np.int64(stay)
     restore(cursors, slots, i, postings, block_last, block_at, generation, kept)
-    row, position, fill = cursors[c + ROW], cursors[c + POS], cursors[c + FILL]
-    last = np.int64(slots[np.uint64(row + fill - 1)]) if position < fill else np.int64(-1)
+    stay = np.uint64(0)
     for j in range(np.uint64(count)):
         at = np.uint64(np.uint32(candidates[j]))
-        slot = low + np.int64(at)
-        if last < slot:
-            block = cursors[c + NEXT]
-            while block < end and block_last[np.uint64(block)] < slot:
-                block += 1
-            cursors[c + NEXT] = block
-            if block == end:
-                position, fill, last = np.int64(0), np.int64(0), np.int64(NEVER)
-            else:
-                _load(cursors, slots, i, postings, block_last, block_at, generation, kept)
-                row, position, fill = cursors[c + ROW], np.int64(0), cursors[c + FILL]
-                last = np.int64(block_last[np.uint64(block)])
-        if position < fill:
-            if slots[np.uint64(row + position)] < slot:
-                position = _below(slots, row, fill, slot)
-            if slots[np.uint64(row + position)] == slot:
-                if cursors[c + SCORED]:
-                    sums[at] += weight * parts[np.uint64(row + position)]
-                else:
-                    tf = np.float32(tf_at(postings, cursors[c + AT], fill, position))
-                    sums[at] += weight * part(tf, np.float32(lengths[np.uint64(slot)]), form)
+        sums[at] += weight * value(
+            cursors, slots, parts, i, low + np.int64(at), lengths, postings, block_last, block_at, form, generation, kept,
+            dense,
+        )  # fmt: skip
         candidates[stay] = candidates[j]
         stay += np.uint64(sums[at] + rest >= threshold)
-    cursors[c + POS], cursors[c + FILL] = position, fill
     return np.int64(stay)

@@ -13,12 +13,12 @@ from .blocks import BLOCK
 from .compiling import leaf, njit
 from .simd import at_least, lowest_bit
 
-WINDOW = 1 << 12
+WINDOW = 1 << 13
 _GROUP = 6  # 2**6 sums are looked at, and made zero again, at once
 # Postings added so far for each block of the next term, and candidates for each, from which on all of it is added.
 _ADDED, _PROBED = 60, 15
-# Postings for a thousand documents: between these, pruning costs more than it saves.
-_SPARSE, _DENSE = 10, 1000000
+# Fewer postings than one for so many documents, or more than that: otherwise pruning costs more than it saves.
+_SPARSE, _MANY = 100, 1 << 19
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -60,8 +60,7 @@ def search(
                 )  # fmt: skip
             else:
                 postings_of_all += df
-        density = postings_of_all * 1000
-        prune = density < _SPARSE * ids.shape[0] or density > _DENSE * ids.shape[0]
+        prune = postings_of_all * _SPARSE < ids.shape[0] or postings_of_all > _MANY
         if prune and entire:
             for i in range(terms):
                 scale = max(ratio * np.float32(1.00001), np.float32(1))
@@ -72,6 +71,45 @@ def search(
             begin, weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty, candidates,
             found[query], best_ids[query], best_scores[query], best_scores[query].view(np.int32),
         )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def score(
+    lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, first, last, generation, slots, parts,
+    kept, dense, tags, base, documents, scores,
+):  # fmt: skip
+    """Set scores float32 (n, c) of queries first..last - 1 where documents int64 (n, c) is `base` + a slot.
+
+    The rest as in `search`. O(terms * documents), if the slots of a row ascend.
+    """
+    longest = slots.shape[0] // BLOCK - kept.shape[0]
+    cursors, room = np.empty(longest * lists.CURSOR, np.int64), np.empty(2 * BLOCK, np.int32)
+    n, zero = lengths.shape[0], np.int64(0)
+    for query in range(first, last):
+        begin = ends[query - 1] if query > 0 else zero
+        for column in range(documents.shape[1]):
+            if 0 <= documents[query, column] - base < n:
+                scores[query, column] = 0
+        for i in range(begin, ends[query]):
+            df, at, before = np.int64(dfs[order[i]]), ats[order[i]], np.int64(-1)
+            if df == 0:
+                continue
+            for column in range(documents.shape[1]):
+                slot = documents[query, column] - base
+                if not 0 <= slot < n:
+                    continue
+                if before < 0 or slot < before:
+                    lists.enter(cursors, slots, parts, room, zero, df, at, lengths, postings, block_last, form, kept)
+                    if tags.shape[0] > 0 and df > BLOCK and df * lists.COMMON >= n:
+                        lists.make_dense(
+                            cursors, slots, parts, room, zero, at, lengths, postings, block_last, block_at, form,
+                            generation, kept, dense, tags,
+                        )  # fmt: skip
+                before = slot
+                scores[query, column] += weights[i] * lists.value(
+                    cursors, slots, parts, zero, slot, lengths, postings, block_last, block_at, form, generation, kept,
+                    dense,
+                )  # fmt: skip
 
 
 @leaf(cache=True, error_model="numpy")
