@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments, inverted_file, storage
 from .filters import Selection, chosen
-from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Settings
+from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Ranking, Settings
 from .inverted_state import Found, View
 from .inverted_writer import BULK, SINGLE, Writer
 from .kernels import bm25
@@ -166,6 +166,16 @@ class InvertedIndex(storage.Structure):
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
         return self._search(queries, "queries", top_k, filter, query_weights, count(threads))
 
+    def ranking(
+        self, queries: Sequence[str], top_k: int = 10, *, filter: Selection = None, threads: int | None = None
+    ) -> "Ranking":
+        """As `search_batch`, for whoever also asks for the scores of other documents, at the same moment."""
+        queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
+        view, used = self._view, count(threads)
+        masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
+        plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
+        return Ranking(plan, *plan.best(top_k, masks, used, self._decoded), used, self._decoded)
+
     def explain(
         self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
@@ -262,6 +272,10 @@ class InvertedIndex(storage.Structure):
     def __len__(self) -> int:
         return self._view.documents
 
+    def ids(self) -> np.ndarray:
+        """The ids of all documents, int64. O(documents)."""
+        return self._view.ids()
+
     def contains_many(self, doc_ids: ArrayLike) -> np.ndarray:
         """Whether each of doc_ids (n,) is a document, bool (n,). O(n log documents)."""
         return self._view.places_of(arguments.integers("doc_ids", doc_ids)) >= 0
@@ -301,21 +315,10 @@ class InvertedIndex(storage.Structure):
         query_weights: Mapping[str, float] | None,
         threads: int,
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self._planned(queries, name, top_k, filter, query_weights, threads)[1:]
-
-    def _planned(
-        self,
-        queries: list[str],
-        name: str,
-        top_k: int,
-        filter: Selection,
-        query_weights: Mapping[str, float] | None,
-        threads: int,
-    ) -> tuple[Plan, np.ndarray, np.ndarray]:
         view, terms = self._view, self._tokenizer.terms(queries, name)
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
-        return plan, *plan.best(top_k, masks, threads, self._decoded)
+        return plan.best(top_k, masks, threads, self._decoded)
 
     def _factors(self, terms: Terms, query_weights: Mapping[str, float] | None) -> np.ndarray | None:
         """What the weight of each term is multiplied with, float32 (m,)."""

@@ -165,6 +165,22 @@ class Plan(NamedTuple):
         return numbers
 
 
+class Ranking(NamedTuple):
+    """The best documents for some queries, ids int64 and scores float32 (n, k), at one moment of an index."""
+
+    plan: Plan
+    ids: np.ndarray
+    scores: np.ndarray
+    threads: int
+    decoded: "Decoded"
+
+    def score(self, doc_ids: np.ndarray, scores: np.ndarray) -> None:
+        """Fill scores float32 (n, c) for documents int64 (n, c): 0 where no term matches; -1 leaves what is there."""
+        places = self.plan.view.places_of(doc_ids.ravel()).reshape(doc_ids.shape)
+        scores[(doc_ids >= 0) & (places < 0)] = 0
+        self.plan.scores(places, scores, self.threads, self.decoded)
+
+
 def _in_pieces(n: int, run: Callable[[slice], None], threads: int) -> None:
     """`threads.in_pieces`, at once for few queries."""
     if n <= _AT_LEAST:

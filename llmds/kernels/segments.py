@@ -77,7 +77,9 @@ def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbe
 
 @leaf(cache=True)
 def find_slot(ids, doc_id):
-    """The slot of an id, or -1. O(log n)."""
+    """The slot of an id, or -1. O(log n), and O(1) where ids follow one another."""
+    if ids.shape[0] > 0 and 0 <= doc_id - ids[0] < ids.shape[0] and ids[doc_id - ids[0]] == doc_id:
+        return doc_id - ids[0]
     low, high = np.int64(0), np.int64(ids.shape[0])
     while low < high:
         middle = (low + high) >> 1
@@ -96,7 +98,7 @@ def find_slots(ids, removed, removals, wanted, base, found):
     only the first `removals` count. O(m log n).
     """
     for i in range(wanted.shape[0]):
-        if found[i] < 0:
+        if found[i] < 0 <= wanted[i]:
             slot = find_slot(ids, wanted[i])
             if slot >= 0 and (removed.shape[0] == 0 or removed[slot] > removals):
                 found[i] = base + slot
