@@ -105,6 +105,16 @@ def text(name: str, value: Any) -> str:
     return value
 
 
+def encodable(name: str, texts: Sequence[str]) -> None:
+    """ValueError if one of texts, each a str, holds a lone surrogate, which has no UTF-8."""
+    for text in texts:
+        if not str.isascii(text):
+            try:
+                str.encode(text)
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{name} must be encodable as UTF-8: {error}") from error
+
+
 def strings(name: str, values: Any, optional: bool = False) -> list:
     """A list of str from a sequence of them (and of None, if `optional`). A lone str is refused."""
     values = _listed(name, values)

@@ -146,9 +146,10 @@ def totals(view: View) -> tuple[int, int]:
         terms = Terms(segment.dictionary, starts, stops, hashes, np.empty(0, np.int64))
         vocabulary, live = _counted(vocabulary, live, terms, counts)
     known = view.tail.vocabulary
-    terms = known.ranges(np.arange(known.terms, dtype=np.int32), np.empty(0, np.int64))
-    counts = np.zeros(known.terms, np.int64)
-    tail_kernels.find_terms(*view.tail.frequencies, np.arange(known.terms, dtype=np.int32), counts)
+    numbers = np.arange(known.terms, dtype=np.int32)  # asked once: a writer may be adding some
+    counts = np.zeros(len(numbers), np.int64)
+    tail_kernels.find_terms(*view.tail.frequencies, numbers, counts)
+    terms = known.ranges(numbers, np.empty(0, np.int64))
     live = _counted(vocabulary, live, terms, counts)[1]
     return int(np.count_nonzero(live)), int(live.sum())
 

@@ -97,8 +97,8 @@ class InvertedIndex(storage.Structure):
 
     def add_document(self, doc_id: int, text: str) -> None:
         """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text) log n)."""
-        doc_id, text = arguments.integer("doc_id", doc_id, 0), arguments.text("text", text)
-        terms = self._tokenizer.terms([text])
+        doc_id, texts = arguments.integer("doc_id", doc_id, 0), _one_text("text", text)
+        terms = self._tokenizer.terms(texts)
         with self._lock:
             self._writer.add(np.array([doc_id], np.int64), terms, SINGLE)
 
@@ -143,7 +143,7 @@ class InvertedIndex(storage.Structure):
         the query is). O(postings of the query's words), less what cannot be among the best.
         """
         top_k = min(arguments.integer("top_k", top_k, 0), len(self))
-        ids, scores = self._search([arguments.text("query", query)], "query", top_k, filter, query_weights, 1)
+        ids, scores = self._search(_one_text("query", query), "query", top_k, filter, query_weights, 1)
         found = ids[0].tolist()
         if found and found[-1] < 0:
             del found[found.index(-1) :]
@@ -187,7 +187,7 @@ class InvertedIndex(storage.Structure):
         holds are left out. O(words of the query).
         """
         number = arguments.integer("doc_id", doc_id, 0)
-        view, terms = self._view, self._tokenizer.terms([arguments.text("query", query)], "query")
+        view, terms = self._view, self._tokenizer.terms(_one_text("query", query), "query")
         place = int(view.places_of(np.array([number], np.int64))[0])
         if place < 0:
             raise KeyError(doc_id)
@@ -338,7 +338,7 @@ class InvertedIndex(storage.Structure):
 
     def _one_term(self, term: str) -> Terms:
         """The terms of a text that is one term or none."""
-        terms = self._tokenizer.terms([arguments.text("term", term)], "term")
+        terms = self._tokenizer.terms(_one_text("term", term), "term")
         if len(terms.starts) > 1:
             raise ValueError(f"term must be one term, {term!r} makes {terms.strings()}")
         return terms
@@ -390,6 +390,13 @@ def _texts(name: str, values: Any) -> list[str]:
     for kind in set(map(type, texts)):
         if not issubclass(kind, str):
             raise TypeError(f"{name} must hold str alone, got a {kind.__name__}")
+    arguments.encodable(name, texts)
+    return texts
+
+
+def _one_text(name: str, value: Any) -> list[str]:
+    texts = [arguments.text(name, value)]
+    arguments.encodable(name, texts)
     return texts
 
 

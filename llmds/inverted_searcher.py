@@ -67,7 +67,8 @@ class Plan(NamedTuple):
         longest = bm25.plan(
             *terms, found.dfs, factors, view.documents, METHODS[settings.method], settings.k1, order, weights, ends
         )
-        return cls(view, found, settings.form(view.average), order, weights, ends, longest)
+        m = int(ends[-1]) if len(ends) else 0
+        return cls(view, found, settings.form(view.average), order[:m], weights[:m], ends, longest)
 
     @classmethod
     def everything(cls, view: View, terms: Terms) -> "Plan":

@@ -27,6 +27,7 @@ class Writer:
     def __init__(self, view: View, b: float):
         self.view, self.b = view, b
         self.merge: Merge | None = None
+        self.leaving = np.empty(0, np.int64)  # what segments are to lose, until they have
 
     def add(self, ids: np.ndarray, terms: Terms, most: int) -> None:
         """Add documents in place of those that have their ids; a tail of `most` postings is made a segment."""
@@ -58,17 +59,23 @@ class Writer:
         if tail_write.remove(*tail.state[:8], doc_id):
             self.publish()
             return True
-        view = self.view
-        self.view = _losing(view, np.array([doc_id], np.int64))
-        return self.view is not view
+        ids = np.array([doc_id], np.int64)
+        if self.view.places_of(ids)[0] < 0:
+            return False
+        self.leaving = ids
+        self.publish()
+        return True
 
     def publish(self) -> None:
         """Let readers see what the tail has, and no longer what that replaces; go on where an interruption came."""
         view, tail = self.view, self.view.tail
         first, last = int(tail.seen[kernels.SLOTS]), int(tail.head[kernels.SLOTS])
-        if first < last:
-            view = _losing(view, tail.doc_ids[first:last])
+        # Whoever is interrupted comes here again with the same ids: what he wrote to segments is written once more.
+        for ids in (self.leaving, tail.doc_ids[first:last]):
+            if len(ids):
+                view = _losing(view, ids)
         self.view = View.of(view.segments, tail.published())
+        self.leaving = self.leaving[:0]
 
     def freeze(self) -> None:
         """Make a segment of the tail, if it has documents."""

@@ -46,7 +46,7 @@ class Segment(NamedTuple):
         """A segment without removed documents: its first eight fields, and what they hold."""
         none = np.empty(0, np.int32)
         ids, lengths = arrays[:2]
-        return cls(*arrays, average, terms, entries, none, none, none, none, 0, len(ids), int(lengths.sum()))
+        return cls(*arrays, average, terms, entries, none, none, none, none, 0, len(ids), int(lengths.sum(dtype=np.int64)))
 
     @classmethod
     def empty(cls) -> "Segment":
@@ -103,7 +103,7 @@ class Segment(NamedTuple):
         removed[slots] = np.arange(self.removals + 1, count + 1)
         return self._replace(
             removed=removed, gone=gone, dead=dead, counted=counted, removals=count, live=self.live - len(slots),
-            length=self.length - int(self.lengths[slots].sum()),
+            length=self.length - int(self.lengths[slots].sum(dtype=np.int64)),
         )  # fmt: skip
 
 
@@ -138,7 +138,8 @@ class _Writer:
         elif lacking == segment_write.LACKS_POSTINGS:
             _resize(self.postings, len(self.postings) * 5 // 4 + number_of_blocks * blocks.PAD + _ROOM)
         else:
-            for array in (self.block_last, self.block_at, self.best):
+            # The first is the one that kernels go by: if an interruption leaves the others longer, no harm is done.
+            for array in (self.best, self.block_at, self.block_last):
                 _resize(array, len(array) * 5 // 4 + number_of_blocks + _ROOM)
 
     def finished(self, ids: np.ndarray, lengths: np.ndarray) -> Segment:
@@ -151,7 +152,8 @@ class _Writer:
             array[size:] = 0
         for array in (self.block_last, self.block_at, self.best):
             _resize(array, number_of_blocks)
-        best = self.best.astype(np.float16)
+        with np.errstate(over="ignore"):
+            best = self.best.astype(np.float16)
         high = best.astype(np.float32) > self.best
         best[high] = np.nextafter(best[high], np.float16(0))
         best[best < np.finfo(np.float16).tiny] = 0

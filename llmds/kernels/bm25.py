@@ -87,20 +87,25 @@ def plan(data, starts, stops, hashes, ends, dfs, factors, documents, method, k1,
 @leaf(cache=True)
 def _weigh(data, starts, stops, hashes, dfs, factors, documents, method, k1, order, weights, base, top):
     """Of terms in the order of their hashes, keep one of each that weighs something. Where they end."""
-    kept = run = base
+    distinct = run = base
     for at in range(base, top):
         i = np.int64(order[at])
-        weight = np.float32(idf(method, np.float64(documents), np.float64(dfs[i]), k1) * factors[i])
-        if not weight > 0:
-            continue
-        if kept > base and hashes[order[kept - 1]] != hashes[i]:
-            run = kept  # terms before it have other hashes
+        if distinct > base and hashes[order[distinct - 1]] != hashes[i]:
+            run = distinct  # terms before it have other hashes
         known = run
-        while known < kept and not _same(data, starts, stops, np.int64(order[known]), i):
+        while known < distinct and not _same(data, starts, stops, np.int64(order[known]), i):
             known += 1
-        if known < kept:
-            weights[known] += weight
+        if known < distinct:
+            weights[known] += 1
         else:
+            order[distinct], weights[distinct] = i, 1
+            distinct += 1
+    kept = base
+    for at in range(base, distinct):
+        i = np.int64(order[at])
+        once = idf(method, np.float64(documents), np.float64(dfs[i]), k1) * factors[i]
+        weight = np.float32(once * np.float64(weights[at]))
+        if weight > 0:
             order[kept], weights[kept] = i, weight
             kept += 1
     return kept

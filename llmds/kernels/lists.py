@@ -35,6 +35,7 @@ NEXT, END, FIRST, LAST, AT, FILL, ROW, POS, SCORED, DENSE, CURSOR = 0, 1, 2, 3, 
 # One document of so many, or more of them, hold a term that has a row of its own.
 COMMON = 6
 _HALF = 64
+_SMALL, _LARGE = np.float32(6.2e-5), np.float32(65000)  # float16 as `block_best` has it lies between these
 # Compiled into their callers: a call would copy seven words for every array.
 _inlined = {"cache": True, "forceinline": True, "error_model": "numpy"}
 
@@ -243,8 +244,10 @@ def kth_part(cursors, i, k, best, block_best, scale, form):
                 at -= 1
             held += 1
         best[at] = ratio
-    # What is kept was rounded down, by 2**-10 of it at most.
-    return part_of((best[0] * np.float32(1.001) + np.float32(1e-7)) * scale, form) * np.float32(0.9999)
+    # What is kept was rounded down, by 2**-10 of it at most; below the least normal float16 to 0, above the largest to it.
+    if best[0] > _LARGE:
+        return np.float32(0)
+    return part_of(max(best[0] * np.float32(1.001), _SMALL) * scale, form) * np.float32(0.9999)
 
 
 @leaf(cache=True, error_model="numpy")

@@ -122,10 +122,12 @@ def _search(
     k, n = heap_ids.shape[0], ids.shape[0]
     scale = min(ratio * np.float32(0.99999), np.float32(1))
     slack = np.float32(1) + np.float32(1e-6) * np.float32(terms + 4)
+    # What is left may be small beside the sum: then it is the sum that rounding makes larger.
+    lower = np.float32(1) - np.float32(2e-7) * np.float32(terms + 4)
     low = np.int64(0)
     while low < n:
         high = min(low + WINDOW, n)
-        threshold = np.float32(max(floor, heap_scores[0]) if found == k else floor)
+        threshold = np.float32(max(floor, heap_scores[0]) if found == k else floor) * lower
         essential, undecided = terms, True
         rest[terms] = 0
         if prune:
