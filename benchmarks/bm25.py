@@ -10,9 +10,10 @@ its time, the peers get theirs cut beforehand (see text_peers.py, and text_data.
                    tantivy's default, which keeps stop words (so ours stands there with them too); for rank_bm25 a
                    regular expression
     memory         bytes by part, bits a posting; ours is `nbytes`, tantivy's its files without the store of documents
-    update         a document replaced and a query answered; no peer has a call for it that does not index anew or commit
+    update         a document replaced and a query answered, which no peer does without a new index or a commit
     stream         documents added one at a time, a search after every 100; rankings beside those of a fresh index
-    effectiveness  quality on cisi, cranfield and cppdocs, whole words and (with PyStemmer) stems
+    effectiveness  quality on cisi, cranfield and cppdocs, whole words and (with PyStemmer) stems; by default not for
+                   data without judgements
     growth         time of a query and bytes for growing numbers of synthetic documents (only if asked for)
 
 Results go to results/bm25-DATA.json, written after every task, and plots beside it. For a choice of tasks
@@ -58,15 +59,16 @@ def run(options: argparse.Namespace) -> None:
     if options.plot_only:
         harness.draw(options.plot_only)
         return
-    default = SYNTHETIC if options.data == "synthetic" else DEFAULT
-    tasks = options.tasks or default
     stop_words = None if options.with_stop_words else "english"
-    alone = tasks == ["growth"]
+    alone = options.tasks == ["growth"]
     collection: Collection
     if alone:
         collection = Synthetic(0, 0)
     else:
         collection = load(options.data, stop_words, options.documents, options.seed)
+    unjudged = [task for task in DEFAULT if task != "effectiveness"]
+    default = SYNTHETIC if collection.name == "synthetic" else DEFAULT if collection.queries.judged else unjudged
+    tasks = options.tasks or default
     asked = list(dict.fromkeys([harness.OURS, *options.contenders]))
     names = [name for name in asked if installed(name)]
     if collection.name == "synthetic" and "rank_bm25" in names:

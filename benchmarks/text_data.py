@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Queries as text and as terms, and for each the documents that answer it with their grades (all empty: unknown)."""
+    """Queries as text and as terms, and the grades of the documents that answer each (all empty: unknown)."""
 
     texts: list[str]
     terms: list[list[str]]
@@ -50,7 +50,7 @@ class Queries(NamedTuple):
 
     def first(self, count: int) -> "Queries":
         """The first of them."""
-        return Queries(*(part[:count] for part in self))
+        return Queries(self.texts[:count], self.terms[:count], self.grades[:count])
 
     @property
     def judged(self) -> bool:

@@ -14,20 +14,21 @@ def quality(found: Ranked, grades: Sequence[dict[int, float]]) -> dict[str, floa
     """
     ids, k = np.where(found[1] > 0, found[0], -1), found[0].shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
-    hits, reciprocal, gain = [], [], []
+    hits: list[bool] = []
+    reciprocal: list[float] = []
+    gain: list[float] = []
     for row, wanted in zip(ids.tolist(), grades, strict=True):
         if wanted:
             got = np.array([wanted.get(document, 0.0) for document in row])
             ideal = np.sort(np.array(list(wanted.values())))[::-1][:k]
-            hits.append(got.any())
+            hits.append(bool(got.any()))
             reciprocal.append(1 / (1 + int((got > 0).argmax())) if got.any() else 0.0)
-            gain.append((discount * got).sum() / (discount[: len(ideal)] * ideal).sum())
-    means = zip(("hit", "MRR", "nDCG"), (hits, reciprocal, gain), strict=True)
-    return {f"{name}@{k}": float(np.mean(values)) for name, values in means}
+            gain.append(float((discount * got).sum() / (discount[: len(ideal)] * ideal).sum()))
+    return {f"hit@{k}": float(np.mean(hits)), f"MRR@{k}": float(np.mean(reciprocal)), f"nDCG@{k}": float(np.mean(gain))}
 
 
 def agreement(ours: Ranked, theirs: Ranked) -> float:
-    """The share of our results at whose rank the peer has the same document, or one that scores the same within 1e-5."""
+    """The share of our results at whose rank the peer has the same document, or the same score within 1e-5."""
     there = ours[0] >= 0
     same = (ours[0] == theirs[0]) | np.isclose(ours[1], theirs[1], rtol=1e-5, atol=0)
     return float(same[there].mean()) if there.any() else 1.0
