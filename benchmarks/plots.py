@@ -228,15 +228,15 @@ def hybrid(record: Row) -> Figure | None:
         values = [row["nDCG@10"] for row in scored]
         bars = axes.barh(sides, values, color=[_COLOURS[OURS] if "alone" not in side else "#bbbbbb" for side in sides])
         axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=9)
-        axes.margins(x=0.18)
+        axes.margins(x=0.25)
         axes.invert_yaxis()
-        axes.set(title=f"{name}: nDCG@10 of llmds")
+        axes.set_title(f"{name}: nDCG@10 of llmds", fontsize=10)
         for line, kind in ((1, "batch"), (2, "single")):
             label = {"batch": "in one batch", "single": "one a call"}[kind]
             rows = [row for row in told if row["task"].startswith(f"{kind}, ") and row["data"] == name]
             named = [{**row, "contender": f"{row['contender']}\n{row['fusion']}"} for row in rows]
             _bars(grid[line, column], named, f"queries a second, {label}")
-    figure.suptitle("hybrid search, one thread, top 10 of the best 100 of each side", fontsize=11)
+    figure.suptitle("hybrid search, one thread, top 10 (in brackets: our speed over theirs)", fontsize=11)
     return figure
 
 
@@ -264,11 +264,12 @@ def _bars(axes: Axes, rows: Sequence[Row], title: str) -> None:
     """Rates as bars, each with our speed over it."""
     rates = [_rate(row) for row in rows]
     bars = axes.barh([row["contender"] for row in rows], rates, color=[_colour(row["contender"]) for row in rows])
-    ratios = [f" ({row['ours_over_this']:.2f}x)" if "ours_over_this" in row else "" for row in rows]
+    theirs = [not row["contender"].startswith(OURS) and "ours_over_this" in row for row in rows]
+    ratios = [f" ({row['ours_over_this']:.2f}x)" if its else "" for row, its in zip(rows, theirs, strict=True)]
     axes.bar_label(
         bars, [f"{rate:,.0f}{ratio}" for rate, ratio in zip(rates, ratios, strict=True)], padding=3, fontsize=9
     )
-    axes.margins(x=0.25)
+    axes.margins(x=0.4)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.tick_params(labelsize=9)
