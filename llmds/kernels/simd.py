@@ -186,6 +186,17 @@ def _float_at(typingctx, array, offset):
     return types.float32(array, types.int64), codegen
 
 
+def _put_float(typingctx, array, offset, value):
+    """Write a float32 to the four bytes from `offset` on of a uint8 array."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        builder.store(arguments[2], builder.bitcast(address, _FLOAT.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.float32), codegen
+
+
 def _half_at(typingctx, array, offset):
     """The float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
 
@@ -209,4 +220,5 @@ dots_int4: Any = intrinsic(_dots_int4)
 insert: Any = intrinsic(_insert)
 prefetch: Any = intrinsic(_prefetch)
 float_at: Any = intrinsic(_float_at)
+put_float: Any = intrinsic(_put_float)
 half_at: Any = intrinsic(_half_at)
