@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import arguments, hnsw_file, hnsw_state, hnsw_writer, storage
-from .growing import MAX_ROWS
 from .filters import Selection
+from .growing import MAX_ROWS
 from .hnsw_searcher import Grouping, grouped, search, smallest_ef
 from .hnsw_state import Readers, Settings, State, writable
 from .kernels import codes as codes_kernels

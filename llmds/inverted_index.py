@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -96,7 +96,10 @@ class InvertedIndex(storage.Structure):
         return self._writer.view
 
     def add_document(self, doc_id: int, text: str) -> None:
-        """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text) log n)."""
+        """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any.
+
+        Amortised O(len(text) log n).
+        """
         doc_id, texts = arguments.integer("doc_id", doc_id, 0), _one_text("text", text)
         terms = self._tokenizer.terms(texts)
         with self._lock:
@@ -160,8 +163,8 @@ class InvertedIndex(storage.Structure):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best documents for every query: ids int64 (n, top_k) and scores float32 (n, top_k), best first.
 
-        Rows with fewer results end in id -1 and score -inf. One filter and one set of weights, as in `search`, holds for
-        all queries, which see the same documents. `threads`: default all cores.
+        Rows with fewer results end in id -1 and score -inf. One filter and one set of weights, as in `search`, holds
+        for all queries, which see the same documents. `threads`: default all cores.
         """
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
         return self._search(queries, "queries", top_k, filter, query_weights, count(threads))
@@ -176,15 +179,13 @@ class InvertedIndex(storage.Structure):
         plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
         return Ranking(plan, *plan.best(top_k, masks, used, self._decoded), used, self._decoded)
 
-    def explain(
-        self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None
-    ) -> dict[str, Any]:
+    def explain(self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None) -> dict[str, Any]:
         """How `search` comes to the score of a document: KeyError if it is unknown.
 
-        `score`, `length` (of the document, in terms), `average_length`, `documents`, and `terms`: for each distinct term
-        of the query, in the order of addition, `term`, `tf`, `df`, `weight` (idf times repetitions and query weight; times
-        k1 + 1 where the method has that), `norm` (1 - b + b * length / average length), `score`. Terms that no document
-        holds are left out. O(words of the query).
+        `score`, `length` (of the document, in terms), `average_length`, `documents`, and `terms`: for each distinct
+        term of the query, in the order of addition, `term`, `tf`, `df`, `weight` (idf times repetitions and query
+        weight; times k1 + 1 where the method has that), `norm` (1 - b + b * length / average length), `score`. Terms
+        that no document holds are left out. O(words of the query).
         """
         number = arguments.integer("doc_id", doc_id, 0)
         view, terms = self._view, self._tokenizer.terms(_one_text("query", query), "query")
@@ -244,8 +245,11 @@ class InvertedIndex(storage.Structure):
 
     def stats(self) -> dict[str, Any]:
         """`total_documents`, `total_terms` (distinct), `total_postings`, `avg_doc_length` (in terms),
-        `avg_postings_per_term`, `bytes_per_posting`: `nbytes` over postings; `posting_bytes`: of these, what postings and
-        their blocks take in segments; `segments`. Empty means are 0. O(terms), and where documents were removed O(size)."""
+        `avg_postings_per_term`, `bytes_per_posting`: `nbytes` over postings; `posting_bytes`: of these, what postings
+        and their blocks take in segments; `segments`. Empty means are 0.
+
+        O(terms), and where documents were removed O(size).
+        """
         view = self._view
         terms, postings = inverted_file.totals(view)
         return {
@@ -301,8 +305,8 @@ class InvertedIndex(storage.Structure):
     ) -> "Self":
         """Read what `save` wrote; tokenizer, stop words and stemmer as they were given to the index.
 
-        mmap: postings are read from the file when a search needs them, and are not examined before. ValueError if the file
-        is damaged, of another kind or a newer version, or was made by another analysis.
+        mmap: postings are read from the file when a search needs them, and are not examined before. ValueError if the
+        file is damaged, of another kind or a newer version, or was made by another analysis.
         """
         return cls._load(path, mmap, tokenizer=analysis(tokenizer, stop_words, stemmer))
 

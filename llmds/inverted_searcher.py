@@ -82,20 +82,24 @@ class Plan(NamedTuple):
         """What search kernels take."""
         return self.order, self.weights, self.ends
 
-    def best(self, k: int, masks: list[np.ndarray] | None, threads: int, decoded: "Decoded") -> tuple[np.ndarray, np.ndarray]:
+    def best(
+        self, k: int, masks: list[np.ndarray] | None, threads: int, decoded: "Decoded"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """ids int64 and scores float32 (n, k); masks: which documents may be found (`View.masks_of`)."""
         n = len(self.ends)
         ids, scores, held = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
         if not ids.size:
             return ids, scores
         for part in range(len(self.view.segments)):
-            self._search_segment(part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded)
+            self._search_segment(
+                part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded
+            )
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
             allowed = _EVERYBODY if masks is None else masks[-1]
 
             def run(part: slice) -> None:
-                tail_kernels.search(
+                tail_kernels.search(  # type: ignore[call-arg]
                     tail.seen, tail.doc_ids, tail.lengths, tail.removed, allowed, tail.terms, tail.slots, tail.tfs,
                     self.form, numbers, *self.terms, part.start, part.stop, held, ids, scores,
                 )  # fmt: skip
@@ -109,9 +113,10 @@ class Plan(NamedTuple):
         decoded: "Decoded",
     ) -> None:  # fmt: skip
         segment, (dfs, ats) = self.view.segments[part], self.found.lists[part]
+
         def run(piece: slice) -> None:
             taken = decoded.take(self.view, part, self.longest)
-            maxscore.search(
+            maxscore.search(  # type: ignore[call-arg]
                 segment.ids, segment.lengths, segment.removed, segment.removals, allowed, *segment.lists,
                 segment.block_best, segment.average, self.view.average, self.form, dfs, ats, *self.terms, piece.start,
                 piece.stop, *taken, held, ids, scores,
@@ -127,7 +132,7 @@ class Plan(NamedTuple):
 
             def run(piece: slice, segment: Segment = segment, part: int = part) -> None:
                 taken = decoded.take(view, part, self.longest)
-                maxscore.score(
+                maxscore.score(  # type: ignore[call-arg]
                     segment.lengths, *segment.lists, self.form, *self.found.lists[part], *self.terms, piece.start,
                     piece.stop, *taken, bases[part], documents, scores,
                 )  # fmt: skip
@@ -136,7 +141,7 @@ class Plan(NamedTuple):
             _in_pieces(n, run, threads)
         tail = view.tail
         if tail.seen[tail_kernels.LIVE]:
-            tail_kernels.score(
+            tail_kernels.score(  # type: ignore[call-arg]
                 tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms,
                 0, n, bases[-1], documents, scores,
             )  # fmt: skip
@@ -152,7 +157,9 @@ class Plan(NamedTuple):
             tail = self.view.tail
             for i, term in enumerate(self.found.numbers[self.order].tolist()):
                 known = term >= 0
-                numbers[i] = tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
+                numbers[i] = (
+                    tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
+                )
             return numbers
         room = np.empty(BLOCK, np.int32)
         dfs, ats = self.found.lists[part]
@@ -160,9 +167,7 @@ class Plan(NamedTuple):
             df, at = int(dfs[term]), int(ats[term])
             numbers[i] = 0
             if df:
-                numbers[i] = segment_kernels.frequency(
-                    *self.view.segments[part].lists, df, at, place - base, room
-                )
+                numbers[i] = segment_kernels.frequency(*self.view.segments[part].lists, df, at, place - base, room)  # type: ignore[call-arg]
         return numbers
 
 
@@ -203,8 +208,8 @@ class Decoded:
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
         """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
         if self.view is not view:
-            sizes = [len(segment.ids) for segment in view.segments]
-            self.view, self.largest = view, sizes.index(max(sizes))
+            documents = [len(segment.ids) for segment in view.segments]
+            self.view, self.largest = view, documents.index(max(documents))
             self.generation = self.generation % 2**30 + 1
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0

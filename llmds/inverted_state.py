@@ -88,7 +88,8 @@ _NO_NUMBERS = np.empty(0, np.int32)
 
 class Found(NamedTuple):
     """Where the terms of some queries are: of every segment df int32 and place of postings int64, (m,) each; the
-    tail's number of each, int32 (m,), -1 where it knows none, (0,) where it is empty; the documents that hold it, int64 (m,)."""
+    tail's number of each, int32 (m,), -1 where it knows none, (0,) where it is empty; the documents that hold it,
+    int64 (m,)."""
 
     lists: list[tuple[np.ndarray, np.ndarray]]
     numbers: np.ndarray
@@ -109,5 +110,5 @@ class Found(NamedTuple):
         numbers = _NO_NUMBERS
         if view.tail.seen[tail_kernels.LIVE]:
             numbers = view.tail.vocabulary.find(terms)
-            tail_kernels.find_terms(*view.tail.frequencies, numbers, total)
+            tail_kernels.find_terms(*view.tail.frequencies, numbers, total)  # type: ignore[call-arg]
         return cls(lists, numbers, total)

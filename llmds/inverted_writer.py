@@ -38,7 +38,7 @@ class Writer:
         reached = 0
         try:
             while True:
-                reached, lacking, amount = tail_write.add(
+                reached, lacking, amount = tail_write.add(  # type: ignore[call-arg]
                     *self.view.tail.state, ids, numbers, terms.ends, reached, counts
                 )
                 if lacking == tail_write.DONE:
@@ -56,7 +56,7 @@ class Writer:
         """Remove a document; whether it was there."""
         self.publish()
         tail = self.view.tail
-        if tail_write.remove(*tail.state[:8], doc_id):
+        if tail_write.remove(*tail.state[:8], doc_id):  # type: ignore[call-arg]
             self.publish()
             return True
         ids = np.array([doc_id], np.int64)
@@ -123,7 +123,7 @@ class Writer:
         segments = list(self.view.segments)
         places = [i for i, each in enumerate(segments) if any(each.ids is source.ids for source in merge.sources)]
         now = {id(segments[i].ids): segments[i] for i in places}
-        lost = merge.lost(tuple(now.get(id(source.ids), source) for source in merge.sources))
+        lost = merge.lost([now.get(id(source.ids), source) for source in merge.sources])
         if len(lost):
             segment = segment.without(lost)
         segments[places[0] : places[-1] + 1] = [segment] if segment.live else []

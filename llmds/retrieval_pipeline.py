@@ -165,7 +165,8 @@ class RetrievalPipeline(storage.Structure):
         encoder to make one), text answers alone with BM25 scores; at 1 the vectors do, with cosine
         similarities (inner products, negated distances under the other metrics).
         depth: candidates from each side, by default max(100, 10 * top_k).
-        filter: ids that may be found, an integer array, or a function that takes all ids once and gives a bool for each.
+        filter: ids that may be found, an integer array, or a function that takes all ids once and gives a bool for
+            each.
 
         Answers to queries seen `hot_threshold` times or more are cached until the next write.
         """
@@ -211,8 +212,8 @@ class RetrievalPipeline(storage.Structure):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search` for n queries and embeddings (n, embedding_dim): ids int64 and scores float32, (n, top_k).
 
-        Short rows end in id -1 and score -inf. One filter holds for all queries. `threads`: default all cores. The cache is
-        neither asked nor filled.
+        Short rows end in id -1 and score -inf. One filter holds for all queries. `threads`: default all cores. The
+        cache is neither asked nor filled.
         """
         if isinstance(queries, (str, bytes)) or not isinstance(queries, Sequence):
             raise TypeError(f"queries must be a sequence of str, got {type(queries).__name__}")

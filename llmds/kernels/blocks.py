@@ -129,7 +129,7 @@ def tf_at(data, at, n, i):
 
 @leaf(cache=True)
 def _frequencies(data, at, n):
-    """(width of frequencies, whether they have exceptions, where low bits begin, where the exceptions' number stands)."""
+    """(width of frequencies, whether they have exceptions, where low bits begin, where their number stands)."""
     width, patched, tf_width, tf_patched, announced = _header(data, at)
     body = announced + 2 * (patched + tf_patched) + ((n * width + 7) >> 3)
     if patched:

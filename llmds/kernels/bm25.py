@@ -126,8 +126,7 @@ def _sort(order, weights, hashes, base, top):
             term, weight = order[i], weights[i]
             j = i
             while j >= base + gap and (
-                weights[j - gap] < weight
-                or (weights[j - gap] == weight and hashes[order[j - gap]] > hashes[term])
+                weights[j - gap] < weight or (weights[j - gap] == weight and hashes[order[j - gap]] > hashes[term])
             ):
                 order[j], weights[j] = order[j - gap], weights[j - gap]
                 j -= gap

@@ -16,8 +16,8 @@ State of a search, owned by the kernel that searches; term i of the query has cu
 What is worked out may serve later searches, as long as the segment and what documents are worth stay the same; each
 such state of affairs has a number, the `generation`, 1 to 2**30.
 
-    kept   int64 (2**p,) or (0,)    which block is decoded to each row: generation << 33 | block << 1, | 1 if it is scored;
-                                    the newest one stays
+    kept   int64 (2**p,) or (0,)    which block is decoded to each row: generation << 33 | block << 1, | 1 if it is
+                                    scored; the newest one stays
     dense  float32 (d * n,)         rows of parts for all n documents, 0 where there is none, of terms that many hold
     tags   int64 (d,)               whose these are: generation << 32 | where its postings lie
 
@@ -244,7 +244,8 @@ def kth_part(cursors, i, k, best, block_best, scale, form):
                 at -= 1
             held += 1
         best[at] = ratio
-    # What is kept was rounded down, by 2**-10 of it at most; below the least normal float16 to 0, above the largest to it.
+    # What is kept was rounded down, by 2**-10 of it at most; below the least normal float16 to 0, above the largest
+    # to that.
     if best[0] > _LARGE:
         return np.float32(0)
     return part_of(max(best[0] * np.float32(1.001), _SMALL) * scale, form) * np.float32(0.9999)
@@ -372,8 +373,8 @@ def probe(
     for j in range(np.uint64(count)):
         at = np.uint64(np.uint32(candidates[j]))
         sums[at] += weight * value(
-            cursors, slots, parts, i, low + np.int64(at), lengths, postings, block_last, block_at, form, generation, kept,
-            dense,
+            cursors, slots, parts, i, low + np.int64(at), lengths, postings, block_last, block_at, form, generation,
+            kept, dense,
         )  # fmt: skip
         candidates[stay] = candidates[j]
         stay += np.uint64(sums[at] + rest >= threshold)

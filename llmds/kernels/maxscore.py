@@ -26,7 +26,7 @@ def search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, average, now, form, dfs, ats,
     order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, found, best_ids, best_scores,
 ):  # fmt: skip
-    """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in their rows of best_ids, best_scores.
+    """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in rows of best_ids, best_scores.
 
     dfs int32, ats int64 (m,): what `segments.find_terms` said of all terms; order int32, weights float32, ends int64:
     see `bm25.plan`. found int64 (n,): items in each heap, k > 0 have room. removed, removals: see
@@ -68,15 +68,16 @@ def search(
                 floor = max(floor, weights[begin + i] * least)
         found[query] = _search(
             ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms,
-            begin, weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty, candidates,
-            found[query], best_ids[query], best_scores[query], best_scores[query].view(np.int32),
+            begin, weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums,
+            bits, dirty, candidates, found[query], best_ids[query], best_scores[query],
+            best_scores[query].view(np.int32),
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def score(
-    lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, first, last, generation, slots, parts,
-    kept, dense, tags, base, documents, scores,
+    lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, first, last, generation, slots,
+    parts, kept, dense, tags, base, documents, scores,
 ):  # fmt: skip
     """Set scores float32 (n, c) of queries first..last - 1 where documents int64 (n, c) is `base` + a slot.
 
@@ -115,8 +116,8 @@ def score(
 @leaf(cache=True, error_model="numpy")
 def _search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms, begin,
-    weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty, candidates, found,
-    heap_ids, heap_scores, heap_bits,
+    weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty,
+    candidates, found, heap_ids, heap_scores, heap_bits,
 ):  # fmt: skip
     """One query. The number of items in its heap."""
     k, n = heap_ids.shape[0], ids.shape[0]
@@ -158,8 +159,8 @@ def _search(
                 weight = weights[begin + i]
                 if count > _PROBED * lists.effort(cursors, i, high, block_last):
                     lists.add(
-                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at, form,
-                        generation, kept, dense, sums, dirty, _GROUP,
+                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at,
+                        form, generation, kept, dense, sums, dirty, _GROUP,
                     )  # fmt: skip
                     count = _filter(sums, candidates, count, rest[i + 1], threshold)
                 else:

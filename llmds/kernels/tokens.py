@@ -330,13 +330,12 @@ def cut_short(raw, data, masks, offsets, at, v_data, v_offsets, v_buckets, start
         return np.int64(-1)
     delimit(masks, zero, blocks)
     cut(data, masks, offsets, at, zero, blocks, starts, stops, hashes, ends)
-    kept, i = zero, zero
+    kept, begin = zero, zero
     for text in range(ends.shape[0]):
-        for i in range(i, ends[text]):
+        for i in range(begin, ends[text]):
             start, stop = np.int64(starts[i]), np.int64(stops[i])
             if _find(v_data, v_offsets, v_buckets, data, start, stop, np.int64(hashes[i]))[0] < 0:
                 starts[kept], stops[kept], hashes[kept] = starts[i], stops[i], hashes[i]
                 kept += 1
-        i = ends[text]
-        ends[text] = kept
+        begin, ends[text] = ends[text], kept
     return kept
