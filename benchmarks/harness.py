@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 OURS = "llmds"
 _PACKAGES = (
     "llmds", "numpy", "numba", "scipy", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict", "hnswlib",
-    "pynndescent", "rank-bm25", "scalable-vs", "usearch",
+    "pynndescent", "PyStemmer", "rank-bm25", "scalable-vs", "tantivy", "usearch",
 )  # fmt: skip
 
 
@@ -127,6 +127,17 @@ def pin(core: int | None) -> None:
     """Keep this process on one core, where the system can."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+
+
+def draw(path: Path) -> None:
+    """Draw the plots of a JSON beside it, where matplotlib is installed."""
+    try:
+        from . import plots
+    except ImportError:
+        print("no plots: matplotlib is not installed")
+        return
+    for picture in plots.draw(path):
+        print(f"drawn: {picture}")
 
 
 def _timed(call: Callable[..., object], setup: Callable[[], object] | None) -> float:

@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do the tasks, write the JSON, draw the plots."""
     if options.plot_only:
-        _plot(options.plot_only)
+        harness.draw(options.plot_only)
         return
     alone = options.tasks == ["scaling"]
     data = clustered(1000, 100) if alone else load(options.data, options.limit, options.seed)
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"\n=== {task}", flush=True)
             do(bench)
             contest.finish(path)
-    _plot(path)
+    harness.draw(path)
 
 
 def _build(bench: Bench) -> None:
@@ -144,16 +144,6 @@ def _at_recall(bench: Bench, wanted: float) -> None:
     race_searches(bench, batch, racing, queries, extra)
     calls = {name: partial(_search_singly, index, queries) for name, index in racing.items()}
     bench.contest.race(single, calls, len(queries), bench.options.rounds, extra=extra)
-
-
-def _plot(path: Path) -> None:
-    try:
-        from . import plots
-    except ImportError:
-        print("no plots: matplotlib is not installed")
-        return
-    for picture in plots.draw(path):
-        print(f"drawn: {picture}")
 
 
 TASKS: dict[str, Callable[[Bench], None]] = {

@@ -1,8 +1,8 @@
-"""Plots of the HNSW benchmark, drawn from its JSON alone."""
+"""Plots of the benchmarks of HNSW, BM25 and hybrid search, drawn from their JSON alone."""
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 # One colour for a library, one marker for a variant of it.
 _COLOURS = {
     "llmds": "#d62728", "hnswlib": "#1f77b4", "faiss": "#2ca02c", "usearch": "#9467bd", "pynndescent": "#8c564b",
-    "SVS": "#ff7f0e", "pyglass": "#17becf",
+    "SVS": "#ff7f0e", "pyglass": "#17becf", "bm25s": "#1f77b4", "tantivy": "#2ca02c", "rank_bm25": "#8c564b",
 }  # fmt: skip
 _MARKERS = "osD^v"
 _LINES = ("-", "--", ":", "-.", (0, (5, 1)))
@@ -160,12 +160,95 @@ def scaling(record: Row) -> Figure | None:
     return figure
 
 
+def speeds(record: Row) -> Figure | None:
+    """BM25: queries and documents a second, with our speed over each contender's."""
+    told = {
+        "search": "queries a second, in one batch",
+        "single": "queries a second, one a call",
+        "index": "documents a second, from raw text",
+    }
+    present = [task for task in told if _rows(record, task)]
+    if not present or record.get("benchmark") != "bm25":
+        return None
+    names = {task: len(_rows(record, task)) for task in present}
+    figure = Figure(figsize=(8.5, 0.8 + sum(0.7 + 0.34 * names[task] for task in present)), layout="constrained")
+    panels = figure.subplots(len(present), 1, squeeze=False, height_ratios=[1 + names[task] for task in present])[:, 0]
+    for axes, task in zip(panels, present, strict=True):
+        _bars(axes, _rows(record, task), told[task])
+    given = record["parameters"]
+    figure.suptitle(
+        f"BM25: {given['data']}, {given['documents']:,} documents, one thread, top {given['k']}", fontsize=11
+    )
+    return figure
+
+
+def growth(record: Row) -> Figure | None:
+    """BM25: time of a query and bytes over the number of documents, both axes logarithmic."""
+    rows = [row for row in record["results"] if row["task"].startswith("growth")]
+    if not rows:
+        return None
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    names, sizes = _names(row["contender"] for row in rows), sorted({row["n"] for row in rows})
+    columns: tuple[tuple[str, Callable[[Row], float]], ...] = (
+        ("microseconds a query, in one batch", lambda row: 1e6 / _rate(row)),
+        ("megabytes of the index", lambda row: row["bytes"] / 1e6),
+    )
+    for axes, (label, value) in zip(panels, columns, strict=True):
+        for name in names:
+            mine = [row for row in rows if row["contender"] == name]
+            axes.plot([row["n"] for row in mine], [value(row) for row in mine], label=name, **_style(name, names))
+        first = next(row for row in rows if row["n"] == sizes[0])
+        guide = [value(first) * n / sizes[0] for n in sizes]
+        axes.plot(sizes, guide, color="grey", linestyle="--", linewidth=1, label="as n")
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        _log_y(axes)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.grid(alpha=0.3)
+        axes.set(xlabel="documents", title=label)
+    panels[0].legend(fontsize=9)
+    figure.suptitle("growth: synthetic documents of 60 terms in the mean, one thread, top 10", fontsize=11)
+    return figure
+
+
+def hybrid(record: Row) -> Figure | None:
+    """Hybrid search: quality of each side and of both, then queries a second beside what is put together by hand."""
+    if record.get("benchmark") != "hybrid":
+        return None
+    told = record["results"]
+    data = _names(row["data"] for row in told)
+    figure = Figure(figsize=(4.2 * len(data), 8), layout="constrained")
+    grid = figure.subplots(3, len(data), squeeze=False, height_ratios=[4, 4, 4])
+    for column, name in enumerate(data):
+        scored = [row for row in told if row["task"] == f"quality: {name}" and row["contender"].startswith(OURS)]
+        axes = grid[0, column]
+        sides = [row["contender"].removeprefix(f"{OURS}, ") for row in scored]
+        values = [row["nDCG@10"] for row in scored]
+        bars = axes.barh(sides, values, color=[_COLOURS[OURS] if "alone" not in side else "#bbbbbb" for side in sides])
+        axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=3, fontsize=9)
+        axes.margins(x=0.25)
+        axes.invert_yaxis()
+        axes.set_title(f"{name}: nDCG@10 of llmds", fontsize=10)
+        for line, kind in ((1, "batch"), (2, "single")):
+            label = {"batch": "in one batch", "single": "one a call"}[kind]
+            rows = [row for row in told if row["task"].startswith(f"{kind}, ") and row["data"] == name]
+            named = [{**row, "contender": f"{row['contender']}\n{row['fusion']}"} for row in rows]
+            _bars(grid[line, column], named, f"queries a second, {label}")
+    figure.suptitle("hybrid search, one thread, top 10 (in brackets: our speed over theirs)", fontsize=11)
+    return figure
+
+
 _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "curves": curves,
     "build": build,
     "filter": filters,
     "churn": churn,
     "scaling": scaling,
+    "speeds": speeds,
+    "growth": growth,
+    "hybrid": hybrid,
 }
 
 
@@ -175,6 +258,22 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3, which="both")
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _bars(axes: Axes, rows: Sequence[Row], title: str) -> None:
+    """Rates as bars, each with our speed over it."""
+    rates = [_rate(row) for row in rows]
+    bars = axes.barh([row["contender"] for row in rows], rates, color=[_colour(row["contender"]) for row in rows])
+    theirs = [not row["contender"].startswith(OURS) and "ours_over_this" in row for row in rows]
+    ratios = [f" ({row['ours_over_this']:.2f}x)" if its else "" for row, its in zip(rows, theirs, strict=True)]
+    axes.bar_label(
+        bars, [f"{rate:,.0f}{ratio}" for rate, ratio in zip(rates, ratios, strict=True)], padding=3, fontsize=9
+    )
+    axes.margins(x=0.4)
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.tick_params(labelsize=9)
+    axes.set_title(title, fontsize=10)
 
 
 def _rows(record: Row, task: str) -> list[Row]:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import arguments, hnsw_file, hnsw_state, hnsw_writer, storage
-from .growing import MAX_ROWS
 from .filters import Selection
+from .growing import MAX_ROWS
 from .hnsw_searcher import Grouping, grouped, search, smallest_ef
 from .hnsw_state import Readers, Settings, State, writable
 from .kernels import codes as codes_kernels
@@ -257,7 +257,7 @@ class HNSW(storage.Structure):
             self.ef_search = min(smallest_ef(self.search_batch, queries, recall, k, len(self), threads), _MAX_EF)
         return self.ef_search
 
-    def distances(self, queries: ArrayLike, ids: ArrayLike) -> np.ndarray:
+    def distances(self, queries: ArrayLike, ids: ArrayLike, *, threads: int = 1) -> np.ndarray:
         """The distances of each query (n, dim) to c vectors, ids (n, c): float32 (n, c); +inf for unknown ids.
 
         O(n c dim).
@@ -275,7 +275,7 @@ class HNSW(storage.Structure):
                 ):
                     raise ValueError("queries must not be all zeros under metric='cosine'")
 
-            in_pieces(len(ids), compute)
+            in_pieces(len(ids), compute, threads)
         return out
 
     def get_vector(self, vec_id: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def search(
     """ids int64 and distances float32 (n, k), see `HNSW.search_batch`; None if a query is not fit."""
     if selection is None:
         return _search(state, settings, queries, k, ef, _EVERYBODY, threads)
-    ids = chosen(selection, lambda: state.rows[state.live(), table.KEY].copy())
+    ids = chosen(selection, state.live_ids)
     while True:
         removed = state.arena[kernels.REMOVED]
         found = _search(state, settings, queries, k, ef, _allowed(state, ids), threads)
@@ -109,7 +109,7 @@ def grouped(
     """As `search`, with at most one result for each group."""
     parent_of = _parents(state, grouping)
     if selection is not None:
-        selection = chosen(selection, lambda: state.rows[state.live(), table.KEY].copy())  # asked once
+        selection = chosen(selection, state.live_ids)  # asked once
     ids, distances = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32)
     short, most = np.arange(len(queries)), max(state.present, 1)
     width = min(max(4 * k, ef), most)

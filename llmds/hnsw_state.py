@@ -106,6 +106,10 @@ class State(NamedTuple):
         rows = self.rows[: self.size]
         return np.flatnonzero((rows[:, kernels.BORN] <= self.clock) & (self.clock < rows[:, kernels.DIED]))
 
+    def live_ids(self) -> np.ndarray:
+        """The ids of those, int64."""
+        return self.rows[self.live(), table.KEY].copy()
+
     def published(self, waiting: int = 0) -> "State":
         """The same for readers of the next clock: what was finished is in, what was removed is out.
 

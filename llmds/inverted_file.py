@@ -60,7 +60,11 @@ def settings_of(arrays: storage.Arrays) -> Settings:
     k1, b, number, delta, average = arrays["settings"].tolist()
     known = {value: name for name, value in METHODS.items()}
     storage.expect(
-        0 <= k1 <= 1e6 and 0 <= b <= 1 and number in known and 0 <= delta <= 1e6 and (average == 0 or 1e-10 < average < 2**63),
+        0 <= k1 <= 1e6
+        and 0 <= b <= 1
+        and number in known
+        and 0 <= delta <= 1e6
+        and (average == 0 or 1e-10 < average < 2**63),
         "settings are out of range",
     )
     return Settings(k1, b, known[number], delta)
@@ -79,7 +83,7 @@ def view_of(arrays: storage.Arrays) -> View:
     code = segment_check.outer_fault(ids, lengths, buckets, dictionary, len(postings), block_last, block_at, counts)
     storage.expect(code == segment_check.WHOLE, segment_check.FAULTS[code])
     segment = Segment.of(parts, float(arrays["settings"][4]), *counts.tolist())
-    return View((segment,) if len(ids) else (), Tail.empty())
+    return View.of((segment,) if len(ids) else (), Tail.empty())
 
 
 def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
@@ -102,7 +106,7 @@ def upgraded(arrays: storage.Arrays, where: str) -> storage.Arrays:
     average = int(tail.head[tail_kernels.LENGTH]) / live
     segment = Freeze(tail, average, b).step(2**62)
     assert segment is not None, "no budget stops it"
-    view = View((segment,), Tail.empty())
+    view = View.of((segment,), Tail.empty())
     return to_arrays(view, Settings(k1, b, "lucene", 0.0), storage.text_of(arrays["fingerprint"]))
 
 
@@ -113,7 +117,7 @@ def fault(view: View, b: float, postings: bool) -> str | None:
         code = segment_check.outer_fault(*segment[:4], len(segment.postings), *segment[5:7], counts)
         if code == segment_check.WHOLE and postings:
             slope = np.float32(b / segment.average if segment.average > 0 else 0)
-            code = segment_check.inner_fault(
+            code = segment_check.inner_fault(  # type: ignore[call-arg]
                 segment.lengths, segment.dictionary, *segment.lists, segment.block_best, np.float32(1 - b), slope
             )
         if code != segment_check.WHOLE:
@@ -148,7 +152,7 @@ def totals(view: View) -> tuple[int, int]:
     known = view.tail.vocabulary
     numbers = np.arange(known.terms, dtype=np.int32)  # asked once: a writer may be adding some
     counts = np.zeros(len(numbers), np.int64)
-    tail_kernels.find_terms(*view.tail.frequencies, numbers, counts)
+    tail_kernels.find_terms(*view.tail.frequencies, numbers, counts)  # type: ignore[call-arg]
     terms = known.ranges(numbers, np.empty(0, np.int64))
     live = _counted(vocabulary, live, terms, counts)[1]
     return int(np.count_nonzero(live)), int(live.sum())
@@ -163,4 +167,3 @@ def _counted(
     more[: len(live)] = live
     more[numbers] += counts
     return vocabulary, more
-

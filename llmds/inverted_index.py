@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments, inverted_file, storage
 from .filters import Selection, chosen
-from .inverted_searcher import DELTAS, METHODS, Plan, Settings
+from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Ranking, Settings
 from .inverted_state import Found, View
 from .inverted_writer import BULK, SINGLE, Writer
 from .kernels import bm25
@@ -89,14 +89,17 @@ class InvertedIndex(storage.Structure):
 
     def _begin(self, view: View) -> None:
         self._writer = Writer(view, self._settings.b)
-        self._lock = threading.RLock()
+        self._lock, self._decoded = threading.RLock(), Decoded()
 
     @property
     def _view(self) -> View:
         return self._writer.view
 
     def add_document(self, doc_id: int, text: str) -> None:
-        """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any. Amortised O(len(text) log n)."""
+        """Add a document (id 0 to 2**63-1), in place of the one that has this id, if any.
+
+        Amortised O(len(text) log n).
+        """
         doc_id, texts = arguments.integer("doc_id", doc_id, 0), _one_text("text", text)
         terms = self._tokenizer.terms(texts)
         with self._lock:
@@ -160,21 +163,29 @@ class InvertedIndex(storage.Structure):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best documents for every query: ids int64 (n, top_k) and scores float32 (n, top_k), best first.
 
-        Rows with fewer results end in id -1 and score -inf. One filter and one set of weights, as in `search`, holds for
-        all queries, which see the same documents. `threads`: default all cores.
+        Rows with fewer results end in id -1 and score -inf. One filter and one set of weights, as in `search`, holds
+        for all queries, which see the same documents. `threads`: default all cores.
         """
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
         return self._search(queries, "queries", top_k, filter, query_weights, count(threads))
 
-    def explain(
-        self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None
-    ) -> dict[str, Any]:
+    def ranking(
+        self, queries: Sequence[str], top_k: int = 10, *, filter: Selection = None, threads: int | None = None
+    ) -> "Ranking":
+        """As `search_batch`, for whoever also asks for the scores of other documents, at the same moment."""
+        queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
+        view, used = self._view, count(threads)
+        masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
+        plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
+        return Ranking(plan, *plan.best(top_k, masks, used, self._decoded), used, self._decoded)
+
+    def explain(self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None) -> dict[str, Any]:
         """How `search` comes to the score of a document: KeyError if it is unknown.
 
-        `score`, `length` (of the document, in terms), `average_length`, `documents`, and `terms`: for each distinct term
-        of the query, in the order of addition, `term`, `tf`, `df`, `weight` (idf times repetitions and query weight; times
-        k1 + 1 where the method has that), `norm` (1 - b + b * length / average length), `score`. Terms that no document
-        holds are left out. O(words of the query).
+        `score`, `length` (of the document, in terms), `average_length`, `documents`, and `terms`: for each distinct
+        term of the query, in the order of addition, `term`, `tf`, `df`, `weight` (idf times repetitions and query
+        weight; times k1 + 1 where the method has that), `norm` (1 - b + b * length / average length), `score`. Terms
+        that no document holds are left out. O(words of the query).
         """
         number = arguments.integer("doc_id", doc_id, 0)
         view, terms = self._view, self._tokenizer.terms(_one_text("query", query), "query")
@@ -192,16 +203,16 @@ class InvertedIndex(storage.Structure):
             share = float(bm25.part(np.float32(tf), np.float32(length), form)) if tf else 0.0
             row = {"term": words[at], "tf": tf, "df": int(plan.found.dfs[at]), "weight": weight, "norm": norm}
             rows.append({**row, "score": weights[i] * share})
-        score = float(plan.scores(np.array([[place]], np.int64))[0, 0])
+        score = self._scores(plan, np.array([[place]], np.int64), 1)[0, 0]
         return {
-            "score": score,
+            "score": float(score),
             "length": length,
             "average_length": average,
             "documents": view.documents,
             "terms": rows,
         }
 
-    def score_many(self, queries: Sequence[str], doc_ids: ArrayLike) -> np.ndarray:
+    def score_many(self, queries: Sequence[str], doc_ids: ArrayLike, *, threads: int | None = None) -> np.ndarray:
         """What `search` scores given documents, c for each of n queries: doc_ids int64 (n, c), float32 (n, c).
 
         0 for documents that hold no word of their query, or are unknown (as -1 is). O(n * c * words * log postings).
@@ -210,7 +221,10 @@ class InvertedIndex(storage.Structure):
         ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         view, terms = self._view, self._tokenizer.terms(queries, "queries")
         plan = Plan.of(view, self._settings, terms, None)
-        return plan.scores(view.places_of(ids.ravel()).reshape(ids.shape))
+        return self._scores(plan, view.places_of(ids.ravel()).reshape(ids.shape), count(threads))
+
+    def _scores(self, plan: Plan, places: np.ndarray, threads: int) -> np.ndarray:
+        return plan.scores(places, np.zeros(places.shape, np.float32), threads, self._decoded)
 
     def get_term_frequency(self, term: str, doc_id: int) -> int:
         """How often a document holds a term; 0 if either is unknown. O(len(term) + log postings).
@@ -231,8 +245,11 @@ class InvertedIndex(storage.Structure):
 
     def stats(self) -> dict[str, Any]:
         """`total_documents`, `total_terms` (distinct), `total_postings`, `avg_doc_length` (in terms),
-        `avg_postings_per_term`, `bytes_per_posting`: `nbytes` over postings; `posting_bytes`: of these, what postings and
-        their blocks take in segments; `segments`. Empty means are 0. O(terms), and where documents were removed O(size)."""
+        `avg_postings_per_term`, `bytes_per_posting`: `nbytes` over postings; `posting_bytes`: of these, what postings
+        and their blocks take in segments; `segments`. Empty means are 0.
+
+        O(terms), and where documents were removed O(size).
+        """
         view = self._view
         terms, postings = inverted_file.totals(view)
         return {
@@ -254,9 +271,14 @@ class InvertedIndex(storage.Structure):
         """Bring all documents into one segment, without what was removed: the smallest and the fastest. O(size)."""
         with self._lock:
             self._writer.compact()
+            self._decoded = Decoded()
 
     def __len__(self) -> int:
         return self._view.documents
+
+    def ids(self) -> np.ndarray:
+        """The ids of all documents, int64. O(documents)."""
+        return self._view.ids()
 
     def contains_many(self, doc_ids: ArrayLike) -> np.ndarray:
         """Whether each of doc_ids (n,) is a document, bool (n,). O(n log documents)."""
@@ -283,8 +305,8 @@ class InvertedIndex(storage.Structure):
     ) -> "Self":
         """Read what `save` wrote; tokenizer, stop words and stemmer as they were given to the index.
 
-        mmap: postings are read from the file when a search needs them, and are not examined before. ValueError if the file
-        is damaged, of another kind or a newer version, or was made by another analysis.
+        mmap: postings are read from the file when a search needs them, and are not examined before. ValueError if the
+        file is damaged, of another kind or a newer version, or was made by another analysis.
         """
         return cls._load(path, mmap, tokenizer=analysis(tokenizer, stop_words, stemmer))
 
@@ -300,7 +322,7 @@ class InvertedIndex(storage.Structure):
         view, terms = self._view, self._tokenizer.terms(queries, name)
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
-        return plan.best(top_k, masks, threads)
+        return plan.best(top_k, masks, threads, self._decoded)
 
     def _factors(self, terms: Terms, query_weights: Mapping[str, float] | None) -> np.ndarray | None:
         """What the weight of each term is multiplied with, float32 (m,)."""
@@ -328,7 +350,7 @@ class InvertedIndex(storage.Structure):
     def _owned(self) -> list[np.ndarray]:
         view = self._view
         parts = [array for segment in view.segments for array in segment.arrays]
-        return [*parts, *view.tail[:-1], *view.tail.vocabulary]
+        return [*parts, *view.tail[:-1], *view.tail.vocabulary, *self._decoded.owned()]
 
     def _to_arrays(self) -> storage.Arrays:
         with self._lock:

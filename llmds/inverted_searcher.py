@@ -1,15 +1,16 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
-import threading
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .inverted_state import Found, View
 from .kernels import best, bm25, maxscore
-from .kernels import blocks as block_kernels
 from .kernels import segments as segment_kernels
 from .kernels import tail as tail_kernels
+from .kernels.blocks import BLOCK
+from .segments import Segment
 from .threads import in_pieces
 from .vocabulary import Terms
 
@@ -22,8 +23,8 @@ METHODS = {
 }
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
-# Decoded blocks that the queries of a batch share, at most; and from how many queries on it is worth their room.
-_SHARED, _MANY = 1 << 14, 64
+# Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
+_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
 _EVERYBODY = np.empty(0, np.uint8)
 
 
@@ -55,6 +56,7 @@ class Plan(NamedTuple):
     order: np.ndarray
     weights: np.ndarray
     ends: np.ndarray
+    longest: int
 
     @classmethod
     def of(cls, view: View, settings: Settings, terms: Terms, factors: np.ndarray | None) -> "Plan":
@@ -62,81 +64,87 @@ class Plan(NamedTuple):
         found, m = Found.of(view, terms), len(terms.starts)
         factors = np.ones(m, np.float32) if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
-        bm25.plan(
+        longest = bm25.plan(
             *terms, found.dfs, factors, view.documents, METHODS[settings.method], settings.k1, order, weights, ends
         )
         m = int(ends[-1]) if len(ends) else 0
-        return cls(view, found, settings.form(view.average), order[:m], weights[:m], ends)
+        return cls(view, found, settings.form(view.average), order[:m], weights[:m], ends, longest)
 
     @classmethod
     def everything(cls, view: View, terms: Terms) -> "Plan":
         """All terms as they come, for whoever asks where they are."""
         m = len(terms.starts)
         order, ends = np.arange(m, dtype=np.int32), terms.ends.copy()
-        return cls(view, Found.of(view, terms), np.zeros(bm25.FORM, np.float32), order, np.ones(m, np.float32), ends)
+        return cls(view, Found.of(view, terms), np.zeros(bm25.FORM, np.float32), order, np.ones(m, np.float32), ends, m)
 
     @property
     def terms(self) -> tuple[np.ndarray, ...]:
         """What search kernels take."""
         return self.order, self.weights, self.ends
 
-    def best(self, k: int, masks: list[np.ndarray] | None, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    def best(
+        self, k: int, masks: list[np.ndarray] | None, threads: int, decoded: "Decoded"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """ids int64 and scores float32 (n, k); masks: which documents may be found (`View.masks_of`)."""
         n = len(self.ends)
         ids, scores, held = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
         if not ids.size:
             return ids, scores
         for part in range(len(self.view.segments)):
-            self._search_segment(part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads)
+            self._search_segment(
+                part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded
+            )
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
             allowed = _EVERYBODY if masks is None else masks[-1]
 
             def run(part: slice) -> None:
-                tail_kernels.search(
+                tail_kernels.search(  # type: ignore[call-arg]
                     tail.seen, tail.doc_ids, tail.lengths, tail.removed, allowed, tail.terms, tail.slots, tail.tfs,
                     self.form, numbers, *self.terms, part.start, part.stop, held, ids, scores,
                 )  # fmt: skip
 
-            in_pieces(n, run, threads, _AT_LEAST)
+            _in_pieces(n, run, threads)
         best.finish_all(ids, scores, held)
         return ids, scores
 
     def _search_segment(
-        self, part: int, allowed: np.ndarray, held: np.ndarray, ids: np.ndarray, scores: np.ndarray, threads: int
-    ) -> None:
-        segment, n = self.view.segments[part], len(self.ends)
-        longest = int(np.diff(self.ends, prepend=0).max())
-        shared = 0
-        if n >= _MANY:
-            shared = 1 << min(_SHARED, max(len(segment.block_last), 1)).bit_length() - 1
-        dfs, ats = self.found.lists[part]
-        scratch = _Scratch(longest, shared)
+        self, part: int, allowed: np.ndarray, held: np.ndarray, ids: np.ndarray, scores: np.ndarray, threads: int,
+        decoded: "Decoded",
+    ) -> None:  # fmt: skip
+        segment, (dfs, ats) = self.view.segments[part], self.found.lists[part]
 
         def run(piece: slice) -> None:
-            taken = scratch.take()
-            maxscore.search(
+            taken = decoded.take(self.view, part, self.longest)
+            maxscore.search(  # type: ignore[call-arg]
                 segment.ids, segment.lengths, segment.removed, segment.removals, allowed, *segment.lists,
                 segment.block_best, segment.average, self.view.average, self.form, dfs, ats, *self.terms, piece.start,
                 piece.stop, *taken, held, ids, scores,
             )  # fmt: skip
-            scratch.give(taken)
+            decoded.give(taken)
 
-        in_pieces(n, run, threads, _AT_LEAST)
+        _in_pieces(len(self.ends), run, threads)
 
-    def scores(self, documents: np.ndarray) -> np.ndarray:
-        """Of documents int64 (n, c), places in the view or -1: float32 (n, c), 0 where no term matches."""
-        scores = np.zeros(documents.shape, np.float32)
-        view, bases, queries = self.view, self.view.bases, (0, len(documents))
-        for segment, base, (dfs, ats) in zip(view.segments, bases, self.found.lists, strict=False):
-            segment_kernels.score(
-                segment.lengths, *segment.lists, self.form, dfs, ats, *self.terms, *queries, base, documents, scores
-            )
+    def scores(self, documents: np.ndarray, scores: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
+        """Fill scores float32 (n, c) where documents int64 (n, c) are places in the view; the others stay."""
+        view, bases, n = self.view, self.view.bases, len(documents)
+        for part, segment in enumerate(view.segments):
+
+            def run(piece: slice, segment: Segment = segment, part: int = part) -> None:
+                taken = decoded.take(view, part, self.longest)
+                maxscore.score(  # type: ignore[call-arg]
+                    segment.lengths, *segment.lists, self.form, *self.found.lists[part], *self.terms, piece.start,
+                    piece.stop, *taken, bases[part], documents, scores,
+                )  # fmt: skip
+                decoded.give(taken)
+
+            _in_pieces(n, run, threads)
         tail = view.tail
-        tail_kernels.score(
-            tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms,
-            *queries, bases[-1], documents, scores,
-        )  # fmt: skip
+        if tail.seen[tail_kernels.LIVE]:
+            tail_kernels.score(  # type: ignore[call-arg]
+                tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms,
+                0, n, bases[-1], documents, scores,
+            )  # fmt: skip
         return scores
 
     def frequencies(self, place: int) -> np.ndarray:
@@ -149,36 +157,82 @@ class Plan(NamedTuple):
             tail = self.view.tail
             for i, term in enumerate(self.found.numbers[self.order].tolist()):
                 known = term >= 0
-                numbers[i] = tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
+                numbers[i] = (
+                    tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
+                )
             return numbers
-        room = np.empty(block_kernels.BLOCK, np.int32)
+        room = np.empty(BLOCK, np.int32)
         dfs, ats = self.found.lists[part]
         for i, term in enumerate(self.order.tolist()):
             df, at = int(dfs[term]), int(ats[term])
             numbers[i] = 0
             if df:
-                numbers[i] = segment_kernels.frequency(
-                    *self.view.segments[part].lists, df, at, place - base, room
-                )
+                numbers[i] = segment_kernels.frequency(*self.view.segments[part].lists, df, at, place - base, room)  # type: ignore[call-arg]
         return numbers
 
 
-class _Scratch:
-    """What a search of a segment works in, for as many threads as come at a time."""
+class Ranking(NamedTuple):
+    """The best documents for some queries, ids int64 and scores float32 (n, k), at one moment of an index."""
 
-    def __init__(self, longest: int, shared: int):
-        self.longest, self.shared = longest, shared
-        self.lock, self.free = threading.Lock(), list[tuple[np.ndarray, ...]]()
+    plan: Plan
+    ids: np.ndarray
+    scores: np.ndarray
+    threads: int
+    decoded: "Decoded"
 
-    def take(self) -> tuple[np.ndarray, ...]:
-        """slots, parts and kept (`kernels.lists`)."""
-        with self.lock:
-            if self.free:
-                return self.free.pop()
-        size = (self.longest + self.shared) * block_kernels.BLOCK
-        return np.empty(size, np.int32), np.empty(size, np.float32), np.full(self.shared, -1, np.int64)
+    def score(self, doc_ids: np.ndarray, scores: np.ndarray) -> None:
+        """Fill scores float32 (n, c) for documents int64 (n, c): 0 where no term matches; -1 leaves what is there."""
+        places = self.plan.view.places_of(doc_ids.ravel()).reshape(doc_ids.shape)
+        scores[(doc_ids >= 0) & (places < 0)] = 0
+        self.plan.scores(places, scores, self.threads, self.decoded)
 
-    def give(self, taken: tuple[np.ndarray, ...]) -> None:
-        """For the next call."""
-        with self.lock:
-            self.free.append(taken)
+
+def _in_pieces(n: int, run: Callable[[slice], None], threads: int) -> None:
+    """`threads.in_pieces`, at once for few queries."""
+    if n <= _AT_LEAST:
+        run(slice(0, n))
+    else:
+        in_pieces(n, run, threads, _AT_LEAST)
+
+
+class Decoded:
+    """What searches of the largest segment have worked out (`kernels.lists`), kept for those that follow.
+
+    Each thread that searches has arrays of its own, of up to 16 MiB.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[tuple[np.ndarray, ...]] = []
+        self.view, self.largest, self.generation = View.empty(), 0, 0
+
+    def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
+        """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
+        if self.view is not view:
+            documents = [len(segment.ids) for segment in view.segments]
+            self.view, self.largest = view, documents.index(max(documents))
+            self.generation = self.generation % 2**30 + 1
+        segment = view.segments[part]
+        n, kept, dense = len(segment.ids), 0, 0
+        if n >= _LARGE and part == self.largest:
+            kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
+            dense = min(_MOST_ROWS, _ROOM // (4 * n))
+        generation, sizes = self.generation, ((kept + terms) * BLOCK, kept, dense * n)
+        while kept:
+            try:
+                arrays = self.free.pop()
+            except IndexError:
+                break
+            if len(arrays[0]) >= sizes[0] and (len(arrays[2]), len(arrays[3])) == sizes[1:]:
+                return generation, *arrays
+        slots, parts = np.empty(sizes[0], np.int32), np.empty(sizes[0], np.float32)
+        tables = np.zeros(kept, np.int64), np.empty(sizes[2], np.float32), np.zeros(dense, np.int64)
+        return generation, slots, parts, *tables
+
+    def give(self, taken: tuple[Any, ...]) -> None:
+        """For the next search."""
+        if len(taken[3]):
+            self.free.append(taken[1:])
+
+    def owned(self) -> list[np.ndarray]:
+        """All arrays that no search is using."""
+        return [array for arrays in self.free for array in arrays]

@@ -20,21 +20,21 @@ class View(NamedTuple):
 
     segments: tuple[Segment, ...]
     tail: Tail
+    documents: int
+    length: int
+
+    @classmethod
+    def of(cls, segments: tuple[Segment, ...], tail: Tail) -> "View":
+        """With the number of live documents, and of their terms, repeated ones counted."""
+        seen = tail.seen
+        documents = sum([segment.live for segment in segments], int(seen[tail_kernels.LIVE]))
+        length = sum([segment.length for segment in segments], int(seen[tail_kernels.LENGTH]))
+        return cls(segments, tail, documents, length)
 
     @classmethod
     def empty(cls) -> "View":
         """No documents."""
-        return cls((), Tail.empty())
-
-    @property
-    def documents(self) -> int:
-        """Number of live documents."""
-        return sum(segment.live for segment in self.segments) + int(self.tail.seen[tail_kernels.LIVE])
-
-    @property
-    def length(self) -> int:
-        """Terms of all live documents, repeated ones counted."""
-        return sum(segment.length for segment in self.segments) + int(self.tail.seen[tail_kernels.LENGTH])
+        return cls((), Tail.empty(), 0, 0)
 
     @property
     def average(self) -> float:
@@ -44,8 +44,10 @@ class View(NamedTuple):
     @property
     def bases(self) -> list[int]:
         """The first place of every segment, and of the tail."""
-        sizes = [0, *(len(segment.ids) for segment in self.segments)]
-        return np.cumsum(sizes).tolist()
+        bases = [0]
+        for segment in self.segments:
+            bases.append(bases[-1] + len(segment.ids))
+        return bases
 
     def places_of(self, ids: np.ndarray) -> np.ndarray:
         """The places of ids int64 (m,), int64 (m,), -1 where there is no such live document. O(m log n)."""
@@ -78,12 +80,16 @@ class View(NamedTuple):
 
     def replaced(self, at: int, segment: Segment) -> "View":
         """With another segment in that place."""
-        return self._replace(segments=(*self.segments[:at], segment, *self.segments[at + 1 :]))
+        return View.of((*self.segments[:at], segment, *self.segments[at + 1 :]), self.tail)
+
+
+_NO_NUMBERS = np.empty(0, np.int32)
 
 
 class Found(NamedTuple):
     """Where the terms of some queries are: of every segment df int32 and place of postings int64, (m,) each; the
-    tail's number of each, int32 (m,), -1 where it knows none; the documents that hold it, int64 (m,)."""
+    tail's number of each, int32 (m,), -1 where it knows none, (0,) where it is empty; the documents that hold it,
+    int64 (m,)."""
 
     lists: list[tuple[np.ndarray, np.ndarray]]
     numbers: np.ndarray
@@ -101,6 +107,8 @@ class Found(NamedTuple):
             total += dfs
             if segment.removals:
                 total -= segment.removed_of(dfs, ats, numbers)
-        numbers = view.tail.vocabulary.find(terms)
-        tail_kernels.find_terms(*view.tail.frequencies, numbers, total)
+        numbers = _NO_NUMBERS
+        if view.tail.seen[tail_kernels.LIVE]:
+            numbers = view.tail.vocabulary.find(terms)
+            tail_kernels.find_terms(*view.tail.frequencies, numbers, total)  # type: ignore[call-arg]
         return cls(lists, numbers, total)

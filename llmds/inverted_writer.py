@@ -38,7 +38,7 @@ class Writer:
         reached = 0
         try:
             while True:
-                reached, lacking, amount = tail_write.add(
+                reached, lacking, amount = tail_write.add(  # type: ignore[call-arg]
                     *self.view.tail.state, ids, numbers, terms.ends, reached, counts
                 )
                 if lacking == tail_write.DONE:
@@ -56,7 +56,7 @@ class Writer:
         """Remove a document; whether it was there."""
         self.publish()
         tail = self.view.tail
-        if tail_write.remove(*tail.state[:8], doc_id):
+        if tail_write.remove(*tail.state[:8], doc_id):  # type: ignore[call-arg]
             self.publish()
             return True
         ids = np.array([doc_id], np.int64)
@@ -74,7 +74,7 @@ class Writer:
         for ids in (self.leaving, tail.doc_ids[first:last]):
             if len(ids):
                 view = _losing(view, ids)
-        self.view = view._replace(tail=tail.published())
+        self.view = View.of(view.segments, tail.published())
         self.leaving = self.leaving[:0]
 
     def freeze(self) -> None:
@@ -87,7 +87,7 @@ class Writer:
         while (segment := work.step(_STEP)) is None:
             pass
         kept = (segment,) if segment.live else ()
-        self.view = View((*view.segments, *kept), Tail.empty())
+        self.view = View.of((*view.segments, *kept), Tail.empty())
 
     def step(self, budget: int) -> bool:
         """Go on with merging, for about so many postings; whether anything is left to do."""
@@ -123,11 +123,11 @@ class Writer:
         segments = list(self.view.segments)
         places = [i for i, each in enumerate(segments) if any(each.ids is source.ids for source in merge.sources)]
         now = {id(segments[i].ids): segments[i] for i in places}
-        lost = merge.lost(tuple(now.get(id(source.ids), source) for source in merge.sources))
+        lost = merge.lost([now.get(id(source.ids), source) for source in merge.sources])
         if len(lost):
             segment = segment.without(lost)
         segments[places[0] : places[-1] + 1] = [segment] if segment.live else []
-        self.view = self.view._replace(segments=tuple(segments))
+        self.view = View.of(tuple(segments), self.view.tail)
 
     def _set_tail(self, tail: Tail) -> None:
         self.view = self.view._replace(tail=tail)

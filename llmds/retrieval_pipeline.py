@@ -10,10 +10,12 @@ from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .cmsketch import CountMinSketch
+from .filters import Selection, chosen
 from .hnsw import HNSW
 from .inverted_index import InvertedIndex
 from .kernels import fusion as kernels
 from .progress import Progress, bar
+from .threads import count
 from .token_lru import TokenLRU
 from .tokenizer import analysis
 
@@ -155,6 +157,7 @@ class RetrievalPipeline(storage.Structure):
         *,
         fusion: str = "weighted",
         depth: int | None = None,
+        filter: Selection = None,
     ) -> list[tuple[int, float]]:
         """The best `top_k` documents: (doc_id, score), best first, equal scores by smaller id.
 
@@ -162,6 +165,8 @@ class RetrievalPipeline(storage.Structure):
         encoder to make one), text answers alone with BM25 scores; at 1 the vectors do, with cosine
         similarities (inner products, negated distances under the other metrics).
         depth: candidates from each side, by default max(100, 10 * top_k).
+        filter: ids that may be found, an integer array, or a function that takes all ids once and gives a bool for
+            each.
 
         Answers to queries seen `hot_threshold` times or more are cached until the next write.
         """
@@ -172,23 +177,26 @@ class RetrievalPipeline(storage.Structure):
             else arguments.vector("query_embedding", query_embedding, self.embedding_dim)[None]
         )
         how = _checked(top_k, fusion_weight, fusion, depth)
-        key = (query, None if rows is None else rows.tobytes(), *how)
+        allowed = self._allowed(filter)
+        key = (
+            query, None if rows is None else rows.tobytes(), *how, None if allowed is None else allowed.tobytes()
+        )  # fmt: skip
         with self._cache_lock:
             self._sketch.add(query)
-            hot = self._sketch.is_hot(query, self._hot_threshold)
+            hot = self._sketch.is_hot(query, self._hot_threshold) and not callable(filter)
             found = self._cache.get(key)
             generation = self._generation
             self._hits += found is not None
             self._misses += found is None
         if found is None:
-            found = self._rank([query], rows, *how)
+            found = self._rank([query], rows, allowed, 1, *how)
             if hot:
                 with self._cache_lock:
                     if generation == self._generation:  # a write meanwhile makes this answer an old one
                         self._cache.put(key, found)
         ids, scores = found
-        count = int(np.count_nonzero(ids >= 0))
-        return list(zip(ids[0, :count].tolist(), scores[0, :count].tolist(), strict=True))
+        held = int(np.count_nonzero(ids >= 0))
+        return list(zip(ids[0, :held].tolist(), scores[0, :held].tolist(), strict=True))
 
     def search_batch(
         self,
@@ -199,17 +207,21 @@ class RetrievalPipeline(storage.Structure):
         *,
         fusion: str = "weighted",
         depth: int | None = None,
+        filter: Selection = None,
+        threads: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search` for n queries and embeddings (n, embedding_dim): ids int64 and scores float32, (n, top_k).
 
-        Short rows end in id -1 and score -inf. The cache is neither asked nor filled.
+        Short rows end in id -1 and score -inf. One filter holds for all queries. `threads`: default all cores. The
+        cache is neither asked nor filled.
         """
         if isinstance(queries, (str, bytes)) or not isinstance(queries, Sequence):
             raise TypeError(f"queries must be a sequence of str, got {type(queries).__name__}")
         if query_embeddings is not None:
             query_embeddings = self._vectors.admissible("query_embeddings", query_embeddings)
             arguments.same_length(queries=queries, query_embeddings=query_embeddings)
-        return self._rank(list(queries), query_embeddings, *_checked(top_k, fusion_weight, fusion, depth))
+        how = _checked(top_k, fusion_weight, fusion, depth)
+        return self._rank(list(queries), query_embeddings, self._allowed(filter), count(threads), *how)
 
     def side_scores(
         self, queries: Sequence[str], query_embeddings: ArrayLike | None, doc_ids: ArrayLike
@@ -297,37 +309,47 @@ class RetrievalPipeline(storage.Structure):
     def __repr__(self) -> str:
         return f"RetrievalPipeline({len(self)} documents, {len(self._vectors)} with embeddings of {self.embedding_dim})"
 
+    def _allowed(self, filter: Selection) -> np.ndarray | None:
+        """The ids that a filter allows; a function is asked once, for both sides."""
+        return None if filter is None else chosen(filter, self._index.ids)
+
     def _rank(
-        self, queries: list[str], embeddings: np.ndarray | None, top_k: int, weight: float, fusion: str, depth: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, queries: list[str], embeddings: np.ndarray | None, allowed: np.ndarray | None, threads: int, top_k: int,
+        weight: float, fusion: str, depth: int,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """ids and scores (n, top_k) for checked arguments."""
         if embeddings is None and weight > 0:
             embeddings = self._encoded(queries)
             if embeddings is not None:
                 known = np.asarray(embeddings.any(axis=1))
                 if not known.all():
-                    return self._rank_apart(queries, embeddings, known, top_k, weight, fusion, depth)
+                    how = (top_k, weight, fusion, depth)
+                    return self._rank_apart(queries, embeddings, known, allowed, threads, *how)
         if embeddings is None or weight == 0:
-            return self._index.search_batch(queries, top_k)
+            return self._index.search_batch(queries, top_k, filter=allowed, threads=threads)
         if weight == 1:
-            return self._nearest(embeddings, top_k)
-        dense_ids, _ = self._nearest(embeddings, depth)
-        text_ids, _ = self._index.search_batch(queries, depth)
-        candidates = kernels.union(dense_ids, text_ids)
+            return self._nearest(embeddings, top_k, allowed, threads)
+        dense_ids, dense = self._nearest(embeddings, depth, allowed, threads)
+        ranking = self._index.ranking(queries, depth, filter=allowed, threads=threads)
+        candidates, dense, text, near, matched = kernels.union(dense_ids, dense, ranking.ids, ranking.scores)
         if fusion == "rrf":
-            return kernels.reciprocal_rank(candidates, dense_ids, text_ids, RRF_K, top_k)
-        dense, text = self.side_scores(queries, embeddings, candidates)
-        return kernels.weighted(candidates, dense, text, weight, top_k)
+            return kernels.reciprocal_rank(candidates, dense_ids, ranking.ids, RRF_K, top_k)
+        ranking.score(np.where(matched, -1, candidates), text)
+        missing = np.where(near, -1, candidates)
+        others = self._similarity(self._vectors.distances(embeddings, missing, threads=threads))
+        return kernels.weighted(candidates, np.where(near, dense, others), text, weight, top_k)
 
     def _rank_apart(
-        self, queries: list[str], embeddings: np.ndarray, known: np.ndarray, *how: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, queries: list[str], embeddings: np.ndarray, known: np.ndarray, allowed: np.ndarray | None, threads: int,
+        *how: Any,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """As `_rank`, where some of the queries have no embedding: text alone answers those."""
         top_k, _, *rest = how
-        ids, scores = self._rank(queries, None, top_k, 0.0, *rest)
+        ids, scores = self._rank(queries, None, allowed, threads, top_k, 0.0, *rest)
         if known.any():
-            chosen = np.flatnonzero(known)
-            ids[chosen], scores[chosen] = self._rank([queries[q] for q in chosen], embeddings[chosen], *how)
+            rows = np.flatnonzero(known)
+            of_these = [queries[q] for q in rows]
+            ids[rows], scores[rows] = self._rank(of_these, embeddings[rows], allowed, threads, *how)
         return ids, scores
 
     def _rows(
@@ -348,12 +370,14 @@ class RetrievalPipeline(storage.Structure):
             raise ValueError(f"encoder must give a row for each of {len(texts)} texts, gave {len(rows)}")
         return rows
 
-    def _nearest(self, embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(
+        self, embeddings: np.ndarray, k: int, allowed: np.ndarray | None, threads: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The nearest k documents of each embedding: ids int64 and similarities float32, (n, k), best first.
 
         Similarities are cosines, inner products, or negated Euclidean distances. Short rows end in -1 and -inf.
         """
-        ids, distances = self._vectors.search_batch(embeddings, k)
+        ids, distances = self._vectors.search_batch(embeddings, k, filter=allowed, threads=threads)
         return ids, self._similarity(distances)
 
     def _similarity(self, distances: np.ndarray) -> np.ndarray:

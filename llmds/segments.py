@@ -46,7 +46,8 @@ class Segment(NamedTuple):
         """A segment without removed documents: its first eight fields, and what they hold."""
         none = np.empty(0, np.int32)
         ids, lengths = arrays[:2]
-        return cls(*arrays, average, terms, entries, none, none, none, none, 0, len(ids), int(lengths.sum(dtype=np.int64)))
+        held = (average, terms, entries, none, none, none, none, 0, len(ids), int(lengths.sum(dtype=np.int64)))
+        return cls._make((*arrays, *held))
 
     @classmethod
     def empty(cls) -> "Segment":
@@ -78,7 +79,7 @@ class Segment(NamedTuple):
         Those that were removed after this moment may be among them.
         """
         with _counting:  # readers share what they have counted
-            segments.count_removed(
+            segments.count_removed(  # type: ignore[call-arg]
                 *self.lists, self.removed, self.gone, self.removals, dfs, ats, numbers, self.dead, self.counted,
                 np.empty(blocks.BLOCK, np.int32),
             )  # fmt: skip
@@ -150,8 +151,8 @@ class _Writer:
         for array, size in ((self.dictionary, words), (self.postings, used)):
             _resize(array, size + blocks.PAD)
             array[size:] = 0
-        for array in (self.block_last, self.block_at, self.best):
-            _resize(array, number_of_blocks)
+        for table in (self.block_last, self.block_at, self.best):
+            _resize(table, number_of_blocks)
         with np.errstate(over="ignore"):
             best = self.best.astype(np.float16)
         high = best.astype(np.float32) > self.best
@@ -238,7 +239,7 @@ class Merge:
             for state, new, side, end in zip(self.states, self.new, self.sources, self.ends, strict=True)
         ]
         while True:
-            state = segment_write.merge(
+            state = segment_write.merge(  # type: ignore[call-arg]
                 *sides[0], *sides[1], budget, *self.scratch, self.lengths, *self.writer.norm, *self.writer.state
             )
             if state == segment_write.DONE:
@@ -248,7 +249,7 @@ class Merge:
             df, word = (sum(int(s[f]) for s in self.states) for f in (segment_write.DF, segment_write.LENGTH))
             self.writer.grow(state, df, word)
 
-    def lost(self, now: tuple[Segment, Segment]) -> np.ndarray:
+    def lost(self, now: list[Segment]) -> np.ndarray:
         """The slots, in the new segment, of documents that the two have lost since the merge began."""
         parts = [
             new[later.gone[before.removals : later.removals]]

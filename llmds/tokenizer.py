@@ -37,6 +37,10 @@ _MOST_FORMS = 1 << 20
 _DIGEST = 16
 
 
+_SHORT = 1 << 12
+_NO_STOPS = Vocabulary.empty()
+
+
 class Tokenizer:
     """The analysis of text into search terms, and the counting of tokens.
 
@@ -100,6 +104,10 @@ class Tokenizer:
         """The terms of many texts, as arrays. O(characters)."""
         if isinstance(texts, (str, bytes)) or not isinstance(texts, (Sequence, np.ndarray)):
             raise TypeError(f"{name} must be a sequence of str, got {type(texts).__name__}")
+        if len(texts) == 1 and self._split is None and isinstance(texts[0], str) and len(texts[0]) <= _SHORT:
+            terms = _cut_short(texts[0], _NO_STOPS if self._stop is None else self._stop)
+            if terms is not None:
+                return terms if self._stems is None else self._stems.apply(terms)
         terms = self._cut(texts, name)
         if self._stop is not None:
             known = self._stop.find(terms)
@@ -249,6 +257,21 @@ def _packed(name: str, texts: Sequence[str], change: Callable[[str], str]) -> tu
         raise ValueError(f"{name} must be less than 2**31 bytes a call, got {size}")
     parts.append("\n" * (_BLOCK + -size % _BLOCK))
     return np.frombuffer("\n".join(parts).encode("latin-1"), np.uint8), offsets
+
+
+def _cut_short(text: str, stops: Vocabulary) -> Terms | None:
+    """The terms of a short text but for stop words, sooner than by the way for many; None if it is not ASCII."""
+    if not text.isascii():
+        return None
+    size = len(text)
+    raw = np.frombuffer((text + "\n" * (2 * _BLOCK - size % _BLOCK)).encode(), np.uint8)
+    data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // _BLOCK, kernels.MASKS), np.uint64)
+    starts, stops_, hashes = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint32)
+    offsets, ends = np.array([0, size]), np.empty(1, np.int64)
+    count = kernels.cut_short(
+        raw, data, masks, offsets, np.zeros(3, np.int64), *stops[1:], starts, stops_, hashes, ends
+    )
+    return Terms(data, starts[:count], stops_[:count], hashes[:count], ends)
 
 
 def _bytes_as_characters(text: str) -> str:

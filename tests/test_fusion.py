@@ -16,11 +16,18 @@ def padded(rows, width=WIDTH):
 
 
 @given(st.lists(st.tuples(ranked, ranked), max_size=4))
-def test_a_union_holds_each_id_once_in_order(pairs):
-    merged = fusion.union(padded([left for left, _ in pairs]), padded([right for _, right in pairs]))
+def test_a_union_holds_each_id_once_in_order_and_what_each_side_says(pairs):
+    sides = [padded([pair[side] for pair in pairs]) for side in (0, 1)]
+    scores = [(side * 10 + number).astype(np.float32) for number, side in enumerate(sides)]
+    merged, *said = fusion.union(sides[0], scores[0], sides[1], scores[1])
     assert merged.shape == (len(pairs), 2 * WIDTH)
-    for row, (left, right) in zip(merged.tolist(), pairs, strict=True):
-        assert row == sorted({*left, *right}) + [-1] * (2 * WIDTH - len({*left, *right}))
+    for row, pair in enumerate(pairs):
+        held = sorted({*pair[0], *pair[1]})
+        assert merged[row].tolist() == held + [-1] * (2 * WIDTH - len(held))
+        for number, side in enumerate(pair):
+            expected = [key * 10 + number if key in side else -np.inf for key in held]
+            assert said[number][row].tolist() == expected + [-np.inf] * (2 * WIDTH - len(held))
+            assert said[2 + number][row].tolist() == [key in side for key in held] + [False] * (2 * WIDTH - len(held))
 
 
 @given(ranked, ranked, st.integers(0, 10))

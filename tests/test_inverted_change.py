@@ -13,8 +13,7 @@ from inverted_model import QUERIES, Model, agrees, filled, tails_of
 from llmds import inverted_index as module
 from llmds import inverted_writer as writer
 from llmds.inverted_index import InvertedIndex
-from llmds.kernels import segments, tail
-from llmds.kernels import tail_write
+from llmds.kernels import segments, tail, tail_write
 
 words = st.sampled_from([*"abcdefg", "it's", "é"])
 texts = st.lists(words, max_size=8).map(" ".join) | st.sampled_from(["", "a a a a", "b " * 40, "?!"])

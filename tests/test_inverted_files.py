@@ -320,7 +320,9 @@ def old_documents(name):
     chance = np.random.default_rng({"plain": 12, "options": 13}[name])
     if name == "options":
         texts = [*old_texts(chance, 149), "w3 " * 5000]
-        return {"k1": 0.9, "b": 0.4, "stop_words": ["w1"]}, dict(zip((np.arange(150) * 2**50).tolist(), texts, strict=True))
+        return {"k1": 0.9, "b": 0.4, "stop_words": ["w1"]}, dict(
+            zip((np.arange(150) * 2**50).tolist(), texts, strict=True)
+        )
     ids = chance.permutation(1000)[:300].tolist()
     documents = dict(zip(ids, old_texts(chance, 300), strict=True))
     documents |= dict.fromkeys(ids[20:30], "w1 w2 w2 é")
@@ -390,4 +392,6 @@ def test_an_unknown_version_or_a_mixture_is_refused(old, tmp_path):
 def test_padding_is_there():
     """Decoders read past what they decode."""
     arrays = filled(40)[0]._to_arrays()
-    assert blocks.PAD == segments.PAD and all(not arrays[name][-blocks.PAD :].any() for name in ("dictionary", "postings"))
+    assert blocks.PAD == segments.PAD and all(
+        not arrays[name][-blocks.PAD :].any() for name in ("dictionary", "postings")
+    )

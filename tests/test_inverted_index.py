@@ -13,8 +13,18 @@ from inverted_model import METHODS, QUERIES, Model, agrees, filled
 
 from llmds import inverted_index as module
 from llmds.inverted_index import InvertedIndex
-from llmds.kernels import best, blocks, bm25, maxscore, segment_check, segment_write, segments, tail, tail_check
-from llmds.kernels import tail_write
+from llmds.kernels import (
+    best,
+    blocks,
+    bm25,
+    maxscore,
+    segment_check,
+    segment_write,
+    segments,
+    tail,
+    tail_check,
+    tail_write,
+)
 from llmds.tokenizer import Tokenizer
 
 words = st.sampled_from([*"abcdefg", "it's", "é"])
@@ -299,7 +309,18 @@ def test_a_refused_call_changes_nothing(number):
 @pytest.mark.parametrize("tokenizer", [None, str.split])
 def test_texts_that_are_odd_but_legal(tokenizer):
     index, huge = InvertedIndex(tokenizer), "x" * (1 << 20)
-    odd = ["a\0b \0 c", "", huge, huge + "y é", "\0", " \n\t ", "tab\tbed", "\U0010ffff \U0001f600", "a" * 255, "a" * 256]
+    odd = [
+        "a\0b \0 c",
+        "",
+        huge,
+        huge + "y é",
+        "\0",
+        " \n\t ",
+        "tab\tbed",
+        "\U0010ffff \U0001f600",
+        "a" * 255,
+        "a" * 256,
+    ]
     for many in (False, True):
         if many:
             index.add_documents(range(len(odd)), odd)

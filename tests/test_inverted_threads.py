@@ -103,7 +103,9 @@ class Scene:
             except KeyError:
                 continue
             tfs = {row["term"]: row["tf"] for row in told["terms"]}
-            assert tfs.pop("all") == 1 and sorted(tfs.values(), reverse=True)[:2] in ([3, 0], [3]) and told["length"] == 6
+            assert (
+                tfs.pop("all") == 1 and sorted(tfs.values(), reverse=True)[:2] in ([3, 0], [3]) and told["length"] == 6
+            )
 
     def read_filtered(self):
         allowed = np.arange(0, 400, 3)

@@ -67,4 +67,3 @@ def _sink(ids, scores, size, doc_id, total):
 @leaf(cache=True)
 def _worse(score, doc_id, other_score, other_id):
     return score < other_score or (score == other_score and doc_id > other_id)
-

@@ -3,9 +3,10 @@
 Both are packed at a width that suits most of a block; what does not fit is an exception, whose high bits lie
 apart (PFor: Zukowski, Heman, Nes and Boncz 2006; Yan, Ding and Suel 2009). A block is, in bytes:
 
-    the width of gaps, | 0x80 if there are exceptions; the same for frequencies
-    for each that has exceptions: how many, and the width of their high bits
-    for each: low bits of all; places of exceptions, a byte each; their high bits
+    the width of gaps, | the width of frequencies << 5, if that is 6 or less and nothing is an exception;
+    or the width of gaps | 7 << 5, and the width of frequencies, | 0x40 if gaps have exceptions, | 0x80 if they have
+    for gaps, then frequencies, that have exceptions: how many, and the width of their high bits
+    for both: low bits of all; places of exceptions, a byte each; their high bits
 
 Packed numbers follow one another from the lowest bit on, each run of them ends with a whole byte. A gap is the
 distance to the document before, less 1; frequencies are less 1, too.
@@ -21,7 +22,8 @@ from .simd import add_up, unpack, word_at
 
 BLOCK = 128
 MOST = 1 << 30
-_WIDTH, _PATCHED = 31, 0x80
+_WIDTH, _LONG = 31, 7
+_SMALL = 32  # bits that no exception makes fewer
 _FAST = 16  # the widest that `unpack` takes
 # Twice low bits, places and high bits, all as wide as can be, and a word that is read past them.
 PAD = 6 + 2 * BLOCK * (4 + 1 + 4) + 64
@@ -38,28 +40,46 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
         slot = np.int64(slots[first + i])
         numbers[i], numbers[BLOCK + i] = slot - before - 1, tfs[first + i] - 1
         before = slot
-    header = at
-    at += 2
-    for part in range(2):
-        width, exceptions, high = _fitting(numbers, part * BLOCK, n)
-        data[header + part] = width
+    gap_width, gap_exceptions, gap_high = _fitting(numbers, 0, n)
+    tf_width, tf_exceptions, tf_high = _fitting(numbers, BLOCK, n)
+    if tf_width < _LONG and gap_exceptions == 0 and tf_exceptions == 0:
+        data[at] = gap_width | (tf_width << 5)
+        at += 1
+    else:
+        data[at] = gap_width | (_LONG << 5)
+        data[at + 1] = tf_width | (np.int64(gap_exceptions > 0) << 6) | (np.int64(tf_exceptions > 0) << 7)
+        at += 2
+    for exceptions, high in ((gap_exceptions, gap_high), (tf_exceptions, tf_high)):
         if exceptions > 0:
-            data[header + part] = width | _PATCHED
             data[at], data[at + 1] = exceptions, high
             at += 2
-    for part in range(2):
-        base, width = part * BLOCK, np.int64(data[header + part]) & _WIDTH
-        at = _pack(numbers, base, n, width, data, at)
-        if data[header + part] & _PATCHED:
-            exceptions, largest = np.int64(0), np.int64(0)
-            for i in range(n):
-                if numbers[base + i] >> width > 0:
-                    data[at + exceptions] = i
-                    numbers[base + exceptions] = numbers[base + i] >> width
-                    largest = max(largest, numbers[base + exceptions])
-                    exceptions += 1
-            at = _pack(numbers, base, exceptions, _bits(largest), data, at + exceptions)
+    at = _write(numbers, 0, n, gap_width, gap_exceptions, gap_high, data, at)
+    return _write(numbers, BLOCK, n, tf_width, tf_exceptions, tf_high, data, at)
+
+
+@leaf(cache=True)
+def _write(numbers, base, n, width, exceptions, high, data, at):
+    """Write low bits, places and high bits; where they end."""
+    at = _pack(numbers, base, n, width, data, at)
+    if exceptions > 0:
+        found = 0
+        for i in range(n):
+            more = numbers[base + i] >> width
+            if more > 0:
+                data[at + found], numbers[base + found] = i, more
+                found += 1
+        at = _pack(numbers, base, exceptions, high, data, at + exceptions)
     return at
+
+
+@leaf(cache=True)
+def _header(data, at):
+    """(width of gaps, whether they have exceptions, width of frequencies, whether they have, where the rest begins)."""
+    width, tf_width = np.int64(data[at]) & _WIDTH, np.int64(data[at]) >> 5
+    if tf_width < _LONG:
+        return width, np.int64(0), tf_width, np.int64(0), at + 1
+    second = np.int64(data[at + 1])
+    return width, (second >> 6) & 1, second & _WIDTH, second >> 7, at + 2
 
 
 @leaf(cache=True)
@@ -69,12 +89,11 @@ def decode_slots(data, at, n, before, slots, row):
     before: the last document of the block before, -1 where there is none. Documents are below MOST. Of other bytes
     come ascending numbers all the same, or the last one is negative.
     """
-    head, patched = np.int64(data[at]), np.int64(data[at]) >> 7
-    body = at + 2 + 2 * patched + 2 * (np.int64(data[at + 1]) >> 7)
-    width = head & _WIDTH
+    width, patched, _, tf_patched, announced = _header(data, at)
+    body = announced + 2 * (patched + tf_patched)
     excess = _unpack_all(data, body, n, width, slots, row)
     if patched:
-        excess += _patch(data, at + 2, body + ((n * width + 7) >> 3), n, width, slots, row)
+        excess += _patch(data, announced, body + ((n * width + 7) >> 3), n, width, slots, row)
     if excess >= MOST:  # sums of int32 might come round again
         return np.int64(-1)
     for i in range(0, n & ~7, 8):
@@ -88,24 +107,20 @@ def decode_slots(data, at, n, before, slots, row):
 @leaf(cache=True)
 def decode_tfs(data, at, n, tfs, row):
     """Fill tfs[row:row + n] (int32) with the frequencies of the block of n at data[at:], less 1."""
-    head, patched = np.int64(data[at + 1]), np.int64(data[at + 1]) >> 7
-    body, after = _frequencies(data, at, n)
-    width = head & _WIDTH
+    width, patched, body, announced = _frequencies(data, at, n)
     _unpack_all(data, body, n, width, tfs, row)
     if patched:
-        _patch(data, after, body + ((n * width + 7) >> 3), n, width, tfs, row)
+        _patch(data, announced, body + ((n * width + 7) >> 3), n, width, tfs, row)
 
 
 @leaf(cache=True)
 def tf_at(data, at, n, i):
     """The frequency of posting i of the block of n at data[at:]."""
-    head, patched = np.int64(data[at + 1]), np.int64(data[at + 1]) >> 7
-    body, after = _frequencies(data, at, n)
-    width = head & _WIDTH
+    width, patched, body, announced = _frequencies(data, at, n)
     found = _number(data, body, i, width)
     if patched:
         places = body + ((n * width + 7) >> 3)
-        exceptions, high = min(np.int64(data[after]), n), np.int64(data[after + 1]) & _WIDTH
+        exceptions, high = min(np.int64(data[announced]), n), np.int64(data[announced + 1]) & _WIDTH
         for j in range(exceptions):
             if data[places + j] == i:
                 found |= (_number(data, places + exceptions, j, high) << width) & 0x7FFFFFFF
@@ -114,14 +129,13 @@ def tf_at(data, at, n, i):
 
 @leaf(cache=True)
 def _frequencies(data, at, n):
-    """Where the frequencies' low bits begin, and where the number of their exceptions stands."""
-    head, patched = np.int64(data[at]), np.int64(data[at]) >> 7
-    after = at + 2 + 2 * patched
-    body = after + 2 * (np.int64(data[at + 1]) >> 7) + ((n * (head & _WIDTH) + 7) >> 3)
+    """(width of frequencies, whether they have exceptions, where low bits begin, where their number stands)."""
+    width, patched, tf_width, tf_patched, announced = _header(data, at)
+    body = announced + 2 * (patched + tf_patched) + ((n * width + 7) >> 3)
     if patched:
-        exceptions, high = min(np.int64(data[at + 2]), n), np.int64(data[at + 3]) & _WIDTH
+        exceptions, high = min(np.int64(data[announced]), n), np.int64(data[announced + 1]) & _WIDTH
         body += exceptions + ((exceptions * high + 7) >> 3)
-    return body, after
+    return tf_width, tf_patched, body, announced + 2 * patched
 
 
 @leaf(cache=True)
@@ -131,6 +145,8 @@ def _fitting(numbers, base, n):
     for i in range(n):
         largest |= np.int64(numbers[base + i])
     most = _bits(largest)
+    if n * most <= _SMALL:
+        return most, np.int64(0), np.int64(0)
     best, width, exceptions = n * most, most, np.int64(0)
     for w in range(most - 1, -1, -1):
         beyond = np.int32(0)
@@ -146,10 +162,12 @@ def _fitting(numbers, base, n):
 
 @leaf(cache=True)
 def _bits(value):
+    """How many bits a number of 0 to 2**31 - 1 has."""
     bits = np.int64(0)
-    while value >> bits > 0:
-        bits += 1
-    return bits
+    for step in (16, 8, 4, 2, 1):
+        if value >> (bits + step) > 0:
+            bits += step
+    return bits + np.int64(value > 0)
 
 
 @leaf(cache=True)
@@ -160,13 +178,16 @@ def _pack(numbers, base, n, width, data, at):
     for i in range(n):
         word |= (np.uint64(numbers[base + i]) & mask) << np.uint64(filled)
         filled += width
-        while filled >= 8:
-            data[at] = np.uint8(word & np.uint64(255))
-            word >>= np.uint64(8)
-            filled -= 8
-            at += 1
-    if filled > 0:
-        data[at] = np.uint8(word)
+        if filled >= 32:
+            for byte in range(4):  # LLVM makes one store of these
+                data[np.uint64(at + byte)] = np.uint8((word >> np.uint64(8 * byte)) & np.uint64(255))
+            word >>= np.uint64(32)
+            filled -= 32
+            at += 4
+    while filled > 0:
+        data[at] = np.uint8(word & np.uint64(255))
+        word >>= np.uint64(8)
+        filled -= 8
         at += 1
     return at
 

@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import leaf
 from .tokens import same_bytes
 
 LUCENE, ROBERTSON, ATIRE, BM25_PLUS, BM25_L = 0, 1, 2, 3, 4
@@ -60,15 +60,15 @@ def idf(method, documents, df, k1):
     return (k1 + 1.0) * math.log((documents + 1.0) / (df + 0.5))
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def plan(data, starts, stops, hashes, ends, dfs, factors, documents, method, k1, order, weights, ordered):
     """Put the distinct terms of every query in the order of scores, those that weigh something.
 
     data, starts, stops, hashes, ends: terms as `tokens` has them; dfs int64 (m,): documents that hold each; factors
     float32 (m,): what its weight is multiplied with. order int32 (m,), weights float32 (m,): the terms of query q,
-    and what they weigh, with how often they come, end before ordered[q], int64 (n,).
+    and what they weigh, with how often they come, end before ordered[q], int64 (n,). The most terms of a query.
     """
-    top, begin = np.int64(0), np.int64(0)
+    top, begin, longest = np.int64(0), np.int64(0), np.int64(0)
     for query in range(ends.shape[0]):
         base = top
         for i in range(begin, ends[query]):
@@ -80,6 +80,8 @@ def plan(data, starts, stops, hashes, ends, dfs, factors, documents, method, k1,
         _sort(order, weights, hashes, base, top)
         ordered[query] = top
         begin = ends[query]
+        longest = max(longest, top - base)
+    return longest
 
 
 @leaf(cache=True)
@@ -124,8 +126,7 @@ def _sort(order, weights, hashes, base, top):
             term, weight = order[i], weights[i]
             j = i
             while j >= base + gap and (
-                weights[j - gap] < weight
-                or (weights[j - gap] == weight and hashes[order[j - gap]] > hashes[term])
+                weights[j - gap] < weight or (weights[j - gap] == weight and hashes[order[j - gap]] > hashes[term])
             ):
                 order[j], weights[j] = order[j - gap], weights[j - gap]
                 j -= gap

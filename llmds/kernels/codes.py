@@ -18,7 +18,7 @@ negated inner products.
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import leaf, njit, plain
 from .hashing import mix
 from .simd import dots_int4, dots_int8
 
@@ -37,6 +37,7 @@ _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
 @njit(cache=True)
 def new_frame(size):
     """The frame of vectors padded to `size`, centred at zero."""
+    plain()
     frame = np.zeros((2, size), np.float32)
     for d in range(size):
         sign = 1 - 2 * np.int64(mix(d) & np.uint64(1))
@@ -50,51 +51,55 @@ def rotated(source, row, dim, frame, work):
 
     Each round flips signs, then mixes eight parts of the row (butterflies of a Hadamard transform), then transposes.
     """
-    size = frame.shape[1]
-    part = size // 8
+    first = _ROUNDS & 1
     for d in range(dim):
-        work[0, d] = source[row, d] - frame[0, d]
-    for d in range(dim, size):
-        work[0, d] = 0
-    for _ in range(_ROUNDS):
-        for d in range(size):
-            work[0, d] *= frame[1, d]
-        _butterflies(work, part)
-        for p in range(part):
-            for j in range(8):
-                work[0, 8 * p + j] = work[1, j * part + p]
+        work[first, d] = source[row, d] - frame[0, d]
+    for d in range(dim, frame.shape[1]):
+        work[first, d] = 0
+    for left in range(_ROUNDS, 0, -1):
+        _mix(work, left & 1, frame)
 
 
 @leaf(cache=True, fastmath=_IN_ANY_ORDER)
-def _butterflies(work, part):
-    """The Hadamard transform of the eight parts of work[0], written to work[1]."""
+def _mix(work, at, frame):
+    """A round of `rotated`, from work[at] to the other row."""
+    part, to = frame.shape[1] // 8, 1 - at
     for p in range(part):
-        a, b, c, d = work[0, p], work[0, p + part], work[0, p + 2 * part], work[0, p + 3 * part]
-        e, f, g, h = work[0, p + 4 * part], work[0, p + 5 * part], work[0, p + 6 * part], work[0, p + 7 * part]
-        a, b, c, d, e, f, g, h = a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
-        a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
-        work[1, p], work[1, p + part] = a + b, a - b
-        work[1, p + 2 * part], work[1, p + 3 * part] = c + d, c - d
-        work[1, p + 4 * part], work[1, p + 5 * part] = e + f, e - f
-        work[1, p + 6 * part], work[1, p + 7 * part] = g + h, g - h
+        a, b = work[at, p] * frame[1, p], work[at, p + part] * frame[1, p + part]
+        c, d = work[at, p + 2 * part] * frame[1, p + 2 * part], work[at, p + 3 * part] * frame[1, p + 3 * part]
+        e, f = work[at, p + 4 * part] * frame[1, p + 4 * part], work[at, p + 5 * part] * frame[1, p + 5 * part]
+        g, h = work[at, p + 6 * part] * frame[1, p + 6 * part], work[at, p + 7 * part] * frame[1, p + 7 * part]
+        a, b, c, d, e, f, g, h = _hadamard(a, b, c, d, e, f, g, h)
+        work[to, 8 * p], work[to, 8 * p + 1], work[to, 8 * p + 2], work[to, 8 * p + 3] = a, b, c, d
+        work[to, 8 * p + 4], work[to, 8 * p + 5], work[to, 8 * p + 6], work[to, 8 * p + 7] = e, f, g, h
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _hadamard(a, b, c, d, e, f, g, h):
+    """The Hadamard transform of eight numbers; its own inverse, up to a factor."""
+    a, b, c, d, e, f, g, h = a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
+    a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
+    return a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
 
 
 @leaf(cache=True)
 def unrotated(frame, work, target, row):
     """Undo `rotated`: from work[0] (both rows are used) to target[row] (float32 (dim,)). O(D)."""
-    size, dim = frame.shape[1], target.shape[1]
-    part = size // 8
+    plain()
+    dim, part = target.shape[1], frame.shape[1] // 8
+    at = 0
     for _ in range(_ROUNDS):
         for p in range(part):
-            for j in range(8):
-                work[1, j * part + p] = work[0, 8 * p + j]
-        for d in range(size):
-            work[0, d] = work[1, d]
-        _butterflies(work, part)
-        for d in range(size):  # the signs hold the scale of the way there, which is that of the way back
-            work[0, d] = work[1, d] * frame[1, d]
+            q = 8 * p
+            mixed = _hadamard(
+                work[at, q], work[at, q + 1], work[at, q + 2], work[at, q + 3],
+                work[at, q + 4], work[at, q + 5], work[at, q + 6], work[at, q + 7],
+            )  # fmt: skip
+            for j in range(8):  # the signs hold the scale of the way there, which is that of the way back
+                work[1 - at, j * part + p] = mixed[j] * frame[1, j * part + p]
+        at = 1 - at
     for d in range(dim):
-        target[row, d] = work[0, d] + frame[0, d]
+        target[row, d] = work[at, d] + frame[0, d]
 
 
 @leaf(cache=True, fastmath=_IN_ANY_ORDER)
@@ -109,9 +114,9 @@ def _squares(work):
 @leaf(cache=True)
 def _largest(work):
     """The largest absolute value of work[0]. Its bits are compared: so the loop becomes one of vectors."""
-    bits, largest = work.view(np.int32), np.int32(0)
+    largest = np.int32(0)
     for d in range(work.shape[1]):
-        largest = max(largest, bits[0, d] & 0x7FFFFFFF)
+        largest = max(largest, np.float32(work[0, d]).view(np.int32) & 0x7FFFFFFF)
     return np.int32(largest).view(np.float32)
 
 
@@ -169,6 +174,7 @@ def _round(work, inverse, middle, top):
 @njit(cache=True)
 def encode_many(source, dim, frame, bits, product, codes, terms, slots):
     """`encode` source[i] to slots[i] (int64 (n,)) for all its rows. O(n D)."""
+    plain()
     work = np.empty(frame.shape, np.float32)
     for i in range(source.shape[0]):
         encode(source, i, dim, frame, bits, product, work, codes, terms, slots[i])
@@ -237,6 +243,7 @@ def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, dis
     distances, sums (int32, to work in) and a row of `slots` (int64) have room for three more: codes are read four rows
     at a time.
     """
+    plain()
     lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
     own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
     for e in range(m, (m + 3) & ~3):
@@ -255,6 +262,7 @@ def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, dis
 @leaf(cache=True)
 def decoded(codes, terms, slot, bits, product, work):
     """What the code of `slot` stands for, rotated, in work[0] (float32 (2, D)). O(D)."""
+    plain()
     scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
     if bits == INT8:
         for d in range(codes.shape[1]):

@@ -15,11 +15,15 @@ _LAST = np.float32(np.nan)  # its bits are above those of infinity
 
 
 @njit(cache=True, nogil=True)
-def union(left, right):
-    """The ids that stand in either row: int64 (n, a + b), ascending, padded with -1. O(n (a + b) log(a + b))."""
+def union(left, left_scores, right, right_scores):
+    """The ids that stand in either row, ascending, and what each side says of them, all (n, a + b).
+
+    left int64 (n, a), right int64 (n, b), scores float32 alike. Returns ids int64, padded with -1, the scores of both
+    sides float32, and whether each side gave one, bool. O(n (a + b) log(a + b)).
+    """
     n, width = left.shape[0], left.shape[1] + right.shape[1]
-    merged = np.empty((n, width), np.int64)
-    both = np.empty(width, np.int64)
+    ids, both = np.full((n, width), -1, np.int64), np.empty(width, np.int64)
+    scores, given = np.full((2, n, width), -np.inf, np.float32), np.zeros((2, n, width), np.bool_)
     for q in range(n):
         size = _ZERO
         for side in (left, right):
@@ -27,14 +31,18 @@ def union(left, right):
                 if side[q, e] >= 0:
                     size = smallest.keep(both, _ZERO, size, side[q, e])
         smallest.sort(both, _ZERO, size)
-        count = 0
+        count = _ZERO
         for e in range(size):
-            if count == 0 or merged[q, count - 1] != both[e]:
-                merged[q, count] = both[e]
+            if count == 0 or ids[q, count - 1] != both[e]:
+                ids[q, count] = both[e]
                 count += 1
-        for e in range(count, width):
-            merged[q, e] = -1
-    return merged
+        for which in range(2):
+            side, values = (left, left_scores) if which == 0 else (right, right_scores)
+            for e in range(side.shape[1]):
+                if side[q, e] >= 0:
+                    at = _place(ids[q], count, side[q, e])
+                    scores[which, q, at], given[which, q, at] = values[q, e], True
+    return ids, scores[0], scores[1], given[0], given[1]
 
 
 @njit(cache=True, nogil=True)

@@ -45,7 +45,7 @@ for a mark. Keys are compared as they are.
 import numpy as np
 
 from . import table
-from .compiling import leaf, njit
+from .compiling import leaf, njit, plain
 
 LEVEL, TIER, UPPER, TWIN, PARENT, CHILDREN, NODE = 0, 1, 2, 3, 4, 5, 6
 TWINNED, DEAD, JOINING = -1, -2, -3
@@ -87,6 +87,7 @@ def row_of(nodes, upper, slot, tier):
 
     A link may lead to a slot that has a new tenant, whose rows are in a larger `upper` than this reader's.
     """
+    plain()
     if tier == 0:
         return slot
     if nodes[slot, TIER] < tier:
@@ -102,6 +103,7 @@ def row_of(nodes, upper, slot, tier):
 @njit(cache=True)
 def new_arena(capacity):
     """An empty arena of ids. Keys of free rows are -1, so a reader beside a writer cannot take one for its own."""
+    plain()
     arena = table.new(capacity, COLUMNS)
     rows = table.parts(arena)[1]
     for row in range(capacity):
@@ -113,6 +115,7 @@ def new_arena(capacity):
 @njit(cache=True)
 def slots_of(arena, ids, slots):
     """Fill slots (m,) with the slot of each id (int64), -1 if it is unknown, or its vector is not in yet. O(m)."""
+    plain()
     _, rows, buckets = table.parts(arena)
     for e in range(ids.shape[0]):
         slot = table.find(rows, buckets, ids[e])
@@ -122,6 +125,7 @@ def slots_of(arena, ids, slots):
 @njit(cache=True)
 def rehash(arena, start, stop):
     """Lead the ids of the held rows start..stop-1, copied from another arena, to these rows. O(stop - start)."""
+    plain()
     _, rows, buckets = table.parts(arena)
     for row in range(start, stop):
         if rows[row, table.BUCKET] >= 0:
@@ -131,6 +135,7 @@ def rehash(arena, start, stop):
 @leaf(cache=True)
 def free_upper(nodes, upper, arena, slot):
     """Give back the rows of `slot` in `upper`, if it has any."""
+    plain()
     last, row = upper.shape[1] - 1, np.int64(nodes[slot, UPPER])
     while row >= 0:
         following = np.int64(upper[row, last])
@@ -144,6 +149,7 @@ def free_upper(nodes, upper, arena, slot):
 @leaf(cache=True)
 def among(rows, row, size, slot):
     """Whether `slot` is one of rows[row, :size]."""
+    plain()
     for e in range(size):
         if rows[row, e] == slot:
             return True

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import codes as _codes
 from . import table
-from .compiling import leaf, njit
+from .compiling import leaf, njit, plain
 from .hashing import hash_bytes
 from .hnsw import (
     BORN,
@@ -64,6 +64,7 @@ _TOGETHER = 16  # candidates weighed at once: fewer would cost more calls, more 
 @njit(cache=True)
 def load_many(source, metric, queries):
     """Put source float32 (n, dim) into queries float32 (n, stride), padded, of length 1 under COSINE. O(n dim)."""
+    plain()
     for i in range(source.shape[0]):
         load(source, i, queries, i, metric == COSINE)
 
@@ -74,6 +75,7 @@ def prepare(vectors, codes, terms, nodes, links, upper, arena, levels, step, bat
 
     Returns how many rows `high` needs. O(n^2) in the worst case, with a small constant.
     """
+    plain()
     n, needed = levels.shape[0], ZERO
     stored = vectors if vectors.shape[1] > 0 else codes
     hashes = np.empty(n, np.uint64)
@@ -115,6 +117,7 @@ def find(
 
     Fills their rows of probes and parameters too. A node that has an equal in the graph gets that as SAME.
     """
+    plain()
     product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
     n, width = stop - start, links.shape[1]
     work = np.empty(frame.shape, np.float32)
@@ -284,6 +287,7 @@ def adopt(nodes, links, upper, batch):
 
     Where all of them have M, the tree is followed down from the first, so there always is one.
     """
+    plain()
     most = upper.shape[1] - 1
     for i in range(batch.shape[0]):
         if batch[i, SAME] < 0:
@@ -315,6 +319,7 @@ def adopt(nodes, links, upper, batch):
 @leaf(cache=True)
 def _child(nodes, links, batch, i, parent):
     """A child of `parent`: a neighbour, or a node of the batch before the i-th, not linked back yet; else itself."""
+    plain()
     for e in range(links.shape[1]):
         child = np.int64(links[parent, e])
         if child >= 0 and nodes[child, LEVEL] >= 0 and nodes[child, PARENT] == parent:
@@ -331,6 +336,7 @@ def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, s
 
     A slot is in the group slot % GROUPS. Links that are there already stay as they are.
     """
+    plain()
     width, product = links.shape[1], metric != L2
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
     slots, keys = np.empty((1, width + 4), np.int64), np.empty(width + 1, np.int64)
@@ -408,6 +414,7 @@ def _kin(nodes, a, b):
 @njit(cache=True)
 def finish(nodes, upper, arena, levels, batch, clock):
     """Make the batch part of the graph, for readers of this clock and later ones."""
+    plain()
     rows = table.parts(arena)[1]
     for i in range(batch.shape[0]):
         slot, same = batch[i, SLOT], batch[i, SAME]
@@ -430,6 +437,7 @@ def finish(nodes, upper, arena, levels, batch, clock):
 @njit(cache=True)
 def abandon(nodes, upper, arena, batch):
     """Undo `prepare`, and what came after it up to `choose`."""
+    plain()
     for i in range(batch.shape[0]):
         slot = batch[i, SLOT]
         nodes[slot, LEVEL] = DEAD
@@ -442,6 +450,7 @@ def append_ids(arena, ids, slots):
 
     There is room.
     """
+    plain()
     head, rows, buckets = table.parts(arena)
     for e in range(ids.shape[0]):
         if table.find(rows, buckets, ids[e]) >= 0:
@@ -456,6 +465,7 @@ def append_ids(arena, ids, slots):
 @njit(cache=True)
 def take_back_ids(arena, slots, start, stop):
     """Forget the ids of slots[start:stop], which `append_ids` gave out last."""
+    plain()
     head, rows, buckets = table.parts(arena)
     for e in range(stop - 1, start - 1, -1):
         slot = slots[e]

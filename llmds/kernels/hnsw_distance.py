@@ -9,9 +9,9 @@ import numpy as np
 
 from . import codes as _codes
 from .codes import ADD, OWN, TIMES, estimate, probe, probe_of_codes
-from .compiling import leaf, njit
+from .compiling import leaf, njit, plain
 from .hnsw import COSINE, L2, LANES, ZERO, key_of
-from .simd import float_at, half_at, prefetch
+from .simd import float_at, half_at, prefetch, put_float
 
 FULL = 0
 _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
@@ -103,10 +103,10 @@ def probe_bytes(bits, stride, frame):
 @leaf(cache=True)
 def make_probe(bits, product, frame, dim, queries, q, work, probes, parameters, p):
     """Make probe p of queries[q] (float32, padded). `work` is float32 (2, D)."""
+    plain()
     if bits == FULL:
-        target = probes[p].view(np.float32)
         for d in range(queries.shape[1]):
-            target[d] = queries[q, d]
+            put_float(probes, p * probes.shape[1] + 4 * d, queries[q, d])
     else:
         probe(queries, q, dim, frame, bits, product, work, probes, parameters, p)
 
@@ -115,20 +115,19 @@ def make_probe(bits, product, frame, dim, queries, q, work, probes, parameters, 
 def probe_of_slot(bits, product, vectors, codes, terms, slot, probes, parameters, p):
     """Make probe p of what is stored in `slot`."""
     if bits == FULL:
-        unpack(vectors, slot, probes.shape[1] >> 2, probes[p].view(np.float32))
+        stride = probes.shape[1] >> 2
+        for d in range(stride):
+            put_float(probes, p * probes.shape[1] + 4 * d, stored(vectors, slot, stride, d))
     else:
         probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p)
 
 
 @leaf(cache=True)
-def unpack(vectors, slot, stride, target):
-    """Copy vectors[slot], whichever type it is stored as, to target float32 (stride,)."""
-    width = vectors.shape[1]
-    for d in range(stride):
-        if width == 4 * stride:
-            target[d] = float_at(vectors, slot * width + 4 * d)
-        else:
-            target[d] = half_at(vectors, slot * width + 2 * d)
+def stored(vectors, slot, stride, d):
+    """vectors[slot, d] as float32, whichever type it is stored as."""
+    if vectors.shape[1] == 4 * stride:
+        return float_at(vectors, slot * vectors.shape[1] + 4 * d)
+    return half_at(vectors, slot * vectors.shape[1] + 2 * d)
 
 
 @leaf(cache=True)
@@ -176,6 +175,7 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
 
     Whether the queries were fit (see `load`). O(n c dim).
     """
+    plain()
     product, dim = metric != L2, queries.shape[1]
     own = np.empty((1, padded(dim)), np.float32)
     probes = np.empty((1, probe_bytes(bits, own.shape[1], frame)), np.uint8)
@@ -198,13 +198,13 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
 @njit(cache=True)
 def restored(vectors, codes, terms, frame, bits, metric, slots, out):
     """Fill out float32 (n, dim) with what is stored in `slots` int64 (n,), or what codes stand for. O(n dim)."""
+    plain()
     stride, dim = padded(out.shape[1]), out.shape[1]
-    row, work = np.empty(stride, np.float32), np.empty(frame.shape, np.float32)
+    work = np.empty(frame.shape, np.float32)
     for i in range(slots.shape[0]):
         if vectors.shape[1] > 0:
-            unpack(vectors, slots[i], stride, row)
             for d in range(dim):
-                out[i, d] = row[d]
+                out[i, d] = stored(vectors, slots[i], stride, d)
         else:
             _codes.decoded(codes, terms, slots[i], bits, metric != L2, work)
             _codes.unrotated(frame, work, out, i)
@@ -213,6 +213,7 @@ def restored(vectors, codes, terms, frame, bits, metric, slots, out):
 @njit(cache=True)
 def first_zero(vectors):
     """The first row of float32 (n, dim) that is all zeros, or -1. O(n), dimension by dimension only where zeros are."""
+    plain()
     for i in range(vectors.shape[0]):
         d = 0
         while d < vectors.shape[1] and vectors[i, d] == 0:

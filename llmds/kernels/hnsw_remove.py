@@ -8,7 +8,7 @@ import numpy as np
 
 from . import codes as _codes
 from . import table
-from .compiling import leaf, njit
+from .compiling import leaf, njit, plain
 from .hnsw import (
     BORN,
     CHILDREN,
@@ -45,6 +45,7 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
 
     O(M^3) comparisons to find who is linked to a node, O(M D) for each of those.
     """
+    plain()
     head, rows, buckets = table.parts(arena)
     width, origin = links.shape[1], origin_of(metric)
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
@@ -98,6 +99,7 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
 @njit(cache=True)
 def reclaim(nodes, upper, arena, oldest):
     """Free the slots in limbo that no reader of the clock `oldest`, or of a later one, can see. O(1) each."""
+    plain()
     head, rows, _ = table.parts(arena)
     while arena[LIMBO] >= 0 and rows[arena[LIMBO], DIED] <= oldest:
         slot = arena[LIMBO]
@@ -115,6 +117,7 @@ def reclaim(nodes, upper, arena, oldest):
 @njit(cache=True)
 def removed_since(nodes, arena, clock):
     """The slots (int64) that were removed after this clock, one that is being read. O(those in limbo)."""
+    plain()
     rows = table.parts(arena)[1]
     gone, m = np.empty(0, np.int64), 0
     for fill in (False, True):
@@ -133,6 +136,7 @@ def removed_since(nodes, arena, clock):
 @njit(cache=True)
 def free_slots(arena, most):
     """How many of the slots that were ever used are free; `most`, if there are more. O(most)."""
+    plain()
     head, rows, _ = table.parts(arena)
     slot, free = head[table.FREE], 0
     while slot >= 0 and free < most:
@@ -153,6 +157,7 @@ def _unchain(nodes, twin):
 @njit(cache=True)
 def _highest(nodes, top):
     """A linked slot of the highest level, the first such; -1 if none is linked. O(n)."""
+    plain()
     best = np.int64(-1)
     for slot in range(top):
         if nodes[slot, LEVEL] >= 0 and (best < 0 or nodes[slot, LEVEL] > nodes[best, LEVEL]):
@@ -166,6 +171,7 @@ def _unlink(
     keys, order, sums, own, others,
 ):  # fmt: skip
     """Undo the links to `slot` in one tier, from its neighbours and from theirs."""
+    plain()
     row = row_of(nodes, upper, slot, tier)
     heirs = ZERO
     for e in range(room):
@@ -207,6 +213,7 @@ def _substitute(
 
     Good is the nearest to the base that is not linked yet and nearer to the base than to whom the base is linked to.
     """
+    plain()
     last = room - 1
     while rows[row, last] < 0:
         last -= 1
@@ -256,6 +263,7 @@ def _hand_over_children(
     No one becomes its own ancestor: neither that parent nor a child that has one already descends from a child that
     has none. Only where all of them are full does a child stay without.
     """
+    plain()
     width, most = links.shape[1], links.shape[1] >> 1
     parent, hosts = np.int64(nodes[slot, PARENT]), ZERO
     if parent >= 0:

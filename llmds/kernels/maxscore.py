@@ -13,25 +13,26 @@ from .blocks import BLOCK
 from .compiling import leaf, njit
 from .simd import at_least, lowest_bit
 
-WINDOW = 1 << 12
+WINDOW = 1 << 13
 _GROUP = 6  # 2**6 sums are looked at, and made zero again, at once
 # Postings added so far for each block of the next term, and candidates for each, from which on all of it is added.
 _ADDED, _PROBED = 60, 15
-# Postings for a thousand documents: between these, pruning costs more than it saves.
-_SPARSE, _DENSE = 1000000, 0
+# Fewer postings than one for so many documents, or more than that: otherwise pruning costs more than it saves.
+_SPARSE, _MANY = 100, 1 << 19
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, average, now, form, dfs, ats,
-    order, weights, ends, first, last, slots, parts, kept, found, best_ids, best_scores,
+    order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, found, best_ids, best_scores,
 ):  # fmt: skip
-    """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in their rows of best_ids, best_scores.
+    """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in rows of best_ids, best_scores.
 
     dfs int32, ats int64 (m,): what `segments.find_terms` said of all terms; order int32, weights float32, ends int64:
     see `bm25.plan`. found int64 (n,): items in each heap, k > 0 have room. removed, removals: see
     `segments.find_slots`; allowed uint8: empty, or which slots may be found. average, now: of lengths, when the segment
-    was made and now. slots, parts, kept: see `lists`, with a row for each term of the longest query.
+    was made and now. generation, slots, parts, kept, dense, tags: see `lists`, with rows for the terms of the longest
+    query; the last three may be empty.
     O(postings), less what need not be looked at.
     """
     longest = slots.shape[0] // BLOCK - kept.shape[0]
@@ -50,11 +51,16 @@ def search(
         for i in range(terms):
             df, at = np.int64(dfs[order[begin + i]]), ats[order[begin + i]]
             singles[i] = lists.enter(
-                cursors, slots, parts, room, np.int64(i), df, at, lengths, postings, block_last, form
+                cursors, slots, parts, room, np.int64(i), df, at, lengths, postings, block_last, form, kept
             )  # fmt: skip
-            postings_of_all += df
-        density = postings_of_all * 1000
-        prune = density < _SPARSE * ids.shape[0] or density > _DENSE * ids.shape[0]
+            if tags.shape[0] > 0 and df > BLOCK and df * lists.COMMON >= ids.shape[0]:
+                lists.make_dense(
+                    cursors, slots, parts, room, np.int64(i), at, lengths, postings, block_last, block_at, form,
+                    generation, kept, dense, tags,
+                )  # fmt: skip
+            else:
+                postings_of_all += df
+        prune = postings_of_all * _SPARSE < ids.shape[0] or postings_of_all > _MANY
         if prune and entire:
             for i in range(terms):
                 scale = max(ratio * np.float32(1.00001), np.float32(1))
@@ -62,16 +68,56 @@ def search(
                 floor = max(floor, weights[begin + i] * least)
         found[query] = _search(
             ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms,
-            begin, weights, prune, floor, cursors, slots, parts, kept, room, singles, rest, sums, bits, dirty, candidates,
-            found[query], best_ids[query], best_scores[query], best_scores[query].view(np.int32),
+            begin, weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums,
+            bits, dirty, candidates, found[query], best_ids[query], best_scores[query],
+            best_scores[query].view(np.int32),
         )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def score(
+    lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, first, last, generation, slots,
+    parts, kept, dense, tags, base, documents, scores,
+):  # fmt: skip
+    """Set scores float32 (n, c) of queries first..last - 1 where documents int64 (n, c) is `base` + a slot.
+
+    The rest as in `search`. O(terms * documents), if the slots of a row ascend.
+    """
+    longest = slots.shape[0] // BLOCK - kept.shape[0]
+    cursors, room = np.empty(longest * lists.CURSOR, np.int64), np.empty(2 * BLOCK, np.int32)
+    n, zero = lengths.shape[0], np.int64(0)
+    for query in range(first, last):
+        begin = ends[query - 1] if query > 0 else zero
+        for column in range(documents.shape[1]):
+            if 0 <= documents[query, column] - base < n:
+                scores[query, column] = 0
+        for i in range(begin, ends[query]):
+            df, at, before = np.int64(dfs[order[i]]), ats[order[i]], np.int64(-1)
+            if df == 0:
+                continue
+            for column in range(documents.shape[1]):
+                slot = documents[query, column] - base
+                if not 0 <= slot < n:
+                    continue
+                if before < 0 or slot < before:
+                    lists.enter(cursors, slots, parts, room, zero, df, at, lengths, postings, block_last, form, kept)
+                    if tags.shape[0] > 0 and df > BLOCK and df * lists.COMMON >= n:
+                        lists.make_dense(
+                            cursors, slots, parts, room, zero, at, lengths, postings, block_last, block_at, form,
+                            generation, kept, dense, tags,
+                        )  # fmt: skip
+                before = slot
+                scores[query, column] += weights[i] * lists.value(
+                    cursors, slots, parts, zero, slot, lengths, postings, block_last, block_at, form, generation, kept,
+                    dense,
+                )  # fmt: skip
 
 
 @leaf(cache=True, error_model="numpy")
 def _search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms, begin,
-    weights, prune, floor, cursors, slots, parts, kept, room, singles, rest, sums, bits, dirty, candidates, found,
-    heap_ids, heap_scores, heap_bits,
+    weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty,
+    candidates, found, heap_ids, heap_scores, heap_bits,
 ):  # fmt: skip
     """One query. The number of items in its heap."""
     k, n = heap_ids.shape[0], ids.shape[0]
@@ -87,7 +133,7 @@ def _search(
         rest[terms] = 0
         if prune:
             for i in range(terms - 1, -1, -1):
-                lists.restore(cursors, slots, np.int64(i), postings, block_last, block_at, kept)
+                lists.restore(cursors, slots, np.int64(i), postings, block_last, block_at, generation, kept)
                 lists.seek(cursors, slots, np.int64(i), low, block_last)
                 peak = lists.peak_before(
                     cursors, slots, np.int64(i), high, singles[i], block_last, block_best, scale, form
@@ -97,10 +143,10 @@ def _search(
                 if undecided:
                     essential = i
         added, i = np.int64(0), np.int64(0)
-        while i < terms and (i < essential or added > _ADDED * lists.blocks_before(cursors, i, high, block_last)):
+        while i < terms and (i < essential or added > _ADDED * lists.effort(cursors, i, high, block_last)):
             added += lists.add(
                 cursors, slots, parts, room, i, low, high, weights[begin + i], lengths, postings, block_last, block_at,
-                kept, form, sums, dirty, _GROUP,
+                form, generation, kept, dense, sums, dirty, _GROUP,
             )  # fmt: skip
             i += 1
         if i == terms:
@@ -111,16 +157,16 @@ def _search(
             count = _collect(bits, sums, dirty, threshold - rest[i], candidates)
             while i < terms and count > 0:
                 weight = weights[begin + i]
-                if count > _PROBED * lists.blocks_before(cursors, i, high, block_last):
+                if count > _PROBED * lists.effort(cursors, i, high, block_last):
                     lists.add(
-                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at, kept,
-                        form, sums, dirty, _GROUP,
+                        cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at,
+                        form, generation, kept, dense, sums, dirty, _GROUP,
                     )  # fmt: skip
                     count = _filter(sums, candidates, count, rest[i + 1], threshold)
                 else:
                     count = lists.probe(
                         cursors, slots, parts, i, low, weight, rest[i + 1], threshold, lengths, postings, block_last,
-                        block_at, kept, form, sums, candidates, count,
+                        block_at, form, generation, kept, dense, sums, candidates, count,
                     )  # fmt: skip
                 i += 1
             for j in range(count):

@@ -24,8 +24,9 @@ FAULTS = (
 def outer_fault(ids, lengths, buckets, dictionary, postings_size, block_last, block_at, counts):
     """The first of FAULTS that shows without a look at postings, WHOLE if none. O(documents + dictionary).
 
-    counts int64 (2,) is filled with how many terms and postings there are. Safe on any contents, if lengths has an entry
-    for each of ids, block_at one for each of block_last, buckets 2**n + 1 rows, n <= 31, and dictionary PAD bytes or more.
+    counts int64 (2,) is filled with how many terms and postings there are. Safe on any contents, if lengths has an
+    entry for each of ids, block_at one for each of block_last, buckets 2**n + 1 rows, n <= 31, and dictionary PAD bytes
+    or more.
     """
     n = ids.shape[0]
     if n >= MOST:
@@ -50,9 +51,7 @@ def outer_fault(ids, lengths, buckets, dictionary, postings_size, block_last, bl
         if df < 1 or df > n or size < 1 or length > end - at or size > postings_size:
             return np.int64(DICTIONARIES)
         hashed = np.int64(hash_term(dictionary, at, at + length))
-        if hashed < before or (
-            hashed == before and not _ascends(dictionary, before_at, before_length, at, length)
-        ):
+        if hashed < before or (hashed == before and not _ascends(dictionary, before_at, before_length, at, length)):
             return np.int64(DICTIONARIES)
         while bucket <= hashed >> (32 - bits):
             if not _row_is(buckets, bucket, start, where, term):
@@ -144,7 +143,7 @@ def _is_best(best, least):
 
 @leaf(cache=True, nogil=True)
 def list_terms(dictionary, starts, stops, dfs, ats):
-    """Fill starts, stops int32, dfs int32, ats int64 with every term: dictionary[starts[i]:stops[i]], its df, its place."""
+    """Fill starts, stops, dfs int32, ats int64 with every term: dictionary[starts[i]:stops[i]], its df, its place."""
     at, where, term = np.int64(0), np.int64(0), np.int64(0)
     while at < dictionary.shape[0] - PAD:
         length, at = varint(dictionary, at)

@@ -14,12 +14,12 @@ room is lacking, and goes on where it was when called again.
 import numpy as np
 
 from .blocks import BLOCK, PAD, decode_slots, decode_tfs, encode
-from .tail import FIRST, SLOTS
 from .compiling import leaf, njit
+from .segments import DICTIONARY, varint
 from .segments import POSTINGS as WHERE
 from .segments import TERMS as BEFORE
-from .segments import DICTIONARY, varint
 from .simd import word_at
+from .tail import FIRST, SLOTS
 from .tokens import hash_term
 
 POSTINGS, BLOCKS, TERMS, ENTRIES, BUCKETS, CURSOR = 1, 2, 3, 4, 5, 6
@@ -55,8 +55,8 @@ def _lacking(cursor, dictionary, postings, block_last, length, df):
 
 @leaf(cache=True)
 def _put(
-    data, start, length, hashed, slots, tfs, df, lengths, base, slope, cursor, buckets, dictionary, postings, block_last,
-    block_at, best, numbers,
+    data, start, length, hashed, slots, tfs, df, lengths, base, slope, cursor, buckets, dictionary, postings,
+    block_last, block_at, best, numbers,
 ):  # fmt: skip
     """Write a term, for which there is room: its bytes data[start:start + length], its df postings, ascending."""
     _open_buckets(cursor, buckets, hashed)

@@ -22,8 +22,7 @@ a writer is safe: nothing here changes. What is removed is counted outside (`rem
 import numpy as np
 
 from .blocks import BLOCK, PAD, decode_slots, tf_at
-from .bm25 import part
-from .compiling import leaf, njit
+from .compiling import leaf
 from .simd import word_at
 from .tokens import same_bytes
 
@@ -66,7 +65,7 @@ def find_term(buckets, dictionary, data, start, stop, hashed):
     return np.int64(0), np.int64(0), np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbers):
     """Fill dfs int32, ats int64, numbers int32, all (m,), by `find_term` for m terms as `tokens` has them."""
     for i in range(starts.shape[0]):
@@ -78,7 +77,9 @@ def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbe
 
 @leaf(cache=True)
 def find_slot(ids, doc_id):
-    """The slot of an id, or -1. O(log n)."""
+    """The slot of an id, or -1. O(log n), and O(1) where ids follow one another."""
+    if ids.shape[0] > 0 and 0 <= doc_id - ids[0] < ids.shape[0] and ids[doc_id - ids[0]] == doc_id:
+        return doc_id - ids[0]
     low, high = np.int64(0), np.int64(ids.shape[0])
     while low < high:
         middle = (low + high) >> 1
@@ -89,7 +90,7 @@ def find_slot(ids, doc_id):
     return low if low < ids.shape[0] and ids[low] == doc_id else np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@leaf(cache=True, nogil=True)
 def find_slots(ids, removed, removals, wanted, base, found):
     """Where found int64 (m,) is -1, put `base` + the slot of wanted[i] (int64), if a document there has that id.
 
@@ -97,7 +98,7 @@ def find_slots(ids, removed, removals, wanted, base, found):
     only the first `removals` count. O(m log n).
     """
     for i in range(wanted.shape[0]):
-        if found[i] < 0:
+        if found[i] < 0 <= wanted[i]:
             slot = find_slot(ids, wanted[i])
             if slot >= 0 and (removed.shape[0] == 0 or removed[slot] > removals):
                 found[i] = base + slot
@@ -128,33 +129,6 @@ def frequency(postings, block_last, block_at, df, at, slot, slots):
         if slots[i] >= slot:
             return tf_at(postings, at, n, np.int64(i)) if slots[i] == slot else np.int64(0)
     return np.int64(0)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def score(
-    lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, first, last, base, documents, scores
-):  # fmt: skip
-    """Set scores float32 (n, c) of queries first..last - 1 where documents int64 (n, c) is `base` + a slot.
-
-    dfs, ats: see `find_terms`; order, weights, ends: see `bm25.plan`; form: see `bm25`. O(documents * terms), where
-    the slots of a row ascend and there are many; else each costs log df + BLOCK.
-    """
-    slots = np.empty(BLOCK, np.int32)
-    for query in range(first, last):
-        begin = ends[query - 1] if query > 0 else np.int64(0)
-        for column in range(documents.shape[1]):
-            if 0 <= documents[query, column] - base < lengths.shape[0]:
-                scores[query, column] = 0
-        for i in range(begin, ends[query]):
-            df, at = np.int64(dfs[order[i]]), ats[order[i]]
-            if df == 0:
-                continue
-            for column in range(documents.shape[1]):
-                slot = documents[query, column] - base
-                if 0 <= slot < lengths.shape[0]:
-                    tf = frequency(postings, block_last, block_at, df, at, slot, slots)
-                    if tf > 0:
-                        scores[query, column] += weights[i] * part(np.float32(tf), np.float32(lengths[slot]), form)
 
 
 @leaf(cache=True, nogil=True)

@@ -269,6 +269,17 @@ def _at_least(typingctx, numbers, place, limit):
     return types.uint64(numbers, types.int64, types.int64), codegen
 
 
+def _put_float(typingctx, array, offset, value):
+    """Write a float32 to the four bytes from `offset` on of a uint8 array."""
+
+    def codegen(context, builder, signature, arguments):
+        address = _at(context, builder, signature, arguments, 0, arguments[1])
+        builder.store(arguments[2], builder.bitcast(address, _FLOAT.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.float32), codegen
+
+
 def _half_at(typingctx, array, offset):
     """The float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
 
@@ -344,6 +355,7 @@ word_at: Any = intrinsic(_word_at)
 unpack: Any = intrinsic(_unpack)
 at_least: Any = intrinsic(_at_least)
 add_up: Any = intrinsic(_add_up)
+put_float: Any = intrinsic(_put_float)
 half_at: Any = intrinsic(_half_at)
 classify: Any = intrinsic(_classify)
 lowest_bit: Any = intrinsic(_lowest_bit)

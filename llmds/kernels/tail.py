@@ -57,7 +57,7 @@ def find_slot(doc_ids, removed, id_buckets, slots, removals, doc_id):
 def find_slots(head, doc_ids, removed, id_buckets, wanted, base, found):
     """Where found int64 (m,) is -1, put `base` + the slot of wanted[i] (int64), if a live document has that id."""
     for i in range(wanted.shape[0]):
-        if found[i] < 0:
+        if found[i] < 0 <= wanted[i]:
             slot = find_slot(doc_ids, removed, id_buckets, head[SLOTS], head[REMOVED], wanted[i])
             if slot >= 0:
                 found[i] = base + slot

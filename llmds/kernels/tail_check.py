@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .compiling import njit
 from .tail import (
     AT,
     DEAD,
@@ -21,7 +22,6 @@ from .tail import (
     find_slot,
     frequency,
 )
-from .compiling import njit
 
 WHOLE, COUNTS, DOCUMENTS, CHUNKS, FREQUENCIES, WORDS = 0, 1, 2, 3, 4, 5
 FAULTS = (

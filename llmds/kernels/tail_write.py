@@ -5,6 +5,8 @@ A kernel changes everything that belongs to a document in one call, `head` inclu
 
 import numpy as np
 
+from .compiling import leaf
+from .hashing import mix
 from .tail import (
     AT,
     DEAD,
@@ -23,8 +25,6 @@ from .tail import (
     TERMS,
     find_slot,
 )
-from .compiling import leaf
-from .hashing import mix
 
 DONE, LACKS_SLOTS, LACKS_FORWARD, LACKS_POOL = 0, 1, 2, 3
 # Capacities of a term's chunks: the first one's, then twice the last one's, up to the largest.

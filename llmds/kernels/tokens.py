@@ -316,3 +316,26 @@ def vocabulary_fault(v_head, v_data, v_offsets, v_buckets):
         if _find(v_data, v_offsets, v_buckets, v_data, start, stop, hashed)[0] != term:
             return np.int64(term)
     return np.int64(-1)
+
+
+@leaf(cache=True, nogil=True)
+def cut_short(raw, data, masks, offsets, at, v_data, v_offsets, v_buckets, starts, stops, hashes, ends):
+    """`classify`, `delimit`, `cut` and `keep_unknown` at once, for a text or a few, of which none is wide.
+
+    v_data, v_offsets, v_buckets: a vocabulary of terms to be left out. starts, stops, hashes have room for half of the
+    bytes. How many terms there are, -1 if a character is not ASCII. O(bytes).
+    """
+    zero, blocks = np.int64(0), np.int64(masks.shape[0] - 1)
+    if classify(raw, data, masks, zero, blocks + 1):
+        return np.int64(-1)
+    delimit(masks, zero, blocks)
+    cut(data, masks, offsets, at, zero, blocks, starts, stops, hashes, ends)
+    kept, begin = zero, zero
+    for text in range(ends.shape[0]):
+        for i in range(begin, ends[text]):
+            start, stop = np.int64(starts[i]), np.int64(stops[i])
+            if _find(v_data, v_offsets, v_buckets, data, start, stop, np.int64(hashes[i]))[0] < 0:
+                starts[kept], stops[kept], hashes[kept] = starts[i], stops[i], hashes[i]
+                kept += 1
+        begin, ends[text] = ends[text], kept
+    return kept
