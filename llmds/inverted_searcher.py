@@ -1,5 +1,6 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -203,20 +204,28 @@ class Decoded:
 
     def __init__(self) -> None:
         self.free: list[tuple[np.ndarray, ...]] = []
-        self.view, self.largest, self.generation = View.empty(), 0, 0
+        self.lock = threading.Lock()
+        self.moment = (
+            View.empty(),
+            0,
+            0,
+        )  # of the latest search: its view, the number of the largest segment, generation
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
         """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
-        if self.view is not view:
+        known, largest, generation = self.moment
+        if known is not view:
             documents = [len(segment.ids) for segment in view.segments]
-            self.view, self.largest = view, documents.index(max(documents))
-            self.generation = self.generation % 2**30 + 1
+            largest = documents.index(max(documents))
+            with self.lock:  # no number is given to two views, however many searches meet here
+                generation = self.moment[2] % (2**30 - 1) + 1
+                self.moment = view, largest, generation
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0
-        if n >= _LARGE and part == self.largest:
+        if n >= _LARGE and part == largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        generation, sizes = self.generation, ((kept + terms) * BLOCK, kept, dense * n)
+        sizes = (kept + terms) * BLOCK, kept, dense * n
         while kept:
             try:
                 arrays = self.free.pop()

@@ -10,13 +10,19 @@ import numpy as np
 import pytest
 from inverted_model import METHODS, QUERIES, Model, agrees, filled, tails_of
 
-from llmds import storage
+from llmds import inverted_searcher, storage
 from llmds.inverted_index import InvertedIndex
 from llmds.kernels import blocks, segments
 from llmds.tokenizer import Tokenizer
 
 OLD = Path(__file__).parent / "data"
 NAMES = ("ids", "lengths", "buckets", "dictionary", "postings", "block_last", "block_at", "block_best")
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch):
+    """Searches keep what they work out of however small a segment, damaged or not."""
+    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)
 
 
 def upper(term):

@@ -4,11 +4,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 from inverted_model import tails_of
 
+from llmds import inverted_searcher
 from llmds import inverted_writer as writer
 from llmds.inverted_index import InvertedIndex
 
@@ -20,6 +23,7 @@ def restless(monkeypatch):
     """Threads take turns so often that they meet in the middle of everything; segments come and go all the time."""
     tails_of(monkeypatch, 300)
     monkeypatch.setattr(writer, "_SHARE", 4)
+    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)  # whatever can be kept for later searches, is
     before = sys.getswitchinterval()
     sys.setswitchinterval(2e-5)
     yield
@@ -86,7 +90,7 @@ class Scene:
 
     def read_names(self):
         names = np.random.default_rng().choice(400, 90)
-        ids, scores = self.index.search_batch([f"n{name}" for name in names], 3, threads=2)
+        ids, _ = self.index.search_batch([f"n{name}" for name in names], 3, threads=2)
         assert (ids[:, 1] == -1).all() and np.isin(ids[:, 0], [-1, *names]).all()
         calm = names < len(CALM)
         assert (((ids[:, 0] == -1) & ~calm) | (ids[:, 0] == names)).all(), "an id with another one's words"
@@ -230,3 +234,59 @@ def test_frequencies_of_removed_documents_are_counted_once_by_many_readers(restl
     run([write], [read, read])
     index.check()
     assert index.get_document_frequency("all") == len(index) == len(index.search("all", 2000))
+
+
+def between_lines(at, work, other):
+    """Call work(), and other() before the line of the searcher's module that is number `at`; how many there were."""
+    lines = 0
+
+    def begin(frame, event, argument):
+        return line if frame.f_code.co_filename.endswith("inverted_searcher.py") else None
+
+    def line(frame, event, argument):
+        nonlocal lines
+        if event == "line":
+            lines += 1
+            if lines == at:
+                sys.settrace(None)
+                other()
+                sys.settrace(begin)
+        return line
+
+    sys.settrace(begin)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return lines
+
+
+def test_what_searches_keep_is_never_taken_for_another_moments(monkeypatch):
+    """Of two views, one searched between any two lines of a search of the other: as threads may come to run."""
+    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)
+    index, queries = InvertedIndex(), ["a b", "c b a", "d"]
+    index.add_documents(range(900), ["a " * (i % 3 + 1) + "b" * (i % 2) + " c " * (i % 5) for i in range(900)])
+    index.shrink_to_fit()
+    first = index._view
+    index.add_documents(range(900, 1800), ["a b d " + "c " * (i % 7) for i in range(900)])
+    index.shrink_to_fit()
+    second = index._view
+    index.remove_document(899)
+    readers = []
+    for view in (first, second, index._view):  # each goes on with its moment, and what they keep is shared
+        reader = InvertedIndex()
+        reader._writer.view = view
+        expected = reader.search_batch(queries, 90, threads=1)
+        reader._decoded = index._decoded
+        readers.append((reader, expected))
+
+    def search(reader, expected):
+        for mine, theirs in zip(reader.search_batch(queries, 90, threads=1), expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+    for one, other in product(readers, readers):
+        lines = between_lines(0, partial(search, *one), None)
+        assert lines > 20
+        for at in range(1, lines + 1):
+            between_lines(at, partial(search, *one), partial(search, *other))
+            search(*other), search(*one)

@@ -1,16 +1,22 @@
 """The best k of collections made to mislead: the documents, the order and the bits that sorting all scores gives."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inverted_model import METHODS, Collection, tails_of, text_of, top_k_is_exact
 
-from llmds import inverted_writer
+from llmds import inverted_searcher, inverted_writer
 from llmds.inverted_index import InvertedIndex
 from llmds.kernels import lists, tail
 
-N = 9000  # three windows of 4096, and blocks enough for shared ones to be driven out
+N = 18_000  # three windows of 8192, and blocks enough for kept ones to be driven out
 
 
 def skewed(n=N, words=40, seed=0, longest=30):
@@ -63,6 +69,14 @@ QUERIES = {
 }
 
 
+@pytest.fixture(params=[True, False])
+def kept(request, monkeypatch):
+    """Whether searches keep what they work out for those that follow; little, so that they drive it out, too."""
+    monkeypatch.setattr(inverted_searcher, "_LARGE", 1 if request.param else 1 << 30)
+    monkeypatch.setattr(inverted_searcher, "_BLOCKS", 16)
+    monkeypatch.setattr(inverted_searcher, "_MOST_ROWS", 3)
+
+
 @pytest.fixture(params=COLLECTIONS)
 def collection(request):
     made = COLLECTIONS[request.param]()
@@ -70,7 +84,7 @@ def collection(request):
     return made
 
 
-def test_one_segment(collection):
+def test_one_segment(collection, kept):
     index = InvertedIndex()
     index.add_documents(collection.ids, collection.texts())
     index.shrink_to_fit()
@@ -78,7 +92,7 @@ def test_one_segment(collection):
     top_k_is_exact(index, collection, collection.queries)
 
 
-def test_several_segments_and_a_tail_with_removed_documents_and_filters(collection, monkeypatch):
+def test_several_segments_and_a_tail_with_removed_documents_and_filters(collection, kept, monkeypatch):
     """The bounds of every segment are those of the average when it was made, which has changed since."""
     tails_of(monkeypatch, int(np.count_nonzero(collection.counts)) // 9)
     monkeypatch.setattr(inverted_writer, "_due", lambda segments: None)  # nothing is merged
@@ -142,13 +156,13 @@ def test_what_the_average_was_when_a_segment_was_made_does_not_matter(monkeypatc
 def test_the_kth_best_block_promises_no_more_than_it_has():
     """Ratios of norm and tf below and above what a float16 can say."""
     counts = np.zeros((N, 3), int)
-    counts[:1200, 0], counts[::3, 1] = 1, 2
-    counts[7, 0], counts[8000:8002, 2] = 40_000, 1520  # the latter are worth a little more
+    counts[:170, 0], counts[::3, 1] = 1, 2
+    counts[7, 0], counts[17_000:17_002, 2] = 40_000, 5000  # the latter are worth a little more
     collection = Collection(np.arange(N), counts)
     index = InvertedIndex(k1=5000.0, b=0.0)
     index.add_documents(collection.ids, collection.texts())
     index.shrink_to_fit()
-    assert [doc_id for doc_id, _ in index.search("w0 w2", 3)] == [8000, 8001, 7]
+    assert [doc_id for doc_id, _ in index.search("w0 w2", 3)] == [17_000, 17_001, 7]
     top_k_is_exact(index, collection, [[0], [0, 2], [0, 1, 2]], (1, 2, 3), k1=5000.0, b=0.0)
     cursors, best = np.zeros(lists.CURSOR, np.int64), np.empty(1, np.float32)
     cursors[lists.END] = 1
@@ -173,13 +187,14 @@ def test_small_collections_of_any_kind(data):
     queries = data.draw(st.lists(st.lists(st.integers(0, words - 1), min_size=1, max_size=6), min_size=1, max_size=3))
     index, texts = InvertedIndex(), collection.texts()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverted_searcher, "_LARGE", data.draw(st.sampled_from([1, 1 << 12])))
         tails_of(patch, data.draw(st.sampled_from([16, 100, 1000])))
         for part in np.array_split(np.arange(n), data.draw(st.integers(1, 6))):
             index.add_documents(collection.ids[part], [texts[i] for i in part])
-    if collection.lengths.any():
-        top_k_is_exact(index, collection, queries, (1, 3))
-    else:
-        assert index.search(text_of(queries[0]), 5) == []
+        if collection.lengths.any():
+            top_k_is_exact(index, collection, queries, (1, 3))
+        else:
+            assert index.search(text_of(queries[0]), 5) == []
 
 
 @pytest.mark.parametrize("rare", [20, 100, 4000])
@@ -202,3 +217,25 @@ def test_ties_that_rounding_makes_across_segments(rare):
             index.add_documents(ids[start : start + 500], texts[start : start + 500])
     queries = [[0, *chance.choice(np.arange(1, 13), size).tolist()] for size in chance.integers(1, 12, 60)]
     top_k_is_exact(index, collection, queries, (1, 7), b=0.0)
+
+
+ALWAYS_PRUNE = ("_SPARSE, _MANY = 100, 1 << 19", "_SPARSE, _MANY = 0, 0")
+COSTS = "_ADDED, _PROBED = 60, 15"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("costs", ["_ADDED, _PROBED = 1 << 40, 1 << 40", "_ADDED, _PROBED = 60, 0"])
+def test_all_of_this_where_everything_is_pruned(costs, tmp_path):
+    """Constants of kernels cannot be changed once these are compiled: a copy of the library has other ones."""
+    root = Path(__file__).parent.parent
+    for name in ("llmds", "tests"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    kernel = tmp_path / "llmds" / "kernels" / "maxscore.py"
+    source = kernel.read_text()
+    assert ALWAYS_PRUNE[0] in source and COSTS in source
+    kernel.write_text(source.replace(*ALWAYS_PRUNE).replace(COSTS, costs))
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "not slow", "tests/test_maxscore.py"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:]

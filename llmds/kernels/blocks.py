@@ -40,8 +40,8 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
         slot = np.int64(slots[first + i])
         numbers[i], numbers[BLOCK + i] = slot - before - 1, tfs[first + i] - 1
         before = slot
-    gap_width, gap_exceptions, gap_high = _fitting(numbers, 0, n)
-    tf_width, tf_exceptions, tf_high = _fitting(numbers, BLOCK, n)
+    gap_width, gap_exceptions, gap_high = _fitting(numbers, np.int64(0), n)
+    tf_width, tf_exceptions, tf_high = _fitting(numbers, np.int64(BLOCK), n)
     if tf_width < _LONG and gap_exceptions == 0 and tf_exceptions == 0:
         data[at] = gap_width | (tf_width << 5)
         at += 1
@@ -53,8 +53,8 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
         if exceptions > 0:
             data[at], data[at + 1] = exceptions, high
             at += 2
-    at = _write(numbers, 0, n, gap_width, gap_exceptions, gap_high, data, at)
-    return _write(numbers, BLOCK, n, tf_width, tf_exceptions, tf_high, data, at)
+    at = _write(numbers, np.int64(0), n, gap_width, gap_exceptions, gap_high, data, at)
+    return _write(numbers, np.int64(BLOCK), n, tf_width, tf_exceptions, tf_high, data, at)
 
 
 @leaf(cache=True)
