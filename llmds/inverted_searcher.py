@@ -1,5 +1,6 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +66,15 @@ class Plan(NamedTuple):
         factors = np.ones(m, np.float32) if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
         longest = bm25.plan(
-            *terms, found.dfs, factors, view.documents, METHODS[settings.method], settings.k1, order, weights, ends
+            *terms,
+            found.at_least_one(view),
+            factors,
+            view.documents,
+            METHODS[settings.method],
+            settings.k1,
+            order,
+            weights,
+            ends,
         )
         m = int(ends[-1]) if len(ends) else 0
         return cls(view, found, settings.form(view.average), order[:m], weights[:m], ends, longest)
@@ -203,20 +212,22 @@ class Decoded:
 
     def __init__(self) -> None:
         self.free: list[tuple[np.ndarray, ...]] = []
-        self.view, self.largest, self.generation = View.empty(), 0, 0
+        self.numbers = itertools.count()
+        self.state = View.empty(), 0, 0  # the view, its largest segment, and the generation; exchanged at once
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
         """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
-        if self.view is not view:
+        state = self.state
+        if state[0] is not view:
             documents = [len(segment.ids) for segment in view.segments]
-            self.view, self.largest = view, documents.index(max(documents))
-            self.generation = self.generation % 2**30 + 1
+            self.state = state = view, documents.index(max(documents)), next(self.numbers) % 2**30 + 1
+        _, largest, generation = state
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0
-        if n >= _LARGE and part == self.largest:
+        if n >= _LARGE and part == largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        generation, sizes = self.generation, ((kept + terms) * BLOCK, kept, dense * n)
+        sizes = ((kept + terms) * BLOCK, kept, dense * n)
         while kept:
             try:
                 arrays = self.free.pop()
