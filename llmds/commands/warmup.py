@@ -170,18 +170,18 @@ def _admission() -> None:
 def _text() -> None:
     tokenizer, index = Tokenizer(stop_words="english", stemmer=str.upper), InvertedIndex(stop_words="english")
     tokenizer.tokenize(TEXTS[2])
-    index.add_documents(np.arange(4), TEXTS)
+    index.add_documents(np.arange(20), TEXTS * 5)
+    for doc_id in range(2):  # first among growing postings, then in a segment
+        index.remove_document(doc_id)
+        index.search("cache heap")
+        index.search_batch(TEXTS, 2)
+        index.score_many(["cache"], np.array([[1, 2]]))
+        index.explain("cache", 2)
+        index.get_term_frequency("cache", 2)
+        index.get_document_frequency("heap")
+        index.stats()
+        index.shrink_to_fit()
     index.add_document(1, TEXTS[0])
-    index.remove_document(0)
-    index.search("cache heap")
-    index.search_batch(TEXTS, 2)
-    index.score_many(["cache"], np.array([[1, 2]]))
-    for _ in range(4):
-        index.search_batch(TEXTS * 8, 2, threads=1)
-    index.get_term_frequency("cache", 1)
-    index.get_document_frequency("heap")
-    index.reserve(100)
-    index.shrink_to_fit()
     _passes_through_a_file(index, stop_words="english")
 
 
