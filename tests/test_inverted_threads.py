@@ -86,7 +86,7 @@ class Scene:
 
     def read_names(self):
         names = np.random.default_rng().choice(400, 90)
-        ids, scores = self.index.search_batch([f"n{name}" for name in names], 3, threads=2)
+        ids, _ = self.index.search_batch([f"n{name}" for name in names], 3, threads=2)
         assert (ids[:, 1] == -1).all() and np.isin(ids[:, 0], [-1, *names]).all()
         calm = names < len(CALM)
         assert (((ids[:, 0] == -1) & ~calm) | (ids[:, 0] == names)).all(), "an id with another one's words"

@@ -54,9 +54,9 @@ def weighted(
     """Rank the documents of both sides by weight * dense + (1 - weight) * text, each min-max normalised over all.
 
     dense_ids (n, a) with scores dense, text_ids (n, b) with scores text; dense_at, text_at: what `cross` said;
-    text_of_dense (n, a), dense_of_text (n, b): scores on the other side, looked at where that has not said it. A document
-    that lacks a side scores lowest there; a side that is constant gives 0. Fills ids int64 and scores float32 (n, k), k >
-    0, best first, equal ones by smaller id; short rows end in -1 and -inf. O(n (a + b) log k).
+    text_of_dense (n, a), dense_of_text (n, b): scores on the other side, looked at where that has not said it. A
+    document that lacks a side scores lowest there; a side that is constant gives 0. Fills ids int64 and scores float32
+    (n, k), k > 0, best first, equal ones by smaller id; short rows end in -1 and -inf. O(n (a + b) log k).
     """
     for q in range(dense_ids.shape[0]):
         low, high = np.full(2, np.inf), np.full(2, -np.inf)

@@ -102,13 +102,13 @@ def score(
             lists.enter(cursors, slots, parts, room, zero, df, at, lengths, postings, block_last, form, kept)
             if tags.shape[0] > 0 and df > BLOCK and df * lists.COMMON >= n:
                 lists.make_dense(
-                    cursors, slots, parts, room, zero, at, lengths, postings, block_last, block_at, form, generation, kept,
-                    dense, tags,
+                    cursors, slots, parts, room, zero, at, lengths, postings, block_last, block_at, form, generation,
+                    kept, dense, tags,
                 )  # fmt: skip
             for j in range(wanted):
                 scores[query, keys[j] & 0xFFFFFFFF] += weights[i] * lists.value(
-                    cursors, slots, parts, zero, keys[j] >> 32, lengths, postings, block_last, block_at, form, generation,
-                    kept, dense,
+                    cursors, slots, parts, zero, keys[j] >> 32, lengths, postings, block_last, block_at, form,
+                    generation, kept, dense,
                 )  # fmt: skip
 
 
