@@ -83,8 +83,11 @@ def vectors(name: str, values: Any, dim: int) -> np.ndarray:
         raise TypeError(f"{name} must be numbers, got {array.dtype}")
     if array.ndim != 2 or array.shape[1] != dim:
         raise ValueError(f"{name} must have shape (n, {dim}), got {array.shape}")
-    with np.errstate(over="ignore"):  # an overflow becomes the infinity that is refused below
+    if array.dtype == np.float32:
         array = _ready(array, np.float32)
+    else:
+        with np.errstate(over="ignore"):  # an overflow becomes the infinity that is refused below
+            array = _ready(array, np.float32)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite in float32, row {int(np.argmin(np.isfinite(array).all(1)))} is not")
     return array

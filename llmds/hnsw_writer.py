@@ -61,7 +61,7 @@ def link(
     batch = np.zeros((n, hnsw_build.BATCH), np.int64)
     batch[:, hnsw_build.SLOT] = slots
     queries, probes, parameters, found = (room_array[:n] for room_array in room)
-    put(state, settings, vectors, slots, queries)
+    in_pieces(n, lambda part: put(state, settings, vectors[part], slots[part], queries[part]), threads, _AT_LEAST)
     graph = (state.nodes, state.links, state.upper)
 
     def link_back(part: slice) -> None:
@@ -97,7 +97,7 @@ def link(
         for step in (find, find_inside, choose):
             in_pieces(n, step, threads, _AT_LEAST)
         hnsw_build.adopt(*graph, batch)
-        in_pieces(hnsw_build.GROUPS, link_back, threads, hnsw_build.GROUPS if threads == 1 else 8)
+        in_pieces(hnsw_build.GROUPS, link_back, threads, hnsw_build.GROUPS if threads == 1 else 16)
         finish()
     except BaseException:
         if in_already(state, slots):

@@ -1,6 +1,6 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
-import threading
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,7 +66,15 @@ class Plan(NamedTuple):
         factors = np.ones(m, np.float32) if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
         longest = bm25.plan(
-            *terms, found.dfs, factors, view.documents, METHODS[settings.method], settings.k1, order, weights, ends
+            *terms,
+            found.at_least_one(view),
+            factors,
+            view.documents,
+            METHODS[settings.method],
+            settings.k1,
+            order,
+            weights,
+            ends,
         )
         m = int(ends[-1]) if len(ends) else 0
         return cls(view, found, settings.form(view.average), order[:m], weights[:m], ends, longest)
@@ -204,28 +212,22 @@ class Decoded:
 
     def __init__(self) -> None:
         self.free: list[tuple[np.ndarray, ...]] = []
-        self.lock = threading.Lock()
-        self.moment = (
-            View.empty(),
-            0,
-            0,
-        )  # of the latest search: its view, the number of the largest segment, generation
+        self.numbers = itertools.count()
+        self.state = View.empty(), 0, 0  # the view, its largest segment, and the generation; exchanged at once
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
         """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
-        known, largest, generation = self.moment
-        if known is not view:
+        state = self.state
+        if state[0] is not view:
             documents = [len(segment.ids) for segment in view.segments]
-            largest = documents.index(max(documents))
-            with self.lock:  # no number is given to two views, however many searches meet here
-                generation = self.moment[2] % (2**30 - 1) + 1
-                self.moment = view, largest, generation
+            self.state = state = view, documents.index(max(documents)), next(self.numbers) % 2**30 + 1
+        _, largest, generation = state
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0
         if n >= _LARGE and part == largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        sizes = (kept + terms) * BLOCK, kept, dense * n
+        sizes = ((kept + terms) * BLOCK, kept, dense * n)
         while kept:
             try:
                 arrays = self.free.pop()

@@ -95,6 +95,17 @@ class Found(NamedTuple):
     numbers: np.ndarray
     dfs: np.ndarray
 
+    def at_least_one(self, view: View) -> np.ndarray:
+        """`dfs`, but 1 where documents that are being removed would leave none of those that this moment has."""
+        if not view.tail.head[tail_kernels.REMOVED] and not any(segment.removals for segment in view.segments):
+            return self.dfs
+        held = np.zeros(len(self.dfs), np.int64)
+        for dfs, _ in self.lists:
+            held[dfs > 0] = 1
+        if len(self.numbers):
+            held[self.numbers >= 0] = 1
+        return np.maximum(self.dfs, held)
+
     @classmethod
     def of(cls, view: View, terms: Terms) -> "Found":
         """Look them up. O(bytes), and for each document that was removed since they were looked up last."""

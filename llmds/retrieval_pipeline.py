@@ -331,13 +331,22 @@ class RetrievalPipeline(storage.Structure):
             return self._nearest(embeddings, top_k, allowed, threads)
         dense_ids, dense = self._nearest(embeddings, depth, allowed, threads)
         ranking = self._index.ranking(queries, depth, filter=allowed, threads=threads)
-        candidates, dense, text, near, matched = kernels.union(dense_ids, dense, ranking.ids, ranking.scores)
+        text_ids, text = ranking.ids, ranking.scores
+        dense_at, text_at = kernels.cross(dense_ids, text_ids)
+        ids, scores = np.empty((len(queries), top_k), np.int64), np.empty((len(queries), top_k), np.float32)
+        if not ids.size:
+            return ids, scores
         if fusion == "rrf":
-            return kernels.reciprocal_rank(candidates, dense_ids, ranking.ids, RRF_K, top_k)
-        ranking.score(np.where(matched, -1, candidates), text)
-        missing = np.where(near, -1, candidates)
-        others = self._similarity(self._vectors.distances(embeddings, missing, threads=threads))
-        return kernels.weighted(candidates, np.where(near, dense, others), text, weight, top_k)
+            kernels.reciprocal_rank(dense_ids, dense_at, text_ids, text_at, RRF_K, ids, scores)
+            return ids, scores
+        text_of_dense = np.empty(dense_ids.shape, np.float32)
+        ranking.score(np.where(dense_at < 0, dense_ids, -1), text_of_dense)
+        unmet = np.where(text_at < 0, text_ids, -1)
+        dense_of_text = self._similarity(self._vectors.distances(embeddings, unmet, threads=threads))
+        kernels.weighted(
+            dense_ids, dense, dense_at, text_of_dense, text_ids, text, text_at, dense_of_text, weight, ids, scores
+        )
+        return ids, scores
 
     def _rank_apart(
         self, queries: list[str], embeddings: np.ndarray, known: np.ndarray, allowed: np.ndarray | None, threads: int,

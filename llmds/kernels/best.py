@@ -34,11 +34,12 @@ def finish_all(ids, scores, found):
     found int64 (n,): items of each. O(n k log k).
     """
     for row in range(ids.shape[0]):
-        _finish(ids[row], scores[row], found[row])
+        finish(ids[row], scores[row], found[row])
 
 
 @leaf(cache=True)
-def _finish(ids, scores, found):
+def finish(ids, scores, found):
+    """Put the items of one heap in order, best first; the rest becomes -1, -inf. O(k log k)."""
     for last in range(found - 1, 0, -1):
         worst_id, worst = ids[0], scores[0]
         _sink(ids, scores, last, ids[last], scores[last])

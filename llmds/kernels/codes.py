@@ -171,7 +171,7 @@ def _round(work, inverse, middle, top):
     return along
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def encode_many(source, dim, frame, bits, product, codes, terms, slots):
     """`encode` source[i] to slots[i] (int64 (n,)) for all its rows. O(n D)."""
     plain()

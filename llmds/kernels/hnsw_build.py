@@ -61,7 +61,7 @@ _SLACK = np.float32(1.05)
 _TOGETHER = 16  # candidates weighed at once: fewer would cost more calls, more would be weighed in vain
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def load_many(source, metric, queries):
     """Put source float32 (n, dim) into queries float32 (n, stride), padded, of length 1 under COSINE. O(n dim)."""
     plain()
