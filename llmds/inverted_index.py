@@ -200,6 +200,8 @@ class InvertedIndex(storage.Structure):
         words = terms.strings()
         form, rows = plan.form, []
         for i, (at, weight, tf) in enumerate(zip(order.tolist(), weights, tfs, strict=False)):
+            if not tf and not plan.found.dfs[at]:
+                continue  # only removed documents hold it
             share = float(bm25.part(np.float32(tf), np.float32(length), form)) if tf else 0.0
             row = {"term": words[at], "tf": tf, "df": int(plan.found.dfs[at]), "weight": weight, "norm": norm}
             rows.append({**row, "score": weights[i] * share})

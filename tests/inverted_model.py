@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from llmds import inverted_index as module
+from llmds import inverted_searcher
+from llmds import inverted_writer as writer
 from llmds.inverted_index import InvertedIndex
 
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
@@ -103,6 +105,33 @@ def tails_of(monkeypatch, postings):
     """Make segments of tails that have so few postings."""
     monkeypatch.setattr(module, "SINGLE", postings)
     monkeypatch.setattr(module, "BULK", postings)
+
+
+class Small:
+    """Tails of a few postings, merges that take their time, sweeping after a few removals; until `undo`."""
+
+    def __init__(self, tails=12, share=1, sweep=3, large=1):
+        self.patch = pytest.MonkeyPatch()
+        tails_of(self.patch, tails)
+        self.patch.setattr(writer, "_SHARE", share)
+        self.patch.setattr(writer, "_SWEEP", sweep)
+        self.patch.setattr(inverted_searcher, "_LARGE", large)
+
+    def undo(self):
+        self.patch.undo()
+
+
+def fresh(documents, order=sorted, **given):
+    """An index of {id: text} made at once."""
+    index = InvertedIndex(**given)
+    doc_ids = list(order(documents))
+    index.add_documents(np.array(doc_ids, np.int64), [documents[doc_id] for doc_id in doc_ids])
+    return index
+
+
+def same_rankings(index, other, queries, k=50):
+    for mine, theirs in zip(index.search_batch(queries, k), other.search_batch(queries, k), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 class Collection:
