@@ -26,7 +26,7 @@ from pathlib import Path
 
 from . import harness, text_tasks
 from .text_bench import Bench, K
-from .text_data import Collection, Synthetic, load
+from .text_data import EXPONENT, FREQUENT, Collection, Synthetic, load
 from .text_peers import CONTENDERS, installed
 
 
@@ -38,6 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--data", default="cppdocs", help="a folder, its name below LLMDS_DATA, or synthetic (default cppdocs)"
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="how many synthetic ones (default 1,000,000)")
+    parser.add_argument("--exponent", type=float, default=EXPONENT, help=f"of their terms' frequencies ({EXPONENT})")
+    parser.add_argument(
+        "--frequent", type=int, default=FREQUENT, help=f"most frequent terms that no query has ({FREQUENT})"
+    )
     parser.add_argument(
         "--contenders",
         nargs="+",
@@ -64,8 +68,10 @@ def run(options: argparse.Namespace) -> None:
     collection: Collection
     if alone:
         collection = Synthetic(0, 0)
+    elif options.data == "synthetic":
+        collection = text_tasks.synthetic(options, options.documents)
     else:
-        collection = load(options.data, stop_words, options.documents, options.seed)
+        collection = load(options.data, stop_words)
     unjudged = [task for task in DEFAULT if task != "effectiveness"]
     default = SYNTHETIC if collection.name == "synthetic" else DEFAULT if collection.queries.judged else unjudged
     tasks = options.tasks or default
@@ -77,6 +83,8 @@ def run(options: argparse.Namespace) -> None:
         "data": collection.name, "documents": len(collection), "queries": len(collection.queries.texts), "k": K,
         "stop_words": stop_words, "seed": options.seed, "rounds": options.rounds, "threads": 1, "tasks": tasks,
     }  # fmt: skip
+    if collection.name == "synthetic" or "growth" in tasks:
+        parameters |= {"exponent": options.exponent, "frequent": options.frequent}
     contest = harness.Contest("bm25", parameters)
     contest.record["not_installed"] = [name for name in asked if not installed(name)]
     if contest.record["not_installed"]:

@@ -1,9 +1,9 @@
 """Timing contenders side by side, and telling what came out.
 
 All contenders of a task are called in turn, round after round (A B A B ...), so that a machine
-that slows down slows them all; figures are medians over the rounds, and speed is told as a ratio to
-the first contender's peers. Results go to JSON with machine, versions and parameters; the table is
-drawn from that JSON.
+that slows down slows them all; figures are medians over the rounds. Our speed over a contender's is the
+median of the ratios of each round, which a machine that changes its pace half way does not spoil. Results
+go to JSON with machine, versions and parameters; the table is drawn from that JSON.
 """
 
 import gc
@@ -72,7 +72,7 @@ class Contest:
                     "first_call_seconds": first[name],
                     "seconds": times,
                     "median_seconds": medians[name],
-                    **({"ours_over_this": medians[name] / medians[OURS]} if OURS in medians else {}),
+                    **({"ours_over_this": _ratio(times, seconds[OURS])} if OURS in seconds else {}),
                     **extra.get(name, {}),
                 }
             )
@@ -138,6 +138,11 @@ def draw(path: Path) -> None:
         return
     for picture in plots.draw(path):
         print(f"drawn: {picture}")
+
+
+def _ratio(theirs: list[float], ours: list[float]) -> float:
+    """The median over the rounds of their seconds over ours."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 def _timed(call: Callable[..., object], setup: Callable[[], object] | None) -> float:

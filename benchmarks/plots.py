@@ -219,7 +219,7 @@ def hybrid(record: Row) -> Figure | None:
         return None
     told = record["results"]
     data = _names(row["data"] for row in told)
-    figure = Figure(figsize=(4.2 * len(data), 8), layout="constrained")
+    figure = Figure(figsize=(max(6, 4.2 * len(data)), 8), layout="constrained")
     grid = figure.subplots(3, len(data), squeeze=False, height_ratios=[4, 4, 4])
     for column, name in enumerate(data):
         scored = [row for row in told if row["task"] == f"quality: {name}" and row["contender"].startswith(OURS)]
@@ -236,7 +236,7 @@ def hybrid(record: Row) -> Figure | None:
             rows = [row for row in told if row["task"].startswith(f"{kind}, ") and row["data"] == name]
             named = [{**row, "contender": f"{row['contender']}\n{row['fusion']}"} for row in rows]
             _bars(grid[line, column], named, f"queries a second, {label}")
-    figure.suptitle("hybrid search, one thread, top 10 (in brackets: our speed over theirs)", fontsize=11)
+    figure.suptitle("hybrid search, one thread (in brackets: our speed over theirs)", fontsize=11)
     return figure
 
 

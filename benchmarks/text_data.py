@@ -4,10 +4,10 @@ Of `cisi` title and text are indexed, of everything else the text. `newsgroups` 
 of them, seeded: half are the words of a random post's subject, half 2 to 6 consecutive words of a random post, both
 after English stop words and "re" are gone.
 
-`synthetic` documents have lengths of a gamma distribution (mean 60, shape 4) and terms of a Zipf distribution (exponent
-1.05 over 500,000 terms); queries are 2 to 6 terms of the same without the most frequent 100. A term is its number
-written in consonants, which is no stop word. They are made a chunk at a time, each from a seed of its own, so that
-fewer documents are the first ones of more.
+`synthetic` documents have lengths of a gamma distribution (mean 60, shape 4) and terms of a Zipf distribution (by
+default exponent 1.05, over 500,000 terms); queries are 2 to 6 terms of the same without the most frequent ones (100).
+A term is its number written in consonants, which is no stop word. They are made a chunk at a time, each from a seed of
+its own, so that fewer documents are the first ones of more.
 """
 
 import gzip
@@ -27,7 +27,8 @@ from . import harness
 JUDGED = ("cisi", "cranfield", "cppdocs")
 CHUNK = 20_000
 _WITH_TITLE = ("cisi",)
-_TERMS, _EXPONENT, _FREQUENT = 500_000, 1.05, 100
+EXPONENT, FREQUENT = 1.05, 100
+_TERMS = 500_000
 _MEAN, _SHAPE = 60, 4
 _DIGITS = "tnsrlhdcmpfgbvkwjxqz"
 _MADE_QUERIES = 2_000
@@ -117,15 +118,22 @@ class Read(Collection):
 class Synthetic(Collection):
     """Documents of Zipf-distributed terms."""
 
-    def __init__(self, documents: int, queries: int = _MADE_QUERIES, seed: int = 1):
+    def __init__(
+        self,
+        documents: int,
+        queries: int = _MADE_QUERIES,
+        seed: int = 1,
+        exponent: float = EXPONENT,
+        frequent: int = FREQUENT,
+    ):
         self.name, self.tokenizer = "synthetic", Tokenizer()
         self._documents, self._seed = documents, seed
         self._words = [_word(number) for number in range(_TERMS)]
-        shares = np.arange(1, _TERMS + 1, dtype=np.float64) ** -_EXPONENT
+        shares = np.arange(1, _TERMS + 1, dtype=np.float64) ** -exponent
         self._ends = np.cumsum(shares / shares.sum())
         rng = np.random.default_rng([seed, 0])
         lengths = rng.integers(2, 7, queries)
-        terms = self._draw(rng, lengths, self._ends[_FREQUENT - 1])
+        terms = self._draw(rng, lengths, self._ends[frequent - 1] if frequent else 0.0)
         self.queries = Queries([" ".join(query) for query in terms], terms, [{} for _ in terms])
 
     def __len__(self) -> int:
@@ -146,13 +154,11 @@ class Synthetic(Collection):
         return [[words[number] for number in numbers[a:b]] for a, b in pairwise([0, *np.cumsum(lengths).tolist()])]
 
 
-def load(given: str, stop_words: str | None = "english", documents: int = 1_000_000, seed: int = 1) -> Collection:
-    """The collection of a folder, of a name below LLMDS_DATA, or `synthetic` with so many documents.
+def load(given: str, stop_words: str | None = "english") -> Collection:
+    """The collection of a folder, or of a name below LLMDS_DATA.
 
     A folder holds corpus.jsonl.gz, and queries.jsonl.gz with qrels.tsv if it has queries.
     """
-    if given == "synthetic":
-        return Synthetic(documents, seed=seed)
     folder = harness.data_folder(given, Path(given) if Path(given).is_dir() else None)
     name, corpus = folder.resolve().name, _lines(folder / "corpus.jsonl.gz")
     tokenizer = Tokenizer(stop_words=stop_words)

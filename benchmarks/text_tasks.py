@@ -1,5 +1,6 @@
 """The tasks of the BM25 benchmark."""
 
+import argparse
 import gc
 import time
 from collections.abc import Callable
@@ -173,13 +174,18 @@ def stream(bench: Bench) -> None:
 def growth(bench: Bench) -> None:
     """Time of a query and bytes, as the number of synthetic documents grows."""
     for n in bench.options.sizes:
-        collection = Synthetic(n, _GROWTH_QUERIES, bench.options.seed)
+        collection = synthetic(bench.options, n, _GROWTH_QUERIES)
         engines = {name: built(name, collection) for name in _GROWING if name in bench.names}
         extra: dict[str, dict[str, Any]] = {
             name: {"n": n, "bytes": (engine.bytes() or {})["total"]} for name, engine in engines.items()
         }
         calls = {name: partial(engine.batch, engine.prepare(collection.queries), K) for name, engine in engines.items()}
         bench.contest.race(f"growth, n = {n}", calls, len(collection.queries.texts), bench.options.rounds, extra=extra)
+
+
+def synthetic(options: argparse.Namespace, documents: int, queries: int = 2_000) -> Synthetic:
+    """Documents and queries made as the options say."""
+    return Synthetic(documents, queries, options.seed, options.exponent, options.frequent)
 
 
 def _race(

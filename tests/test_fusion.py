@@ -1,5 +1,7 @@
 """Fusion kernels beside plain Python."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,50 +11,71 @@ from llmds.kernels import fusion
 
 WIDTH = 4
 ranked = st.lists(st.integers(0, 9), max_size=WIDTH, unique=True)
+scores = st.sampled_from([-math.inf, -1.5, 0.0, 0.25, 1.0, 3.0])
+tables = st.lists(st.tuples(scores, scores), min_size=10, max_size=10)
 
 
 def padded(rows, width=WIDTH):
     return np.array([row + [-1] * (width - len(row)) for row in rows], np.int64).reshape(len(rows), width)
 
 
+def room(k):
+    return np.empty((1, k), np.int64), np.empty((1, k), np.float32)
+
+
 @given(st.lists(st.tuples(ranked, ranked), max_size=4))
-def test_a_union_holds_each_id_once_in_order_and_what_each_side_says(pairs):
+def test_each_side_learns_where_its_ids_stand_on_the_other(pairs):
     sides = [padded([pair[side] for pair in pairs]) for side in (0, 1)]
-    scores = [(side * 10 + number).astype(np.float32) for number, side in enumerate(sides)]
-    merged, *said = fusion.union(sides[0], scores[0], sides[1], scores[1])
-    assert merged.shape == (len(pairs), 2 * WIDTH)
-    for row, pair in enumerate(pairs):
-        held = sorted({*pair[0], *pair[1]})
-        assert merged[row].tolist() == held + [-1] * (2 * WIDTH - len(held))
-        for number, side in enumerate(pair):
-            expected = [key * 10 + number if key in side else -np.inf for key in held]
-            assert said[number][row].tolist() == expected + [-np.inf] * (2 * WIDTH - len(held))
-            assert said[2 + number][row].tolist() == [key in side for key in held] + [False] * (2 * WIDTH - len(held))
+    left_at, right_at = fusion.cross(*sides)
+    for q, (left, right) in enumerate(pairs):
+        for mine, other, found in ((left, right, left_at), (right, left, right_at)):
+            expected = [other.index(key) if key in other else -1 for key in mine]
+            assert found[q].tolist() == expected + [-1] * (WIDTH - len(mine))
 
 
-@given(ranked, ranked, st.integers(0, 10))
+@given(ranked, ranked, st.integers(1, 10))
 def test_reciprocal_ranks_add_up(left, right, top_k):
-    both = sorted({*left, *right})
-    found, scores = fusion.reciprocal_rank(padded([both], 2 * WIDTH), padded([left]), padded([right]), 60, top_k)
+    sides = padded([left]), padded([right])
+    places = fusion.cross(*sides)
+    found, fused = room(top_k)
+    fusion.reciprocal_rank(sides[0], places[0], sides[1], places[1], 60, found, fused)
     expected = {
-        key: sum(np.float32(1 / (61 + side.index(key))) for side in (left, right) if key in side) for key in both
+        key: sum(np.float32(1 / (61 + side.index(key))) for side in (left, right) if key in side)
+        for key in {*left, *right}
     }
+    order = sorted(expected, key=lambda key: (-expected[key], key))[:top_k]
+    assert found[0].tolist() == order + [-1] * (top_k - len(order))
+    assert fused[0, : len(order)].tolist() == pytest.approx([expected[key] for key in order])
+    assert (fused[0, len(order) :] == -np.inf).all()
+
+
+def normalised(values):
+    """Of a side's scores by document: from 0 to 1; 0 for all where it is constant, and for those that lack it."""
+    held = [value for value in values.values() if value != -math.inf]
+    low, high = min(held, default=0), max(held, default=0)
+    flat = low == high
+    return {key: 0.0 if flat or value == -math.inf else (value - low) / (high - low) for key, value in values.items()}
+
+
+@given(ranked, ranked, tables, st.sampled_from([0.25, 0.5, 0.75]), st.integers(1, 10))
+def test_weighted_sums_are_those_of_both_sides_normalised(near, matched, table, weight, top_k):
+    """Each side ranks documents by its column of `table`; of the others it is asked."""
+    dense_ids, text_ids = padded([near]), padded([matched])
+    dense_at, text_at = fusion.cross(dense_ids, text_ids)
+    columns = np.array(table, np.float32).T
+    asked = np.float32(99)  # what must not be looked at
+    dense, text = (
+        np.where(ids < 0, asked, side[ids]) for ids, side in zip((dense_ids, text_ids), columns, strict=True)
+    )
+    text_of_dense = np.where((dense_at < 0) & (dense_ids >= 0), columns[1][dense_ids], asked)
+    dense_of_text = np.where((text_at < 0) & (text_ids >= 0), columns[0][text_ids], asked)
+    found, fused = room(top_k)
+    fusion.weighted(
+        dense_ids, dense, dense_at, text_of_dense, text_ids, text, text_at, dense_of_text, weight, found, fused
+    )
+    both = {*near, *matched}
+    sides = [normalised({key: float(table[key][side]) for key in both}) for side in (0, 1)]
+    expected = {key: np.float32(weight * sides[0][key] + (1 - weight) * sides[1][key]) for key in both}
     order = sorted(both, key=lambda key: (-expected[key], key))[:top_k]
     assert found[0].tolist() == order + [-1] * (top_k - len(order))
-    assert scores[0, : len(order)].tolist() == pytest.approx([expected[key] for key in order])
-
-
-def test_a_constant_side_and_a_missing_side_count_nothing():
-    ids = np.array([[2, 5, 9, -1]])
-    constant = np.full((1, 4), 3.0, np.float32)
-    missing = np.full((1, 4), -np.inf, np.float32)
-    varied = np.array([[1.0, 3.0, 2.0, 99.0]], np.float32)
-    for other in (constant, missing):
-        found, scores = fusion.weighted(ids, other, varied, 0.25, 4)
-        assert found.tolist() == [[5, 9, 2, -1]]
-        assert scores.tolist() == [[0.75, 0.375, 0.0, -np.inf]]
-
-
-def test_equal_scores_go_by_smaller_id():
-    found, _ = fusion.best(np.array([[1, 4, 6, 8]]), np.array([[0, 1, 0, 1]], np.float32), 3)
-    assert found.tolist() == [[4, 8, 1]]
+    assert fused[0, : len(order)].tolist() == pytest.approx([expected[key] for key in order])

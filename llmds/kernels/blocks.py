@@ -40,8 +40,9 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
         slot = np.int64(slots[first + i])
         numbers[i], numbers[BLOCK + i] = slot - before - 1, tfs[first + i] - 1
         before = slot
-    gap_width, gap_exceptions, gap_high = _fitting(numbers, np.int64(0), n)
-    tf_width, tf_exceptions, tf_high = _fitting(numbers, np.int64(BLOCK), n)
+    gaps, tfs_from = np.int64(0), np.int64(BLOCK)
+    gap_width, gap_exceptions, gap_high = _fitting(numbers, gaps, n)
+    tf_width, tf_exceptions, tf_high = _fitting(numbers, tfs_from, n)
     if tf_width < _LONG and gap_exceptions == 0 and tf_exceptions == 0:
         data[at] = gap_width | (tf_width << 5)
         at += 1
@@ -53,8 +54,8 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
         if exceptions > 0:
             data[at], data[at + 1] = exceptions, high
             at += 2
-    at = _write(numbers, np.int64(0), n, gap_width, gap_exceptions, gap_high, data, at)
-    return _write(numbers, np.int64(BLOCK), n, tf_width, tf_exceptions, tf_high, data, at)
+    at = _write(numbers, gaps, n, gap_width, gap_exceptions, gap_high, data, at)
+    return _write(numbers, tfs_from, n, tf_width, tf_exceptions, tf_high, data, at)
 
 
 @leaf(cache=True)

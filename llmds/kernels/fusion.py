@@ -10,7 +10,7 @@ from .best import finish, offer
 from .compiling import leaf, njit
 from .hashing import mix
 
-_ZERO = np.int64(0)
+_ZERO, _DENSE, _TEXT = np.int64(0), np.int64(0), np.int64(1)
 
 
 @njit(cache=True, nogil=True)
@@ -62,24 +62,24 @@ def weighted(
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
         for e in range(dense_ids.shape[1]):
             if dense_ids[q, e] >= 0:
-                _span(low, high, 0, dense[q, e])
+                _span(low, high, _DENSE, dense[q, e])
                 if dense_at[q, e] < 0:
-                    _span(low, high, 1, text_of_dense[q, e])
+                    _span(low, high, _TEXT, text_of_dense[q, e])
         for e in range(text_ids.shape[1]):
             if text_ids[q, e] >= 0:
-                _span(low, high, 1, text[q, e])
+                _span(low, high, _TEXT, text[q, e])
                 if text_at[q, e] < 0:
-                    _span(low, high, 0, dense_of_text[q, e])
+                    _span(low, high, _DENSE, dense_of_text[q, e])
         found = _ZERO
         for e in range(dense_ids.shape[1]):
             if dense_ids[q, e] >= 0:
                 other = text[q, dense_at[q, e]] if dense_at[q, e] >= 0 else text_of_dense[q, e]
-                total = weight * _part(low, high, 0, dense[q, e]) + (1.0 - weight) * _part(low, high, 1, other)
+                total = weight * _part(low, high, _DENSE, dense[q, e]) + (1.0 - weight) * _part(low, high, _TEXT, other)
                 found = offer(ids[q], scores[q], found, dense_ids[q, e], np.float32(total))
         for e in range(text_ids.shape[1]):
             if text_ids[q, e] >= 0 and text_at[q, e] < 0:
-                near = _part(low, high, 0, dense_of_text[q, e])
-                total = weight * near + (1.0 - weight) * _part(low, high, 1, text[q, e])
+                near = _part(low, high, _DENSE, dense_of_text[q, e])
+                total = weight * near + (1.0 - weight) * _part(low, high, _TEXT, text[q, e])
                 found = offer(ids[q], scores[q], found, text_ids[q, e], np.float32(total))
         finish(ids[q], scores[q], found)
 
