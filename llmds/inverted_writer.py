@@ -28,13 +28,16 @@ class Writer:
         self.view, self.b = view, b
         self.merge: Merge | None = None
         self.leaving = np.empty(0, np.int64)  # what segments are to lose, until they have
+        self.published = True  # not between a change and what makes it seen
 
     def add(self, ids: np.ndarray, terms: Terms, most: int) -> None:
         """Add documents in place of those that have their ids; a tail of `most` postings is made a segment."""
-        self.publish()
+        self._begin()
         vocabulary, numbers = self.view.tail.vocabulary.intern(terms)
         self._set_tail(self.view.tail.with_vocabulary(vocabulary))
-        counts = np.empty(int(np.diff(terms.ends, prepend=0).max(initial=0)), np.int32)
+        ends = terms.ends
+        longest = int(ends[0]) if len(ends) == 1 else int(np.diff(ends, prepend=0).max(initial=0))
+        counts = np.empty(longest, np.int32)
         reached = 0
         try:
             while True:
@@ -54,7 +57,7 @@ class Writer:
 
     def remove(self, doc_id: int) -> bool:
         """Remove a document; whether it was there."""
-        self.publish()
+        self._begin()
         tail = self.view.tail
         if tail_write.remove(*tail.state[:8], doc_id):  # type: ignore[call-arg]
             self.publish()
@@ -76,6 +79,13 @@ class Writer:
                 view = _losing(view, ids)
         self.view = View.of(view.segments, tail.published())
         self.leaving = self.leaving[:0]
+        self.published = True
+
+    def _begin(self) -> None:
+        """Before a change: finish the last one, where an interruption came."""
+        if not self.published:
+            self.publish()
+        self.published = False
 
     def freeze(self) -> None:
         """Make a segment of the tail, if it has documents."""

@@ -125,6 +125,7 @@ class RetrievalPipeline(storage.Structure):
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence):
             raise TypeError(f"texts must be a sequence of str, got {type(texts).__name__}")
         arguments.same_length(doc_ids=ids, texts=texts)
+        arguments.encodable("texts", arguments.strings("texts", texts))
         if embeddings is not None:
             embeddings = self._vectors.admissible("embeddings", embeddings)
             arguments.same_length(doc_ids=ids, embeddings=embeddings)

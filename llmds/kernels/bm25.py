@@ -29,6 +29,12 @@ LUCENE, ROBERTSON, ATIRE, BM25_PLUS, BM25_L = 0, 1, 2, 3, 4
 BASE, SLOPE, P, Q, S, FORM = 0, 1, 2, 3, 4, 5
 
 
+@leaf(cache=True, forceinline=True)
+def tf_of(more):
+    """A term frequency of 1 and `more`, as float32: the same one for whoever stores it less 1, however large."""
+    return np.float32(np.int32(more)) + np.float32(1)
+
+
 @leaf(cache=True, error_model="numpy")
 def part(tf, length, form):
     """What `tf` (1 or more) occurrences add in a document of `length` to what weighs 1; all float32.

@@ -27,7 +27,7 @@ All is safe on any contents of `postings`.
 import numpy as np
 
 from .blocks import BLOCK, PAD, decode_slots, decode_tfs, tf_at
-from .bm25 import part, part_of
+from .bm25 import part, part_of, tf_of
 from .compiling import leaf
 from .simd import at_least, half_at, lowest_bit, word_at
 
@@ -355,8 +355,8 @@ def value(
         return np.float32(0)
     if cursors[c + SCORED]:
         return parts[np.uint64(row)]
-    tf = np.float32(tf_at(postings, cursors[c + AT], cursors[c + FILL], row - cursors[c + ROW]))
-    return part(tf, np.float32(lengths[np.uint64(slot)]), form)
+    tf = tf_at(postings, cursors[c + AT], cursors[c + FILL], row - cursors[c + ROW])
+    return part(tf_of(tf - 1), np.float32(lengths[np.uint64(slot)]), form)
 
 
 @leaf(cache=True, error_model="numpy")

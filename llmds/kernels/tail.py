@@ -29,7 +29,7 @@ no document that the reader counts.
 import numpy as np
 
 from .best import offer
-from .bm25 import part
+from .bm25 import part, tf_of
 from .compiling import leaf, njit
 from .hashing import mix
 
@@ -144,7 +144,7 @@ def score(
                 term = np.int64(numbers[order[i]])
                 tf = frequency(terms, slots, tfs, term, slot) if term >= 0 else np.int64(0)
                 if tf > 0:
-                    total += weights[i] * part(np.float32(tf), np.float32(lengths[slot]), form)
+                    total += weights[i] * part(tf_of(tf - 1), np.float32(lengths[slot]), form)
             scores[query, column] = total
 
 
@@ -177,7 +177,7 @@ def _add(head, lengths, terms, slots, tfs, term, weight, form, sums):
         stop = chunk + _until(slots, chunk, np.int64(tfs[chunk - 1]), head[SLOTS])
         for at in range(np.uint64(chunk), np.uint64(stop)):
             slot = np.uint64(np.uint32(slots[at]))
-            sums[slot] += weight * part(np.float32(tfs[at]), np.float32(lengths[slot]), form)
+            sums[slot] += weight * part(tf_of(tfs[at] - 1), np.float32(lengths[slot]), form)
         chunk = np.int64(slots[chunk - 1])
 
 
