@@ -115,6 +115,8 @@ class InvertedIndex(storage.Structure):
         upto = _characters(texts)
         load = len(texts) > 0 and upto[-1] >= _LOAD
         with self._lock, bar(progress, len(texts), "indexing", "doc") as advance:
+            if load:
+                self._writer.expect(len(texts), int(upto[-1]))
             for part in runs(upto, _CHARACTERS):
                 terms = self._tokenizer.terms(texts[part])
                 self._writer.add(ids[part], terms, BULK if load else SINGLE)

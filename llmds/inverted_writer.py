@@ -17,6 +17,8 @@ from .vocabulary import Terms
 SINGLE, BULK = 1 << 17, 1 << 23
 # Postings that one step writes, and for each that is added.
 _STEP, _SHARE = 1 << 20, 16
+# Of texts without markup; fewer only cost room.
+_CHARACTERS_A_POSTING = 10
 # A segment is written anew, and a tail made one, when more of its documents than this are removed, and more than live.
 _SWEEP = 32
 
@@ -54,6 +56,12 @@ class Writer:
         if full or head[kernels.REMOVED] > max(_SWEEP, int(head[kernels.LIVE])):
             self.freeze()
         self.step(_SHARE * len(numbers))
+
+    def expect(self, documents: int, characters: int) -> None:
+        """Make room for a bulk load, so that less is copied while it comes."""
+        if not self.view.tail.head[kernels.SLOTS]:
+            postings = min(characters // _CHARACTERS_A_POSTING, BULK)
+            self._set_tail(Tail.empty(min(documents, BULK), postings, postings * 4 // 3))
 
     def remove(self, doc_id: int) -> bool:
         """Remove a document; whether it was there."""

@@ -36,9 +36,9 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
     slots int32 ascend from above `before` (-1 where there is none), tfs int32 are 1 or more. numbers int32
     (2 * BLOCK,) is scratch.
     """
-    for i in range(n):
-        slot = np.int64(slots[first + i])
-        numbers[i], numbers[BLOCK + i] = slot - before - 1, tfs[first + i] - 1
+    for i in range(np.uint64(n)):
+        slot = np.int64(slots[np.uint64(first) + i])
+        numbers[i], numbers[np.uint64(BLOCK) + i] = slot - before - 1, tfs[np.uint64(first) + i] - 1
         before = slot
     gaps, tfs_from = np.int64(0), np.int64(BLOCK)
     gap_width, gap_exceptions, gap_high = _fitting(numbers, gaps, n)
@@ -143,16 +143,17 @@ def _frequencies(data, at, n):
 def _fitting(numbers, base, n):
     """(width, exceptions, width of their high bits) that take the fewest bits."""
     largest = np.int64(0)
-    for i in range(n):
-        largest |= np.int64(numbers[base + i])
+    first, last = np.uint64(base), np.uint64(base + n)  # an index that might be negative costs a test at every step
+    for i in range(first, last):
+        largest |= np.int64(numbers[i])
     most = _bits(largest)
     if n * most <= _SMALL:
         return most, np.int64(0), np.int64(0)
     best, width, exceptions = n * most, most, np.int64(0)
     for w in range(most - 1, -1, -1):
         beyond = np.int32(0)
-        for i in range(n):
-            beyond += np.int32((numbers[base + i] >> np.int32(w)) > 0)
+        for i in range(first, last):
+            beyond += np.int32((numbers[i] >> np.int32(w)) > 0)
         cost = n * w + beyond * (8 + most - w) + 16
         if cost < best:
             best, width, exceptions = cost, w, np.int64(beyond)
@@ -176,8 +177,8 @@ def _pack(numbers, base, n, width, data, at):
     """Write the low `width` bits of n numbers; where they end."""
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     word, filled = np.uint64(0), np.int64(0)
-    for i in range(n):
-        word |= (np.uint64(numbers[base + i]) & mask) << np.uint64(filled)
+    for i in range(np.uint64(base), np.uint64(base + n)):
+        word |= (np.uint64(numbers[i]) & mask) << np.uint64(filled)
         filled += width
         if filled >= 32:
             for byte in range(4):  # LLVM makes one store of these

@@ -77,8 +77,8 @@ def _put(
             before = np.int64(slots[first + n - 1])
             block_last[block] = before
             smallest = np.float32(np.inf)
-            for i in range(first, first + n):
-                ratio = (base + slope * np.float32(lengths[slots[i]])) / np.float32(tfs[i])
+            for i in range(np.uint64(first), np.uint64(first + n)):
+                ratio = (base + slope * np.float32(lengths[np.uint64(np.uint32(slots[i]))])) / np.float32(tfs[i])
                 smallest = min(smallest, ratio)
             best[block] = smallest
             block += 1
@@ -136,13 +136,12 @@ def freeze(
         df = np.int64(0)
         chunk = np.int64(terms[term, FIRST])
         while chunk > 0:
-            for at in range(chunk, chunk + np.int64(tail_tfs[chunk - 1])):
+            for at in range(np.uint64(chunk), np.uint64(chunk + np.int64(tail_tfs[chunk - 1]))):
                 if tail_slots[at] >= head[SLOTS]:
                     break
-                slot = renumbered[tail_slots[at]]
-                if slot >= 0:
-                    slots[df], tfs[df] = slot, tail_tfs[at]
-                    df += 1
+                slot = renumbered[np.uint64(np.uint32(tail_slots[at]))]
+                slots[np.uint64(df)], tfs[np.uint64(df)] = slot, tail_tfs[at]
+                df += np.int64(slot >= 0)  # the next one takes the place of one that is left out
             chunk = np.int64(tail_slots[chunk - 1])
         if df == 0:
             continue

@@ -50,11 +50,12 @@ def add(
         if base + end - begin > forward.shape[0]:
             return d, LACKS_FORWARD, end - begin
         distinct = _count(forward, base, terms, new_terms, begin, end, counts)
-        needed = np.int64(0)
-        for i in range(distinct):
-            needed += _chunk_needed(terms, tfs, np.int64(forward[base + i]))
-        if head[POOL] + needed > slots.shape[0]:
-            return d, LACKS_POOL, needed
+        if head[POOL] + distinct * (_LARGEST + 1) > slots.shape[0]:  # else there is room whatever they need
+            needed = np.int64(0)
+            for i in range(distinct):
+                needed += _chunk_needed(terms, tfs, np.int64(forward[base + i]))
+            if head[POOL] + needed > slots.shape[0]:
+                return d, LACKS_POOL, needed
         old = find_slot(doc_ids, removed, id_buckets, slot, head[REMOVED], new_ids[d])
         if old >= 0:
             _retire(head, lengths, removed, forward_starts, forward, terms, old)
@@ -95,14 +96,15 @@ def _count(forward, base, terms, new_terms, begin, end, counts):
     row[AT] leads to a term's entry if that names the term, and else to nothing (Briggs and Torczon 1993).
     """
     distinct = 0
-    for i in range(begin, end):
+    for i in range(np.uint64(begin), np.uint64(end)):
         term = new_terms[i]
-        at = np.int64(terms[term, AT])
-        if at < distinct and forward[base + at] == term:
-            counts[at] += 1
+        row = np.uint64(np.uint32(term))
+        at = np.int64(terms[row, AT])
+        if at < distinct and forward[np.uint64(base + at)] == term:
+            counts[np.uint64(at)] += 1
         else:
-            forward[base + distinct], counts[distinct] = term, 1
-            terms[term, AT] = distinct
+            forward[np.uint64(base + distinct)], counts[np.uint64(distinct)] = term, 1
+            terms[row, AT] = distinct
             distinct += 1
     return distinct
 
