@@ -18,8 +18,8 @@ from .compiling import leaf, njit
 from .segments import DICTIONARY, varint
 from .segments import POSTINGS as WHERE
 from .segments import TERMS as BEFORE
-from .simd import word_at
-from .tail import FIRST, SLOTS
+from .simd import prefetch, word_at
+from .tail import COLUMNS, FIRST, SLOTS
 from .tokens import hash_term
 
 POSTINGS, BLOCKS, TERMS, ENTRIES, BUCKETS, CURSOR = 1, 2, 3, 4, 5, 6
@@ -27,6 +27,7 @@ DONE, PAUSED, LACKS_DICTIONARY, LACKS_POSTINGS, LACKS_BLOCKS = 0, 1, 2, 3, 4
 # Where a source of a merge stands: the next record, its postings, and what it says.
 AT, LIST, HASH, WORD, LENGTH, DF, SIZE, SOURCE = 0, 1, 2, 3, 4, 5, 6, 7
 END = 1 << 32  # the hash of no term
+_AHEAD = 8  # terms
 
 
 @leaf(cache=True)
@@ -132,6 +133,13 @@ def freeze(
     for i in range(reached, order.shape[0]):
         if written > budget:
             return np.int64(i), np.int64(PAUSED)
+        if i + 2 * _AHEAD < order.shape[0]:  # terms lie all over the place, in the order of their hashes
+            far, near = np.int64(order[i + 2 * _AHEAD]), np.int64(order[i + _AHEAD])
+            prefetch(terms, far * COLUMNS, 1)
+            prefetch(v_offsets, far, 1)
+            prefetch(v_data, v_offsets[near], 1)
+            prefetch(tail_slots, np.int64(terms[near, FIRST]), 1)
+            prefetch(tail_tfs, np.int64(terms[near, FIRST]), 1)
         term = np.int64(order[i])
         df = np.int64(0)
         chunk = np.int64(terms[term, FIRST])
