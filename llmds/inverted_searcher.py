@@ -26,7 +26,7 @@ DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
 # Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
 _LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
-_EVERYBODY = np.empty(0, np.uint8)
+_EVERYBODY, _NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
 
 
 class Settings(NamedTuple):
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
     def of(cls, view: View, settings: Settings, terms: Terms, factors: np.ndarray | None) -> "Plan":
         """Of queries with these terms, whose weights are multiplied with factors float32 (m,)."""
         found, m = Found.of(view, terms), len(terms.starts)
-        factors = np.ones(m, np.float32) if factors is None else factors
+        factors = _NO_FACTORS if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
         longest = bm25.plan(
             *terms,

@@ -113,9 +113,8 @@ class Found(NamedTuple):
         lists, total = [], np.zeros(m, np.int64)
         for segment in view.segments:
             dfs, ats, numbers = np.empty(m, np.int32), np.empty(m, np.int64), np.empty(m, np.int32)
-            segment_kernels.find_terms(segment.buckets, segment.dictionary, *terms[:4], dfs, ats, numbers)
+            segment_kernels.find_terms(segment.buckets, segment.dictionary, *terms[:4], dfs, ats, numbers, total)
             lists.append((dfs, ats))
-            total += dfs
             if segment.removals:
                 total -= segment.removed_of(dfs, ats, numbers)
         numbers = _NO_NUMBERS

@@ -71,8 +71,8 @@ def plan(data, starts, stops, hashes, ends, dfs, factors, documents, method, k1,
     """Put the distinct terms of every query in the order of scores, those that weigh something.
 
     data, starts, stops, hashes, ends: terms as `tokens` has them; dfs int64 (m,): documents that hold each; factors
-    float32 (m,): what its weight is multiplied with. order int32 (m,), weights float32 (m,): the terms of query q,
-    and what they weigh, with how often they come, end before ordered[q], int64 (n,). The most terms of a query.
+    float32 (m,) or (0,): what its weight is multiplied with. order int32 (m,), weights float32 (m,): the terms of query
+    q, and what they weigh, with how often they come, end before ordered[q], int64 (n,). The most terms of a query.
     """
     top, begin, longest = np.int64(0), np.int64(0), np.int64(0)
     for query in range(ends.shape[0]):
@@ -109,7 +109,9 @@ def _weigh(data, starts, stops, hashes, dfs, factors, documents, method, k1, ord
     kept = base
     for at in range(base, distinct):
         i = np.int64(order[at])
-        once = idf(method, np.float64(documents), np.float64(dfs[i]), k1) * factors[i]
+        once = idf(method, np.float64(documents), np.float64(dfs[i]), k1) * (
+            factors[i] if factors.shape[0] > 0 else 1.0
+        )
         weight = np.float32(once * np.float64(weights[at]))
         if weight > 0:
             order[kept], weights[kept] = i, weight

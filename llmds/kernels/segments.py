@@ -66,13 +66,17 @@ def find_term(buckets, dictionary, data, start, stop, hashed):
 
 
 @leaf(cache=True, nogil=True)
-def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbers):
-    """Fill dfs int32, ats int64, numbers int32, all (m,), by `find_term` for m terms as `tokens` has them."""
+def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbers, totals):
+    """Fill dfs int32, ats int64, numbers int32, all (m,), by `find_term` for m terms as `tokens` has them.
+
+    totals int64 (m,): dfs are added to them.
+    """
     for i in range(starts.shape[0]):
         df, at, number = find_term(
             buckets, dictionary, data, np.int64(starts[i]), np.int64(stops[i]), np.int64(hashes[i])
         )
         dfs[i], ats[i], numbers[i] = df, at, number
+        totals[i] += df
 
 
 @leaf(cache=True)
