@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmds import tokenizer as module
+from llmds.inverted_index import InvertedIndex
 from llmds.kernels import tokens as kernels
 from llmds.tokenizer import Tokenizer
 from llmds.vocabulary import Terms, Vocabulary
@@ -388,3 +389,13 @@ def test_every_kind_of_text_shares_one_compilation():
         kernels.rehash,
     ):
         assert len(kernel.signatures) <= 1, kernel
+
+
+def test_the_stemmer_of_a_library_finds_every_form(tmp_path):
+    stemmer = pytest.importorskip("Stemmer").Stemmer("english").stemWord
+    index = InvertedIndex(stop_words="english", stemmer=stemmer)
+    index.add_documents([1, 2], ["Caching the pages", "a pager"])
+    assert [doc_id for doc_id, _ in index.search("page caches")] == [1]
+    index.save(tmp_path / "index.npz")
+    again = InvertedIndex.load(tmp_path / "index.npz", stop_words="english", stemmer=stemmer)
+    assert again.search("page caches") == index.search("page caches")
