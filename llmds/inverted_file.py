@@ -151,8 +151,7 @@ def totals(view: View) -> tuple[int, int]:
         vocabulary, live = _counted(vocabulary, live, terms, counts)
     known = view.tail.vocabulary
     numbers = np.arange(known.terms, dtype=np.int32)  # asked once: a writer may be adding some
-    counts = np.zeros(len(numbers), np.int64)
-    tail_kernels.find_terms(*view.tail.frequencies, numbers, counts)  # type: ignore[call-arg]
+    counts = view.tail.frequencies_of(numbers, False)
     terms = known.ranges(numbers, np.empty(0, np.int64))
     live = _counted(vocabulary, live, terms, counts)[1]
     return int(np.count_nonzero(live)), int(live.sum())

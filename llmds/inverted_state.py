@@ -120,5 +120,5 @@ class Found(NamedTuple):
         numbers = _NO_NUMBERS
         if view.tail.seen[tail_kernels.LIVE]:
             numbers = view.tail.vocabulary.find(terms)
-            tail_kernels.find_terms(*view.tail.frequencies, numbers, total)  # type: ignore[call-arg]
+            total += view.tail.frequencies_of(numbers, len(terms.ends) > 1)
         return cls(lists, numbers, total)

@@ -55,10 +55,15 @@ class Tail(NamedTuple):
         """What the writer's kernels take."""
         return self[1:11]
 
-    @property
-    def frequencies(self) -> tuple[np.ndarray, ...]:
-        """What `kernels.find_terms` takes."""
-        return self.seen, self.terms, self.slots, self.tfs
+    def frequencies_of(self, numbers: np.ndarray, repeated: bool) -> np.ndarray:
+        """How many live documents hold each of these terms, int64 (m,), of numbers int32 (m,), -1 where unknown.
+
+        repeated: terms may come twice, and must be told the same while documents are being removed.
+        """
+        distinct, places = np.unique(numbers, return_inverse=True) if repeated else (numbers, None)
+        counts = np.zeros(len(distinct), np.int64)
+        kernels.find_terms(self.seen, self.terms, self.slots, self.tfs, distinct, counts)
+        return counts if places is None else counts[places]
 
     def slots_of(self, ids: np.ndarray, base: int, found: np.ndarray) -> None:
         """Where `found` is -1, put `base` + the slot of each of ids, both int64 (m,), that a reader knows."""
