@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _CHARACTERS = 1 << 20
 # From how many characters on a call is a bulk load.
 _LOAD = 1 << 22
-# Documents scored by name in one call.
-_SCORED = 1 << 15
 
 
 class InvertedIndex(storage.Structure):
