@@ -23,6 +23,36 @@ def indptr(name: str, values: Any, n: int | None, total: int) -> np.ndarray:
     return array
 
 
+def salts(values: Any, n: int) -> np.ndarray:
+    """One salt for each of n: int64 (n,), from an int or an array (n,)."""
+    if isinstance(values, (int, np.integer)):
+        return np.full(n, arguments.integer("salt", values))
+    array = integers("salt", values)
+    if len(array) != n:
+        raise ValueError(f"salt must be an integer or have one for each of {n}, got {len(array)}")
+    return array
+
+
+def requests(
+    seq_ids: Any, starts: Any, total: int, id_starts: Any | None, ids: int, salt: Any, blocks: bool = False
+) -> np.ndarray:
+    """n sequences as `kv_attach` takes them, int64 (n, REQUEST).
+
+    Their entries begin and end at `starts` among `total`, the ids that name them at `id_starts` among `ids`.
+    """
+    seqs = integers("seq_ids", seq_ids, 0)
+    n = len(seqs)
+    starts = np.zeros(n + 1, np.int64) if blocks else indptr("indptr", starts, n, total)
+    if id_starts is None:
+        id_starts = np.zeros(n + 1, np.int64)
+    id_starts = indptr("indptr" if blocks else "prefix_indptr", id_starts, n, ids)
+    lengths, named = np.diff(starts), np.diff(id_starts)
+    if not blocks and (named > lengths).any():
+        at = (named > lengths).argmax()
+        raise ValueError(f"prefix_tokens must be no longer than kv_tokens, those of seq_ids[{at}] are")
+    return np.stack((seqs, salts(salt, n), starts[:-1], lengths, id_starts[:-1], named), axis=1)
+
+
 def entries(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...]) -> np.ndarray:
     """A C-contiguous, writable array (n, *token_shape) of that type; nothing is rounded to an integer or wraps."""
     if dtype == np.int64 and not token_shape:

@@ -1,46 +1,60 @@
 """Paged key/value storage whose sequences share pages."""
 
-import threading
-from collections.abc import Callable, Sequence
-from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import arguments, kv_arguments, storage
-from .kernels import kv_cache as kernels
-from .kernels import kv_faults, kv_match, kv_pool, kv_tables, table
+from .kernels import kv_attach, kv_cache, kv_events, kv_eviction, kv_layout, kv_match, kv_pool, kv_tables, table
+from .kv_arrays import POLICIES, KVArrays
 from .paged_allocator import MAX_PAGES, OutOfPagesError
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 MAX_ID = 2**63 - 1
+_NOTHING, _INT64 = np.zeros(0, np.uint8), np.dtype(np.int64)
 Level = tuple[np.ndarray, np.ndarray, np.ndarray]
-_KINDS = "biufc"
 
 
-class KVCache(storage.Structure):
+class Events(NamedTuple):
+    """What `KVCache.events` tells, oldest first.
+
+    `stored` bool (m,): whether the page became findable, or else was forgotten; `hashes` int64 (m,) its chained hash,
+    `parents` int64 (m,) that of the page before it; `lost`: how many events before these the ring had no room for.
+    """
+
+    stored: np.ndarray
+    hashes: np.ndarray
+    parents: np.ndarray
+    lost: int
+
+
+class KVCache(KVArrays):
     """Sequences of K/V entries, one a token, in pages that are shared where their beginnings agree.
 
     An entry is an int (int64), or a tensor of shape `token_shape` and type `dtype`, for instance
     `(layers, 2, kv_heads, head_dim)` of float16. All entries lie in one array
-    `(max_pages, page_size, *token_shape)`, allocated once; with `store=False` none are kept, and the
-    cache is the bookkeeping alone, for simulation.
+    `(max_pages, page_size, *token_shape)`, allocated once; with `store=False` none are kept to be read, and the
+    cache is the bookkeeping alone, for an engine that has the tensors elsewhere, or for simulation.
 
-    A prefix named by `prefix_tokens` lies in pages of its own (paged attention, Kwon et al. 2023; cascade
-    attention): every sequence that names the same token ids, and brings the same entries, holds the same
-    pages. Pages count their references; a page that others hold is copied before it is written to.
-    A page whose last reference is gone can still be found by the next sequence that names it, until its
-    space is needed; then the page that was let go longest ago leaves first (`eviction="lru"`), a
-    sequence's last pages before its first. Without `enable_prefix_sharing` nothing is found, and
-    only `fork` shares.
+    Entries that are integers are token ids: a full page of them is found by the next sequence with the same ids up to
+    its end, whether they came with `attach` or with `append` (automatic prefix caching, as in vLLM; Kwon et
+    al. 2023, with chained block hashes). Tensors carry no ids, and are shared under `prefix_tokens`. A prefix
+    named by `prefix_tokens` lies in pages of its own, whatever its length (cascade attention): every sequence that names
+    the same token ids, and brings the same entries, holds the same pages.
+
+    A hash alone is never trusted: ids are compared before a page is shared, unless `verify=False`, for research.
+    What came under one `salt` is not found under another, so tenants learn nothing of each other.
+    Pages count their references; a page that others hold is copied before it is written to.
+    A page whose last reference is gone can still be found, until its space is needed; then pages leave by the policy
+    `eviction`, a sequence's last pages before its first. `pin` keeps pages from leaving, at most
+    `max_pinned` (half of them, unless given). The last `events` events of pages that became findable, or no longer are,
+    are kept for `events()`. Without `enable_prefix_sharing` nothing is found, and only `fork` shares.
 
     A call that raises changes nothing: OutOfPagesError leaves contents, recency and counts as they
     were. A call is one kernel call that holds the GIL, so threads may share a cache. Memory
-    beside the entries: 56 to 64 bytes a page, 8 bytes a token of capacity where prefixes are
-    named by token ids, and 4 to 16 bytes for each page of each sequence.
+    beside the entries: BYTES_A_PAGE bytes a page, and 4 to 16 bytes for each page of each sequence; the token ids, where
+    they are not the entries themselves (`store=False`: itemsize of `dtype` a token; prefixes: 8 bytes), once there are any.
 
     >>> cache = KVCache(page_size=4, max_pages=8)
     >>> system = [11, 12, 13, 14, 15, 16]
@@ -54,18 +68,6 @@ class KVCache(storage.Structure):
     (4, 2, 6)
     """
 
-    _schema: ClassVar[storage.Schema] = {
-        "pool": (np.int64, 1),
-        "seqs": (np.int64, 1),
-        "tables": (np.int32, 1),
-        "ids": (np.int64, 2),
-        "store": (np.uint8, 2),
-        "entry": (np.uint8, 1),
-    }
-
-    # pool, seqs, tables, ids, store: what the kernels take first; exchanged as one
-    _state: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
     def __init__(
         self,
         page_size: int = 512,
@@ -76,34 +78,50 @@ class KVCache(storage.Structure):
         dtype: Any = np.int64,
         store: bool = True,
         eviction: str = "lru",
+        verify: bool = True,
+        max_pinned: int | None = None,
+        events: int = 0,
     ):
         page_size = arguments.integer("page_size", page_size, 1, MAX_PAGES)
         max_pages = arguments.integer("max_pages", max_pages, 1, MAX_PAGES)
-        for name, value in (("enable_prefix_sharing", enable_prefix_sharing), ("store", store)):
+        for name, value in (("enable_prefix_sharing", enable_prefix_sharing), ("store", store), ("verify", verify)):
             if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{name} must be a bool, got {value!r}")
-        arguments.one_of("eviction", eviction, ("lru",))
+        policy = POLICIES.index(arguments.one_of("eviction", eviction, POLICIES))
+        max_pinned = max_pages // 2 if max_pinned is None else arguments.integer("max_pinned", max_pinned, 0, max_pages)
+        events = arguments.integer("events", events, 0, MAX_PAGES)
         self._set_entry(token_shape, dtype)
-        pool = kv_pool.new(page_size, max_pages, self._entry_bytes, int(enable_prefix_sharing), int(store))
-        self._set_arrays(pool, *kv_tables.new(16))
+        entry, content = self._entry_bytes, int(self._content)
+        memory = int(kv_eviction.memory_size(policy, max_pages)) + kv_events.EVENT * events
+        settings = (
+            max_pages, page_size, entry, entry if content else 8, int(enable_prefix_sharing), content, int(store),
+            int(store), int(verify), max_pinned, events, policy, memory,
+        )  # fmt: skip
+        # untouched zeros are no memory yet: the operating system gives them when they are written to
+        kept = np.zeros(max_pages * page_size * entry if store else 0, np.uint8)
+        pool = storage.aligned(8 * int(kv_layout.size(max_pages, memory))).view(np.int64)
+        kv_layout.fill(pool, np.array(settings))
+        kv_eviction.prepare(pool)
+        self._set_state(pool, *kv_tables.new(16), _NOTHING, kept)
 
-    def attach(self, seq_id: int, kv_tokens: list, prefix_tokens: list | None = None) -> None:
+    def attach(self, seq_id: int, kv_tokens: list, prefix_tokens: list | None = None, *, salt: int = 0) -> None:
         """Hold `kv_tokens` under `seq_id`. O(len(kv_tokens)).
 
         `kv_tokens`: a list, or an array (n, *token_shape). `prefix_tokens`: the token ids of a prefix, whose
         entries are the first of `kv_tokens`; pages in which a prefix beginning with the same ids is there already,
         with the same entries bit for bit (the ids alone under `store=False`), are shared. From the first page
-        whose entries differ, the sequence gets pages of its own, which others do not find.
+        whose entries differ, the sequence gets pages of its own, which others do not find. `salt`: an int64; pages
+        are shared among sequences of one salt alone.
 
         What is there under `seq_id` is replaced. OutOfPagesError if the pages that no other sequence holds do not
         suffice; ValueError if the prefix is longer than `kv_tokens`.
         """
-        seq, (length, entries) = _id("seq_id", seq_id), self._entries("kv_tokens", kv_tokens)
-        prefix = kv_arguments.integers("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
-        if len(prefix) > length:
-            raise ValueError(f"prefix_tokens must be no longer than kv_tokens, got {len(prefix)} and {length}")
-        self._prepare_ids(len(prefix))
-        self._attach_one(seq, length, entries, prefix, False)
+        seq, array = _id("seq_id", seq_id), self._array("kv_tokens", kv_tokens)
+        prefix = self._ids("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
+        if len(prefix) > len(array):
+            raise ValueError(f"prefix_tokens must be no longer than kv_tokens, got {len(prefix)} and {len(array)}")
+        request = np.array(((seq, _salt(salt), 0, len(array), 0, len(prefix)),))
+        self._attach(request, self._named(array, prefix, request), prefix, False)
 
     def attach_many(
         self,
@@ -112,39 +130,48 @@ class KVCache(storage.Structure):
         indptr: ArrayLike,
         prefix_tokens: ArrayLike | None = None,
         prefix_indptr: ArrayLike | None = None,
+        *,
+        salt: ArrayLike = 0,
     ) -> None:
         """As `attach` for n sequences in order, all or none. O(entries), and O(max_pages) where pages are scarce.
 
         `seq_ids` (n,); `kv_tokens` (total, *token_shape), those of sequence e from `indptr[e]` to `indptr[e + 1]`,
         `indptr` (n + 1,); likewise their prefixes `prefix_tokens` (any,) and `prefix_indptr` (n + 1,), both or
-        neither. OutOfPagesError, with nothing changed, if the pages do not suffice for all.
+        neither; `salt` an int or (n,). OutOfPagesError, with nothing changed, if the pages do not suffice for all.
         """
-        seqs, (length, entries) = kv_arguments.integers("seq_ids", seq_ids, 0), self._entries("kv_tokens", kv_tokens)
-        indptr = kv_arguments.indptr("indptr", indptr, len(seqs), length)
+        array = self._array("kv_tokens", kv_tokens)
         if (prefix_tokens is None) != (prefix_indptr is None):
             raise ValueError("prefix_tokens and prefix_indptr must both be given, or neither")
-        prefix = kv_arguments.integers("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
-        if prefix_indptr is None:
-            prefix_indptr = np.zeros(len(seqs) + 1, np.int64)
-        prefix_indptr = kv_arguments.indptr("prefix_indptr", prefix_indptr, len(seqs), len(prefix))
-        if (long := np.diff(prefix_indptr) > np.diff(indptr)).any():
-            raise ValueError(f"prefix_tokens must be no longer than kv_tokens, those of seq_ids[{long.argmax()}] are")
-        self._prepare_ids(len(prefix))
-        self._answered(self._call(kernels.attach, seqs, entries, indptr, prefix, prefix_indptr, False))
+        prefix = self._ids("prefix_tokens", () if prefix_tokens is None else prefix_tokens)
+        requests = kv_arguments.requests(seq_ids, indptr, len(array), prefix_indptr, len(prefix), salt)
+        self._attach(requests, self._named(array, prefix, requests), prefix, False)
 
-    def attach_blocks(self, seq_id: int, block_ids: ArrayLike) -> None:
+    def attach_blocks(self, seq_id: int, block_ids: ArrayLike, *, salt: int = 0) -> None:
         """Hold whole pages, named by content ids (m,), one a page, under `seq_id`. O(m).
 
         The leading pages that are there already, each under the same content ids before it, are shared. The entries
         of the others are zeros until they are written. Errors and replacement are those of `attach`.
         """
         seq, blocks = _id("seq_id", seq_id), kv_arguments.integers("block_ids", block_ids)
-        length = len(blocks) * self.page_size
-        self._attach_one(seq, length, np.empty(0, np.uint8), blocks, True)
+        request = np.array(((seq, _salt(salt), 0, len(blocks) * self.page_size, 0, len(blocks)),))
+        self._attach(request, _NOTHING, blocks, True)
+
+    def attach_blocks_many(
+        self, seq_ids: ArrayLike, block_ids: ArrayLike, indptr: ArrayLike, *, salt: ArrayLike = 0
+    ) -> None:
+        """As `attach_blocks` for n sequences in order, all or none. O(ids), and O(max_pages) where pages are scarce.
+
+        `seq_ids` (n,); `block_ids` (total,), those of sequence e from `indptr[e]` to `indptr[e + 1]`, `indptr` (n + 1,);
+        `salt` an int or (n,).
+        """
+        blocks = kv_arguments.integers("block_ids", block_ids)
+        requests = kv_arguments.requests(seq_ids, None, 0, indptr, len(blocks), salt, blocks=True)
+        requests[:, kv_attach.LENGTH] = requests[:, kv_attach.NAMED] * self.page_size
+        self._attach(requests, _NOTHING, blocks, True)
 
     def detach(self, seq_id: int) -> None:
         """Let go of a sequence; nothing happens if there is none. O(pages)."""
-        self._call(kernels.detach, _id("seq_id", seq_id))
+        self._call(kv_cache.detach, _id("seq_id", seq_id))
 
     def get(self, seq_id: int) -> list | None:
         """The entries, in a list that owns its data; None if the sequence is unknown. O(length).
@@ -163,16 +190,18 @@ class KVCache(storage.Structure):
         """
         if not self.store:
             raise ValueError("store=False keeps no entries to get")
-        code, data = self._call(kernels.gather, _id("seq_id", seq_id))
-        return None if code == kernels.ABSENT else data.view(self._dtype).reshape(-1, *self._token_shape)
+        code, data = self._call(kv_cache.gather, _id("seq_id", seq_id))
+        return None if code == kv_tables.ABSENT else data.view(self._dtype).reshape(-1, *self._token_shape)
 
     def append(self, seq_id: int, kv_tokens: list) -> None:
         """Add entries to the end. O(len(kv_tokens)), and a copy of the last page if others hold it.
 
-        KeyError if the sequence is unknown, OutOfPagesError if the pages do not suffice.
+        A page of token ids that becomes full can be found from then on; if one with the same ids, after the same pages,
+        is there already, that takes its place. KeyError if the sequence is unknown, OutOfPagesError if the pages do
+        not suffice.
         """
-        seq, (count, entries) = _id("seq_id", seq_id), self._entries("kv_tokens", kv_tokens)
-        self._answered(self._call(kernels.append, np.array((seq,)), count, entries), (seq,))
+        seq, array = _id("seq_id", seq_id), self._array("kv_tokens", kv_tokens)
+        self._answered(self._call(kv_cache.append, np.array((seq,)), len(array), self._bytes(array)), (seq,))
 
     def append_many(self, seq_ids: ArrayLike, entries: ArrayLike) -> None:
         """Add entries[e] to the end of seq_ids[e], all or none: a decode step. O(n).
@@ -180,11 +209,11 @@ class KVCache(storage.Structure):
         `seq_ids` (n,), distinct; `entries` (n, *token_shape). KeyError if one is unknown, OutOfPagesError if the
         pages do not suffice for all, ValueError if one comes twice.
         """
-        seqs, (count, data) = kv_arguments.integers("seq_ids", seq_ids), self._entries("entries", entries)
-        if len(seqs) != count:
-            raise ValueError(f"lengths must match, got seq_ids of {len(seqs)}, entries of {count}")
-        answer = self._call(kernels.append, seqs, 1, data)
-        if answer[0] == kernels.ABSENT:  # looked for only now: in every decode step it would be felt
+        seqs, array = kv_arguments.integers("seq_ids", seq_ids), self._array("entries", entries)
+        if len(seqs) != len(array):
+            raise ValueError(f"lengths must match, got seq_ids of {len(seqs)}, entries of {len(array)}")
+        answer = self._call(kv_cache.append, seqs, 1, self._bytes(array))
+        if answer[0] == kv_tables.ABSENT:  # looked for only now: in every decode step it would be felt
             arguments.integers("seq_ids", seqs, 0)
         self._answered(answer, seqs)
 
@@ -194,11 +223,12 @@ class KVCache(storage.Structure):
         KeyError if the sequence is unknown, ValueError if this would reach beyond its length, OutOfPagesError if
         the pages do not suffice. A page that was findable no longer is, for its entries have changed.
         """
-        seq, (count, entries) = _id("seq_id", seq_id), self._entries("kv_tokens", kv_tokens)
+        seq, array = _id("seq_id", seq_id), self._array("kv_tokens", kv_tokens)
         start = arguments.integer("start", start, 0)
-        answer = self._call(kernels.write, seq, start, count, entries)
-        if answer[0] == kernels.OUTSIDE:
-            raise ValueError(f"start and kv_tokens must lie in the length {answer[1]}, got {start} and {count} entries")
+        answer = self._call(kv_cache.write, seq, start, len(array), self._bytes(array))
+        if answer[0] == kv_tables.OUTSIDE:
+            got = f"{start} and {len(array)} entries"
+            raise ValueError(f"start and kv_tokens must lie in the length {answer[1]}, got {got}")
         self._answered(answer)
 
     def truncate(self, seq_id: int, length: int) -> None:
@@ -208,8 +238,8 @@ class KVCache(storage.Structure):
         they begin a page. KeyError if the sequence is unknown, ValueError if it is shorter.
         """
         seq, length = _id("seq_id", seq_id), arguments.integer("length", length, 0)
-        answer = self._call(kernels.truncate, seq, length)
-        if answer[0] == kernels.OUTSIDE:
+        answer = self._call(kv_cache.truncate, seq, length)
+        if answer[0] == kv_tables.OUTSIDE:
             raise ValueError(f"length must lie in 0..{answer[1]}, the present length, got {length}")
         self._answered(answer)
 
@@ -219,26 +249,72 @@ class KVCache(storage.Structure):
         KeyError if `src` is unknown, ValueError if `dst` is there already.
         """
         source, target = _id("src", src), _id("dst", dst)
-        answer = self._call(kernels.fork, source, target)
-        if answer[0] == kernels.PRESENT:
+        answer = self._call(kv_cache.fork, source, target)
+        if answer[0] == kv_tables.PRESENT:
             raise ValueError(f"dst must be new, {target} is there already")
         self._answered(answer)
 
-    def match_prefix(self, token_ids: list) -> int:
-        """How many leading token ids lie in pages that can be found, as a prefix of that length. O(len(token_ids)).
+    def match_prefix(self, token_ids: list, *, salt: int = 0, blocks: bool = False) -> int:
+        """How many leading token ids lie in pages that can be found. O(len(token_ids)).
 
-        Nothing changes, recency included.
+        They are those of full pages, and of a named prefix that ends there. Nothing changes, recency included. With
+        `blocks`, `token_ids` are content ids as in `attach_blocks`, and so many of them are counted.
         """
-        tokens = kv_arguments.integers("token_ids", token_ids)
-        return int(self._match(tokens, np.array([0, len(tokens)]))[0])
+        tokens = self._ids("token_ids", token_ids, blocks)
+        return int(self._match(tokens, np.array([0, len(tokens)]), np.array((_salt(salt),)), blocks)[0])
 
-    def match_prefix_many(self, token_ids: ArrayLike, indptr: ArrayLike) -> np.ndarray:
-        """As `match_prefix` for n requests: int64 (n,). O(len(token_ids)).
+    def match_prefix_many(
+        self, token_ids: ArrayLike, indptr: ArrayLike, *, salt: ArrayLike = 0, blocks: bool = False
+    ) -> np.ndarray:
+        """As `match_prefix` for n requests, a waiting queue: int64 (n,). O(len(token_ids)).
 
-        `token_ids` (total,), those of request e from `indptr[e]` to `indptr[e + 1]`, `indptr` (n + 1,).
+        `token_ids` (total,), those of request e from `indptr[e]` to `indptr[e + 1]`, `indptr` (n + 1,); `salt` an
+        int or (n,).
         """
-        tokens = kv_arguments.integers("token_ids", token_ids)
-        return self._match(tokens, kv_arguments.indptr("indptr", indptr, None, len(tokens)))
+        tokens = self._ids("token_ids", token_ids, blocks)
+        indptr = kv_arguments.indptr("indptr", indptr, None, len(tokens))
+        return self._match(tokens, indptr, kv_arguments.salts(salt, len(indptr) - 1), blocks)
+
+    def pin(self, token_ids: list, *, salt: int = 0, blocks: bool = False) -> int:
+        """Keep what of these token ids can be found from leaving, until `unpin`; how many ids that is. O(len(token_ids)).
+
+        They are those that `match_prefix` counts. A pin is one more reference to each of their pages, so pins of
+        different prefixes nest, and a pinned page is copied before it is written to. OutOfPagesError if more than
+        `max_pinned` pages would be pinned.
+        """
+        tokens = self._ids("token_ids", token_ids, blocks)
+        code, a, b = self._call(kv_match.pin, tokens.view(np.uint8), len(tokens), _salt(salt), bool(blocks))
+        if code == kv_tables.NO_PAGES:
+            raise OutOfPagesError(f"{a} pages more would be pinned, {b} of max_pinned={self.max_pinned} are left")
+        return int(a)
+
+    def unpin(self, token_ids: list, *, salt: int = 0, blocks: bool = False) -> None:
+        """Take back a `pin` of exactly these token ids: as many of them as it returned. O(len(token_ids)).
+
+        ValueError if no pin is of just these.
+        """
+        tokens = self._ids("token_ids", token_ids, blocks)
+        code, a, _ = self._call(kv_match.unpin, tokens.view(np.uint8), len(tokens), _salt(salt), bool(blocks))
+        if code == kv_tables.UNPINNED:
+            raise ValueError(f"token_ids must be those of a pin, of these {len(tokens)} the first {a} are pinned")
+
+    def block_hashes(self, token_ids: list, *, salt: int = 0) -> np.ndarray:
+        """The chained hashes of the full pages of these token ids, as `events` names them: int64 (pages,). O(n).
+
+        The same for all caches of one page size and id width (the itemsize of an integer `dtype`, else 8), in every process.
+        A page that `attach_blocks` brought has its content id for a hash.
+        """
+        tokens = self._ids("token_ids", token_ids)
+        hashes = np.empty(len(tokens) // self.page_size, np.int64)
+        kv_match.page_names(tokens.view(np.uint8), tokens.itemsize, self.page_size, _salt(salt), hashes)
+        return hashes
+
+    def events(self) -> Events:
+        """What has become findable, or no longer is, since the last call. O(events told). ValueError if none are kept."""
+        if not self._state[0][kv_layout.EVENTS]:
+            raise ValueError("events=0 keeps no events")
+        _, lost, *told = self._call(kv_events.read)
+        return Events(*told, lost=int(lost))
 
     def block_table(self, seq_ids: ArrayLike) -> list[Level]:
         """The pages of sequences (n,) as paged and cascade attention kernels read them. O(pages).
@@ -250,7 +326,7 @@ class KVCache(storage.Structure):
         """
         seqs = kv_arguments.integers("seq_ids", seq_ids, 0)
         code, at, named, *levels = self._call(kv_tables.block_table, seqs)
-        if code == kernels.ABSENT:
+        if code == kv_tables.ABSENT:
             raise KeyError(int(seqs[at]))
         first, second = tuple(levels[:3]), tuple(levels[3:])
         return [first, second] if named else [second]
@@ -259,70 +335,30 @@ class KVCache(storage.Structure):
         """Counts. O(1).
 
         `total_sequences`; `total_pages`, of which `allocated_pages` are referenced and `free_pages` are not;
-        `cached_pages` (free, still findable); `prefix_map_size` (findable); `shared_pages_count` (two references or
-        more); `total_page_refs`. Since the beginning: `prefix_shares` (attaches that found something), `cow_copies`,
-        `evictions`, and of the tokens in named prefixes and blocks `lookup_tokens` looked for, `hit_tokens` found.
+        `cached_pages` (free, still findable); `pinned_pages` (referenced by pins); `prefix_map_size` (findable);
+        `shared_pages_count` (two references or more); `total_page_refs`. Since the beginning: `prefix_shares`
+        (attaches that found something), `cow_copies`, `evictions`, and of the tokens attached in named prefixes, in
+        full pages of ids and in blocks, `lookup_tokens` looked for, `hit_tokens` found.
         """
         pool, seqs = self._state[:2]
-        head = pool[: kv_pool.HEAD].tolist()
-        free = head[kv_pool.BLANKS] + head[kv_pool.CACHED]
+        head = pool[: kv_layout.HEAD].tolist()
+        free = head[kv_layout.BLANKS] + head[kv_layout.CACHED]
         return {
             "total_sequences": int(seqs[table.COUNT]),
-            "total_pages": head[kv_pool.MAX_PAGES],
-            "allocated_pages": head[kv_pool.MAX_PAGES] - free,
+            "total_pages": head[kv_layout.MAX_PAGES],
+            "allocated_pages": head[kv_layout.MAX_PAGES] - free,
             "free_pages": free,
-            "cached_pages": head[kv_pool.CACHED],
-            "prefix_shares": head[kv_pool.SHARES],
-            "prefix_map_size": head[kv_pool.FINDABLE],
-            "shared_pages_count": head[kv_pool.SHARED],
-            "total_page_refs": head[kv_pool.TOTAL_REFS],
-            "cow_copies": head[kv_pool.COPIES],
-            "evictions": head[kv_pool.EVICTIONS],
-            "hit_tokens": head[kv_pool.HITS],
-            "lookup_tokens": head[kv_pool.LOOKUPS],
+            "cached_pages": head[kv_layout.CACHED],
+            "pinned_pages": head[kv_layout.PINNED],
+            "prefix_shares": head[kv_layout.SHARES],
+            "prefix_map_size": head[kv_layout.FINDABLE],
+            "shared_pages_count": head[kv_layout.SHARED],
+            "total_page_refs": head[kv_layout.TOTAL_REFS],
+            "cow_copies": head[kv_layout.COPIES],
+            "evictions": head[kv_layout.EVICTIONS],
+            "hit_tokens": head[kv_layout.HITS],
+            "lookup_tokens": head[kv_layout.LOOKUPS],
         }
-
-    def reserve(self, n: int) -> None:
-        """Make room for n sequences in all, so that nothing grows before that but page tables. O(n)."""
-        n = arguments.integer("n", n, 0, MAX_PAGES)
-        with self._lock:
-            if n > self._state[1][table.CAPACITY]:
-                self._resize(n, len(self._state[2]))
-
-    def shrink_to_fit(self) -> None:
-        """Give back the room that sequences and page tables do not use; the pages stay. O(sequences, their pages)."""
-        with self._lock:
-            self._resize(0, 0)
-
-    @property
-    def page_size(self) -> int:
-        """Tokens a page."""
-        return int(self._state[0][kv_pool.PAGE_SIZE])
-
-    @property
-    def max_pages(self) -> int:
-        """Pages in all."""
-        return int(self._state[0][kv_pool.MAX_PAGES])
-
-    @property
-    def enable_prefix_sharing(self) -> bool:
-        """Whether prefixes and blocks are found and shared."""
-        return bool(self._state[0][kv_pool.SHARING])
-
-    @property
-    def store(self) -> bool:
-        """Whether entries are kept."""
-        return bool(self._state[0][kv_pool.STORED])
-
-    @property
-    def token_shape(self) -> tuple[int, ...]:
-        """Shape of an entry."""
-        return self._token_shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of an entry's numbers."""
-        return self._dtype
 
     @property
     def pages(self) -> np.ndarray:
@@ -352,135 +388,41 @@ class KVCache(storage.Structure):
             f"{self.max_pages - free} pages allocated)"
         )
 
-    def _call(self, kernel: Callable, *arguments_: Any) -> tuple:
-        while (answer := kernel(*(state := self._state), *arguments_))[0] == kernels.FULL:
-            self._make_room(state)
-        return answer
+    def _attach(self, requests: np.ndarray, entries: np.ndarray, prefix: np.ndarray, blocks: bool) -> None:
+        self._answered(self._call(kv_attach.attach, requests, entries, prefix.view(np.uint8), blocks))
+
+    def _match(self, tokens: np.ndarray, indptr: np.ndarray, salts: np.ndarray, blocks: bool) -> np.ndarray:
+        matched = np.empty(len(indptr) - 1, np.int64)
+        self._call(kv_match.match_many, tokens.view(np.uint8), indptr, salts, bool(blocks), matched)
+        return matched
 
     def _answered(self, answer: tuple, seq_ids: Sequence[int] | np.ndarray | None = None) -> None:
         """Raise what a kernel refused."""
         code, a, b = answer
-        if code == kernels.OK:
+        if code == kv_tables.OK:
             return
-        if code == kernels.ABSENT:
+        if code == kv_tables.ABSENT:
             raise KeyError(a if seq_ids is None else int(seq_ids[a]))
-        if code == kernels.NO_PAGES:
+        if code == kv_tables.NO_PAGES:
             raise OutOfPagesError(f"{a} pages are needed, {b} of {self.max_pages} are free")
         raise ValueError(f"seq_ids must be distinct, seq_ids[{a}] comes twice")
 
-    def _attach_one(self, seq: int, length: int, entries: np.ndarray, prefix: np.ndarray, blocks: bool) -> None:
-        indptr, prefix_indptr = np.array((0, length)), np.array((0, len(prefix)))
-        self._answered(self._call(kernels.attach, np.array((seq,)), entries, indptr, prefix, prefix_indptr, blocks))
+    def _array(self, name: str, values: Any) -> np.ndarray:
+        """Entries (n, *token_shape)."""
+        return kv_arguments.entries(name, values, self._dtype, self._token_shape)
 
-    def _match(self, tokens: np.ndarray, indptr: np.ndarray) -> np.ndarray:
-        matched = np.empty(len(indptr) - 1, np.int64)
-        self._call(kv_match.match_many, tokens, indptr, matched)
-        return matched
+    def _ids(self, name: str, values: Any, blocks: bool = False) -> np.ndarray:
+        """Token ids (n,) of the type they are kept in; content ids are int64."""
+        return kv_arguments.entries(name, values, self._dtype if self._content and not blocks else _INT64, ())
 
-    def _entries(self, name: str, values: Any) -> tuple[int, np.ndarray]:
-        """How many, and their bytes: uint8 (n * entry_bytes,), empty where none are stored."""
-        array = kv_arguments.entries(name, values, self._dtype, self._token_shape)
-        if not self.store:
-            return len(array), np.empty(0, np.uint8)
-        return len(array), array.reshape(-1).view(np.uint8)
-
-    def _make_room(self, seen: tuple) -> None:
-        """Have other arrays than those `seen`, with the room that a kernel wanted; or another thread was faster."""
-        with self._lock:
-            if self._state is not seen:
-                return
-            seqs, slots = seen[1], len(seen[2])
-            capacity, rows = int(seqs[table.CAPACITY]), int(seqs[table.COUNT] + seqs[kv_tables.WANTED_ROWS])
-            needed = int(seqs[kv_tables.LIVE] + seqs[kv_tables.WANTED_SLOTS])
-            if max(rows, needed) > MAX_PAGES:
-                raise ValueError(f"at most 2**31-1 sequences and page references, {max(rows, needed)} would be needed")
-            # half of the slots must be free after gathering them, or it would be done again too soon
-            self._resize(
-                capacity if rows <= capacity else max(2 * capacity, rows),
-                slots if 2 * needed <= slots else max(2 * slots, 2 * needed),
-            )
-
-    def _prepare_ids(self, count: int) -> None:
-        """Token ids are kept from the first prefix on."""
-        if count == 0 or len(self._state[3]) > 0 or not self.enable_prefix_sharing:
-            return
-        with self._lock:
-            _, seqs, tables, ids, _ = self._state
-            if len(ids) == 0:
-                ids = np.zeros((self.max_pages, self.page_size), np.int64)
-                self._resize(int(seqs[table.CAPACITY]), len(tables), ids)
-
-    def _resize(self, rows: int, slots: int, ids: np.ndarray | None = None) -> None:
-        """Exchange what grows. The caller holds the lock; whoever still has the old arrays finds them retired."""
-        pool, seqs, tables, old_ids, store = self._state
-        seqs, tables = kv_tables.resized(seqs, tables, rows, slots)
-        self._state = (pool, seqs, tables, old_ids if ids is None else ids, store)
-
-    def _set_entry(self, token_shape: Any, dtype: Any) -> None:
-        if not isinstance(token_shape, (tuple, list)):
-            raise TypeError(f"token_shape must be a tuple of integers, got {token_shape!r}")
-        self._token_shape = tuple(arguments.integer("token_shape", side, 1, MAX_PAGES) for side in token_shape)
-        self._dtype = np.dtype(dtype)
-        if self._dtype.kind not in _KINDS or self._dtype.newbyteorder("=") != self._dtype:
-            raise TypeError(f"dtype must be numeric, of native byte order, got {self._dtype}")
-        self._entry_bytes = prod(self._token_shape) * self._dtype.itemsize
-        if self._entry_bytes > MAX_PAGES:
-            raise ValueError(f"token_shape and dtype must make at most 2**31-1 bytes an entry, got {self._entry_bytes}")
-
-    def _set_arrays(self, pool: np.ndarray, seqs: np.ndarray, tables: np.ndarray) -> None:
-        page_size, max_pages, stored = int(pool[kv_pool.PAGE_SIZE]), int(pool[kv_pool.MAX_PAGES]), pool[kv_pool.STORED]
-        # untouched zeros are no memory yet: the operating system gives them when they are written to
-        store = np.zeros(max_pages * page_size * self._entry_bytes if stored else 0, np.uint8)
-        self._state = (pool, seqs, tables, np.zeros((0, page_size), np.int64), store)
-        self._lock = threading.RLock()
-
-    def _owned(self) -> tuple:
-        return self._state
-
-    def _to_arrays(self) -> storage.Arrays:
-        pool, seqs, tables, ids, store = self._state
-        used, named = _pages_in_use(pool)
-        shape = ",".join(map(str, self._token_shape))
-        return {
-            "pool": pool,
-            "seqs": seqs,
-            "tables": tables,
-            "ids": ids[named[: len(ids)]],
-            "store": store.reshape(self.max_pages, -1)[used] if self.store else np.zeros((0, 0), np.uint8),
-            "entry": storage.text_array(f"{self._dtype.str} {shape}"),
-        }
-
-    @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        pool, seqs, tables, ids, entries = (arrays[name] for name in ("pool", "seqs", "tables", "ids", "store"))
-        storage.expect(bool(kv_faults.well_formed(pool, seqs, tables)), "its pages or sequences do not add up")
-        self = cls.__new__(cls)
-        try:
-            dtype, _, shape = storage.text_of(arrays["entry"]).partition(" ")
-            self._set_entry(tuple(map(int, filter(None, shape.split(",")))), dtype)
-        except (TypeError, ValueError, SyntaxError) as error:
-            raise storage.Damaged(f"damaged: entry ({error})") from error
-        storage.expect(self._entry_bytes == pool[kv_pool.ENTRY_BYTES], "entries are not of the size it says")
-        used, named = _pages_in_use(pool)
-        page_size, stored = int(pool[kv_pool.PAGE_SIZE]), bool(pool[kv_pool.STORED])
-        storage.expect(ids.shape == (named.sum(), page_size) or (not named.any() and len(ids) == 0), "ids do not fit")
-        shape_ = (used.sum(), page_size * self._entry_bytes) if stored else (0, 0)
-        storage.expect(entries.shape == shape_, "entries do not fit")
-        try:
-            self._set_arrays(pool, seqs, tables)
-            if len(ids):
-                whole = np.zeros((len(used), page_size), np.int64)
-                whole[named] = ids
-                self._state = (*self._state[:3], whole, self._state[4])
-            if stored:
-                self._state[4].reshape(len(used), -1)[used] = entries
-        except (MemoryError, ValueError) as error:
-            raise storage.Damaged(f"damaged, or larger than memory: {error}") from error
-        return self
-
-    def _fault(self) -> str | None:
-        pool, seqs, tables, ids, _ = self._state
-        return kv_faults.FAULTS[kv_faults.first_fault(pool, seqs, tables, ids)] or None
+    def _named(self, array: np.ndarray, prefix: np.ndarray, requests: np.ndarray) -> np.ndarray:
+        """The bytes of `array`; where entries are kept as token ids alone, those of the prefixes are put in their place."""
+        if self._content and not self.store and len(prefix):
+            named = requests[:, kv_attach.NAMED]
+            array = array.copy()
+            shift = requests[:, kv_attach.FIRST] - requests[:, kv_attach.FIRST_ID]
+            array[np.arange(len(prefix)) + np.repeat(shift, named)] = prefix
+        return self._bytes(array)
 
 
 def _id(name: str, value: Any) -> int:
@@ -489,8 +431,5 @@ def _id(name: str, value: Any) -> int:
     return arguments.integer(name, value, 0, MAX_ID)
 
 
-def _pages_in_use(pool: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which pages are referenced or findable, and which of them have token ids: bool (max_pages,) each."""
-    rows = kv_pool.parts(pool)[1][:-1]
-    findable = rows[:, kv_pool.BUCKET] >= 0
-    return (rows[:, kv_pool.REFS] > 0) | findable, findable & (rows[:, kv_pool.COUNT] > 0)
+def _salt(value: Any) -> int:
+    return arguments.integer("salt", value)

@@ -266,7 +266,7 @@ def _read_member(file: BinaryIO, member: zipfile.ZipInfo, start: int, mapping: m
         array = np.frombuffer(mapping, dtype, items, start + header).reshape(shape)
     if dtype.isnative and array.ctypes.data % _ALIGNMENT == 0:
         return array
-    copy = _aligned(array.nbytes).view(dtype.newbyteorder("=")).reshape(shape)
+    copy = aligned(array.nbytes).view(dtype.newbyteorder("=")).reshape(shape)
     copy[...] = array
     return copy
 
@@ -275,7 +275,7 @@ def _read_data(file: BinaryIO, member: zipfile.ZipInfo, start: int, header: int)
     """The bytes of a member after its `header` bytes, all of them compared with the checksum."""
     file.seek(start)
     checksum = zlib.crc32(file.read(header))
-    data = _aligned(member.file_size - header)
+    data = aligned(member.file_size - header)
     for at in range(0, len(data), _CHUNK):
         piece = data[at : at + _CHUNK].data
         if file.readinto(piece) != len(piece):  # type: ignore[attr-defined]
@@ -295,8 +295,8 @@ def _mapped(file: BinaryIO) -> memory.mmap:
     return memory.mmap(file.fileno(), 0, memory.MAP_PRIVATE | no_reserve, memory.PROT_READ | memory.PROT_WRITE)
 
 
-def _aligned(size: int) -> np.ndarray:
-    """Room for that many bytes, at a multiple of 64."""
-    room = np.empty(size + _ALIGNMENT, np.uint8)
+def aligned(size: int) -> np.ndarray:
+    """That many zeros, uint8, beginning at a multiple of 64 bytes."""
+    room = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     return room[start : start + size]

@@ -1,226 +1,127 @@
-"""The pages of a KV cache: who references them, which can be found, which leaves next.
+"""The pages of a KV cache: taken, referenced, found and forgotten. Their state: `kv_layout`.
 
-State, one int64 array of a fixed size (`pool`), cut by `parts`:
-
-    head     int64 (HEAD,)                  settings and counts, by the names below
-    rows     int32 (max_pages + 1, COLUMNS) a page each; the last row is the root, above every first page
-    names    int64 (max_pages + 1, COLUMNS // 2)  the same memory, for names[page, NAME]
-    buckets  int32 (power of 2)             the page found there, or -1; open addressing, linear probing,
-                                            at most half full
-
-    row[REFS]     sequences that hold the page
-    row[BUCKET]   its bucket, -1 if it cannot be found
-    row[PARENT]   the page before it, or the root
-    row[COUNT]    token ids in it, 1..page_size; 0 where the page is named by a content id
-    row[CHILD], row[PART], row[NEXT], row[PREV]   the full and the part-filled pages below it, and its
-                                            neighbours among those of its parent; -1 ends a chain
-    row[NEWER], row[OLDER]   the chain of cached pages; NEWER is also the chain of the blank ones
-    names[., NAME]   the content id, or the hash of the token ids, which lie in `ids`
-
-A page is referenced, cached (no reference, found by its key, the oldest leaves first) or blank (neither).
-The key of a page is its parent and its ids. Pages that can be found form a tree: when one of them
-is forgotten, so is everything below it, since a parent's page id may get another meaning.
-
-Beside the pool, owned by the caller as well:
-    ids      int64 (max_pages, page_size)   token ids of the pages that have a COUNT; (0, page_size) until there are any
-    store    uint8 (max_pages * page_size * entry_bytes,)   the entries, page after page; (0,) if none are kept
+Some functions also take
     origin   int64 (max_pages, 3) or (0, 3) where the ids and entries of a page will come from that are not copied yet:
-             index of its first id, index of its first entry (-1: copied), number of entries
+             first byte of its ids in the prefixes (where OWN), number of its first entry (-1: copied), number of entries
 """
 
 import numpy as np
 
-from .compiling import njit
-from .hashing import mix
+from . import kv_eviction, kv_events
+from . import kv_layout as kv
+from .compiling import leaf
+from .kv_ids import same_bytes, same_ids
+from .simd import prefetch
 
-HEAD = 24
-MAX_PAGES, PAGE_SIZE, ENTRY_BYTES, SHARING, STORED = 0, 1, 2, 3, 4
-BLANK, BLANKS, OLDEST, NEWEST, CACHED = 5, 6, 7, 8, 9
-FINDABLE, SHARED, TOTAL_REFS = 10, 11, 12
-SHARES, COPIES, EVICTIONS, HITS, LOOKUPS = 13, 14, 15, 16, 17
-
-NAME = 0
-REFS, BUCKET, PARENT, COUNT, CHILD, PART, NEXT, PREV, NEWER, OLDER, COLUMNS = 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+_ONE = np.int64(1)
 
 
-@njit(cache=True)
-def new(page_size, max_pages, entry_bytes, sharing, stored):
-    """A pool of blank pages; they leave in the order 0, 1, 2, ... O(max_pages)."""
-    pool = np.zeros(size(max_pages), np.int64)
-    pool[MAX_PAGES], pool[PAGE_SIZE], pool[ENTRY_BYTES] = max_pages, page_size, entry_bytes
-    pool[SHARING], pool[STORED] = sharing, stored
-    head, rows, _, buckets = parts(pool)
-    head[BLANKS], head[OLDEST], head[NEWEST] = max_pages, -1, -1
-    for page in range(max_pages + 1):
-        for column in range(BUCKET, COLUMNS):
-            rows[page, column] = -1
-        rows[page, COUNT] = 0
-    for page in range(max_pages - 1):
-        rows[page, NEWER] = page + 1
-    buckets[:] = -1
-    return pool
-
-
-@njit(cache=True)
-def bucket_count(max_pages):
-    """Buckets for that many pages: the power of two that keeps them at most half full."""
-    buckets = 2
-    while buckets < 2 * max_pages:
-        buckets *= 2
-    return buckets
-
-
-@njit(cache=True)
-def size(max_pages):
-    """Elements of the array of a pool of `max_pages`."""
-    return HEAD + (max_pages + 1) * (COLUMNS // 2) + bucket_count(max_pages) // 2
-
-
-@njit(cache=True)
-def parts(pool):
-    """(head, rows, names, buckets), views of `pool`."""
-    stop = HEAD + (pool[MAX_PAGES] + 1) * (COLUMNS // 2)
-    names = pool[HEAD:stop].reshape(pool[MAX_PAGES] + 1, COLUMNS // 2)
-    return pool[:HEAD], names.view(np.int32), names, pool[stop:].view(np.int32)
-
-
-@njit(cache=True)
+@leaf(cache=True)
 def available(head):
     """Pages that no sequence holds."""
-    return head[BLANKS] + head[CACHED]
+    return head[kv.BLANKS] + head[kv.CACHED]
 
 
-@njit(cache=True)
-def take(head, rows, names, buckets):
-    """A page with one reference: a blank one, else the oldest cached. There must be an `available` one.
+@leaf(cache=True)
+def take(head, rows, names, buckets, memory):
+    """A page with one reference: a blank one, else the cached one whose turn it is. There must be an `available` one.
 
     Expected O(1), amortised.
     """
-    if head[BLANKS] == 0:
-        forget(head, rows, names, buckets, head[OLDEST])
-        head[EVICTIONS] += 1
-    page = head[BLANK]
-    head[BLANK] = rows[page, NEWER]
-    head[BLANKS] -= 1
-    rows[page, NEWER] = -1
-    rows[page, REFS] = 1
-    head[TOTAL_REFS] += 1
+    if head[kv.BLANKS] == 0:
+        least = kv_eviction.victim(head, rows, names, memory)
+        later = rows[least, kv.NEWER]  # as a rule the next; the one after it will find its bucket at hand
+        if later >= 0 and rows[later, kv.NEWER] >= 0:
+            prefetch(buckets, np.int64(rows[rows[later, kv.NEWER], kv.BUCKET]), _ONE)
+        kv_eviction.evicted(head, rows, names, memory, least)
+        forget(head, rows, names, buckets, memory, least)
+        head[kv.EVICTIONS] += 1
+    page = head[kv.BLANK]
+    head[kv.BLANK] = rows[page, kv.NEWER]
+    head[kv.BLANKS] -= 1
+    rows[page, kv.NEWER] = -1
+    rows[page, kv.REFS] = 1
+    head[kv.TOTAL_REFS] += 1
     return page
 
 
-@njit(cache=True)
-def acquire(head, rows, page):
+@leaf(cache=True)
+def acquire(head, rows, names, memory, page):
     """One reference more, to a page that is referenced or cached. O(1)."""
-    rows[page, REFS] += 1
-    head[TOTAL_REFS] += 1
-    if rows[page, REFS] == 2:
-        head[SHARED] += 1
-    elif rows[page, REFS] == 1:
-        _leave_cached(head, rows, page)
+    rows[page, kv.REFS] += 1
+    head[kv.TOTAL_REFS] += 1
+    if rows[page, kv.REFS] == 2:
+        head[kv.SHARED] += 1
+    elif rows[page, kv.REFS] == 1:
+        kv_eviction.leave(head, rows, names, memory, page)
 
 
-@njit(cache=True)
-def release(head, rows, page):
-    """One reference less; a page without any is cached as the newest if it can be found, else blank. O(1)."""
-    rows[page, REFS] -= 1
-    head[TOTAL_REFS] -= 1
-    if rows[page, REFS] == 1:
-        head[SHARED] -= 1
-    elif rows[page, REFS] == 0:
-        if rows[page, BUCKET] < 0:
+@leaf(cache=True)
+def release(head, rows, names, memory, page):
+    """One reference less; a page without any is cached if it can be found, else blank. O(1)."""
+    rows[page, kv.REFS] -= 1
+    head[kv.TOTAL_REFS] -= 1
+    if rows[page, kv.REFS] == 1:
+        head[kv.SHARED] -= 1
+    elif rows[page, kv.REFS] == 0:
+        if rows[page, kv.BUCKET] < 0:
             _blank(head, rows, page)
-            return
-        newest = head[NEWEST]
-        rows[page, OLDER], rows[page, NEWER] = newest, -1
-        if newest >= 0:
-            rows[newest, NEWER] = page
         else:
-            head[OLDEST] = page
-        head[NEWEST] = page
-        head[CACHED] += 1
+            kv_eviction.enter(head, rows, names, memory, page)
 
 
-@njit(cache=True)
-def hash_ids(tokens, start, count):
-    """A 64-bit hash of tokens[start:start + count], int64. O(count).
+@leaf(cache=True)
+def find(head, rows, names, buckets, ids, store, origin, prefix, entries, parent, salt, key, name, own, at, count):
+    """The page below `parent` whose ids begin at byte `at` of `prefix` (if `own`) or of `entries`, or -1.
 
-    Four sums run side by side, since a multiplication takes longer than it keeps the processor busy.
+    `count` ids, whose chained hash is `name`; with count = 0, the page whose content id is `name`. `key`: see `kv_ids`.
+    Expected O(count).
     """
-    a, b, c, d = np.uint64(count), np.uint64(1), np.uint64(2), np.uint64(3)
-    factor, shift = np.uint64(0xC6A4A7935BD1E995), np.uint64(29)
-    ids = tokens[start : start + count].view(np.uint64)
-    fours = count // 4
-    for four in range(fours):
-        a = (a ^ ids[4 * four]) * factor
-        b = (b ^ ids[4 * four + 1]) * factor
-        c = (c ^ ids[4 * four + 2]) * factor
-        d = (d ^ ids[4 * four + 3]) * factor
-        a, b, c, d = a ^ (a >> shift), b ^ (b >> shift), c ^ (c >> shift), d ^ (d >> shift)
-    for at in range(4 * fours, count):
-        a = (a ^ ids[at]) * factor
-        a ^= a >> shift
-    return np.int64(mix(np.int64((((a * factor) ^ b) * factor ^ c) * factor ^ d)))
-
-
-@njit(cache=True)
-def find(rows, names, buckets, ids, origin, parent, name, tokens, start, count):
-    """The page below `parent` whose ids are tokens[start:start + count] (hashed: `name`), or -1. Expected O(count).
-
-    With count = 0, the page below `parent` whose content id is `name`.
-    """
-    mask = buckets.shape[0] - 1
-    bucket = _home(parent, name, count) & mask
+    mask, home, bucket = buckets.shape[0] - 1, _home(key), bucket_of(buckets, key)
     while True:
-        page = np.int64(buckets[bucket])
-        if page < 0:
-            return page
+        word = buckets[bucket]
+        if word == kv.EMPTY:
+            return np.int64(-1)
+        page = word & 0xFFFFFFFF
         if (
-            names[page, NAME] == name
-            and rows[page, PARENT] == parent
-            and rows[page, COUNT] == count
-            and same_ids(ids, origin, page, tokens, start, count)
+            word >> 32 == home
+            and names[page, kv.NAME] == name
+            and rows[page, kv.PARENT] == parent
+            and names[page, kv.SALT] == salt
+            and rows[page, kv.COUNT] == count
+            and (
+                count == 0
+                or head[kv.VERIFY] == 0
+                or same_ids(head, rows, ids, store, origin, prefix, entries, page, own, at, count * head[kv.ID_BYTES])
+            )
         ):
             return page
         bucket = (bucket + 1) & mask
 
 
-@njit(cache=True)
-def same_ids(ids, origin, page, tokens, start, count):
-    """Whether the first `count` ids of a page are tokens[start:start + count]. O(count)."""
-    if count == 0:
-        return True
-    theirs, ours = ids[page, :count], tokens[start : start + count]
-    if origin.shape[0] > 0 and origin[page, 1] >= 0:
-        first = origin[page, 0]
-        theirs = tokens[first : first + count]
-    for i in range(count):
-        if theirs[i] != ours[i]:
-            return False
-    return True
-
-
-@njit(cache=True)
-def link(head, rows, names, buckets, page, parent, name, count, full):
+@leaf(cache=True)
+def link(head, rows, names, buckets, memory, page, parent, salt, key, name, count, full):
     """Let a page be found below `parent`, where no such page is; its ids are the caller's to store. Expected O(1)."""
-    names[page, NAME] = name
-    rows[page, PARENT], rows[page, COUNT] = parent, count
-    mask = buckets.shape[0] - 1
-    bucket = _home(parent, name, count) & mask
-    while buckets[bucket] >= 0:
+    names[page, kv.NAME], names[page, kv.SALT] = name, salt
+    rows[page, kv.PARENT], rows[page, kv.COUNT] = parent, count
+    mask, home, bucket = buckets.shape[0] - 1, _home(key), bucket_of(buckets, key)
+    while buckets[bucket] != kv.EMPTY:
         bucket = (bucket + 1) & mask
-    buckets[bucket] = page
-    rows[page, BUCKET] = bucket
-    chain = CHILD if full else PART
+    buckets[bucket] = home << 32 | page
+    rows[page, kv.BUCKET] = bucket
+    chain = kv.CHILD if full else kv.PART
     first = rows[parent, chain]
-    rows[page, NEXT], rows[page, PREV] = first, -1
+    rows[page, kv.NEXT], rows[page, kv.PREV] = first, -1
     if first >= 0:
-        rows[first, PREV] = page
+        rows[first, kv.PREV] = page
     rows[parent, chain] = page
-    head[FINDABLE] += 1
+    head[kv.FINDABLE] += 1
+    kv_eviction.begin(head, rows, names, memory, page)
+    kv_events.tell(head, rows, names, memory, kv_events.STORED, page)
 
 
-@njit(cache=True)
-def forget(head, rows, names, buckets, page):
+@leaf(cache=True)
+def forget(head, rows, names, buckets, memory, page):
     """Let neither this page nor those below it be found; the cached ones among them become blank.
 
     O(pages forgotten), each of which was once linked.
@@ -228,106 +129,92 @@ def forget(head, rows, names, buckets, page):
     at = np.int64(page)
     while True:
         while True:  # down to a page without any below it
-            below = rows[at, CHILD] if rows[at, CHILD] >= 0 else rows[at, PART]
+            below = rows[at, kv.CHILD] if rows[at, kv.CHILD] >= 0 else rows[at, kv.PART]
             if below < 0:
                 break
             at = np.int64(below)
-        parent = np.int64(rows[at, PARENT])
-        _unlink(head, rows, names, buckets, at)
-        if rows[at, REFS] == 0:
-            _leave_cached(head, rows, at)
+        parent = np.int64(rows[at, kv.PARENT])
+        kv_events.tell(head, rows, names, memory, kv_events.REMOVED, at)
+        if rows[at, kv.REFS] == 0:
+            kv_eviction.leave(head, rows, names, memory, at)
+        _unlink(head, rows, buckets, at)
+        if rows[at, kv.REFS] == 0:
             _blank(head, rows, at)
+        kv_eviction.forgotten(head, rows, names, memory, at, parent)
         if at == page:
             break
         at = parent
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def copy_entries(head, store, page, slot, source, entry, count):
     """Copy `count` entries from `source`, from its entry number `entry` on, to a page. Any two uint8 arrays."""
-    width = head[ENTRY_BYTES]
-    copy_bytes(store, (page * head[PAGE_SIZE] + slot) * width, source, entry * width, count * width)
+    width = head[kv.ENTRY_BYTES]
+    copy_bytes(store, (page * head[kv.PAGE_SIZE] + slot) * width, source, entry * width, count * width)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def copy_bytes(target, to, source, start, count):
     """target[to:to + count] = source[start:start + count], uint8 arrays.
 
-    An index that begins at 0 needs no test for being negative: only so does the loop become a memcpy.
+    An index without a sign needs no test for being negative: only so does the loop move more than a byte at a time.
     """
-    left, right = target[to : to + count], source[start : start + count]
-    for byte in range(count):
-        left[byte] = right[byte]
+    for byte in range(np.uint64(count)):
+        target[np.uint64(to) + byte] = source[np.uint64(start) + byte]
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def same_entries(head, store, origin, page, entries, entry, count):
     """Whether the first `count` entries of a page are those of `entries` from number `entry` on, bit for bit."""
-    width = head[ENTRY_BYTES]
-    total, first, start = count * width, page * head[PAGE_SIZE] * width, entry * width
-    theirs, ours = store[first : first + total], entries[start : start + total]
+    width = head[kv.ENTRY_BYTES]
     if origin.shape[0] > 0 and origin[page, 1] >= 0:
-        first = origin[page, 1] * width
-        theirs = entries[first : first + total]
-    different = np.uint8(0)
-    for byte in range(total):  # without a branch it is done 32 bytes at a time
-        different |= theirs[byte] ^ ours[byte]
-    return different == 0
+        return same_bytes(entries, origin[page, 1] * width, entries, entry * width, count * width)
+    return same_bytes(store, page * head[kv.PAGE_SIZE] * width, entries, entry * width, count * width)
 
 
-@njit(cache=True)
-def _home(parent, name, count):
-    return np.int64(mix(np.int64(name ^ np.int64(mix(2 * parent + (count > 0))))))
+@leaf(cache=True, forceinline=True)
+def bucket_of(buckets, key):
+    """The bucket at which the search for a key begins."""
+    return _home(key) & (buckets.shape[0] - 1)
 
 
-@njit(cache=True)
-def _unlink(head, rows, names, buckets, page):
+@leaf(cache=True, forceinline=True)
+def _home(key):
+    return np.int64(np.uint64(key) >> np.uint64(33))
+
+
+@leaf(cache=True)
+def _unlink(head, rows, buckets, page):
     """Take a page without any below it out of its bucket and its parent's chain."""
     mask = buckets.shape[0] - 1
-    hole = np.int64(rows[page, BUCKET])
+    hole = np.int64(rows[page, kv.BUCKET])
     probe = hole
     while True:  # later entries of the run move up (Knuth, TAOCP 3, 6.4, algorithm R)
         probe = (probe + 1) & mask
-        other = np.int64(buckets[probe])
-        if other < 0:
+        word = buckets[probe]
+        if word == kv.EMPTY:
             break
-        home = _home(np.int64(rows[other, PARENT]), names[other, NAME], np.int64(rows[other, COUNT])) & mask
-        if ((probe - home) & mask) >= ((probe - hole) & mask):
-            buckets[hole] = other
-            rows[other, BUCKET] = hole
+        if ((probe - (word >> 32)) & mask) >= ((probe - hole) & mask):
+            buckets[hole] = word
+            rows[word & 0xFFFFFFFF, kv.BUCKET] = hole
             hole = probe
-    buckets[hole] = -1
-    before, after, parent = rows[page, PREV], rows[page, NEXT], rows[page, PARENT]
+    buckets[hole] = kv.EMPTY
+    before, after, parent = rows[page, kv.PREV], rows[page, kv.NEXT], rows[page, kv.PARENT]
     if before >= 0:
-        rows[before, NEXT] = after
-    elif rows[parent, CHILD] == page:
-        rows[parent, CHILD] = after
+        rows[before, kv.NEXT] = after
+    elif rows[parent, kv.CHILD] == page:
+        rows[parent, kv.CHILD] = after
     else:
-        rows[parent, PART] = after
+        rows[parent, kv.PART] = after
     if after >= 0:
-        rows[after, PREV] = before
-    rows[page, BUCKET] = rows[page, PARENT] = rows[page, NEXT] = rows[page, PREV] = -1
-    rows[page, COUNT] = 0
-    head[FINDABLE] -= 1
+        rows[after, kv.PREV] = before
+    rows[page, kv.BUCKET] = rows[page, kv.PARENT] = rows[page, kv.NEXT] = rows[page, kv.PREV] = -1
+    rows[page, kv.COUNT] = rows[page, kv.STATE] = 0
+    head[kv.FINDABLE] -= 1
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _blank(head, rows, page):
-    rows[page, NEWER] = head[BLANK]
-    head[BLANK] = page
-    head[BLANKS] += 1
-
-
-@njit(cache=True)
-def _leave_cached(head, rows, page):
-    older, newer = rows[page, OLDER], rows[page, NEWER]
-    if older >= 0:
-        rows[older, NEWER] = newer
-    else:
-        head[OLDEST] = newer
-    if newer >= 0:
-        rows[newer, OLDER] = older
-    else:
-        head[NEWEST] = older
-    rows[page, OLDER] = rows[page, NEWER] = -1
-    head[CACHED] -= 1
+    rows[page, kv.NEWER] = head[kv.BLANK]
+    head[kv.BLANK] = page
+    head[kv.BLANKS] += 1

@@ -8,19 +8,35 @@ State, owned by the caller:
     row[START], row[PAGES], row[ROOM]   its slots in `tables`: first, in use, in all
     row[LENGTH]                         tokens
     row[PREFIX], row[PREFIX_PAGES]      tokens and pages of the named prefix, 0 and 0 where none was named
+    row[SALT]                           under which its pages are found
 
 The rest of a sequence begins in the page after its prefix, so a part-filled page may stand in
 the middle. Slots are handed out from head[TOP_SLOT] on; those given back below it are
 gathered by `resized`.
+
+Kernels over the whole cache take its state first, in the order (pool, seqs, tables, ids, store), and answer (code, ...):
+
+    OK
+    FULL       `resized` must make room first, or it already has (seqs is retired)
+    ABSENT     the sequence (or, of several, its index in the call) that is not there
+    PRESENT    the new sequence is there already
+    NO_PAGES   pages needed, pages available
+    OUTSIDE    the present length
+    TWICE      index of the sequence that comes twice
+    UNPINNED   tokens that are pinned
+    UNPREPARED there is no room yet for ids beside the entries (1), or for token ids of which nothing else is kept (0)
+
+Where it is not OK, nothing is changed.
 """
 
 import numpy as np
 
-from . import kv_pool, table
-from .compiling import njit
+from . import kv_layout, kv_pool, table
+from .compiling import leaf, njit
 from .table import BUCKET, COUNT, OWN, RETIRED, TOP
 
-START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, COLUMNS = 2, 3, 4, 5, 6, 7, np.int64(8)
+OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE, UNPINNED, UNPREPARED = 0, 1, 2, 3, 4, 5, 6, 7, 8
+START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, SALT, COLUMNS = 2, 3, 4, 5, 6, 7, 8, np.int64(9)
 # LIVE: slots in use. A kernel that lacks room leaves in WANTED_* what it needs beyond what is in use.
 TOP_SLOT, LIVE, WANTED_ROWS, WANTED_SLOTS = OWN, OWN + 1, OWN + 2, OWN + 3
 
@@ -53,7 +69,13 @@ def resized(seqs, tables, rows, slots):
     return larger, fresh
 
 
-@njit(cache=True)
+@leaf(cache=True)
+def unprepared(pool, entries):
+    """Whether `entries` bring token ids that are to be kept, and there is no room for any yet."""
+    return entries.shape[0] > 0 and pool[kv_layout.CONTENT] > 0 and pool[kv_layout.STORED] == 0
+
+
+@leaf(cache=True)
 def has_room(head, rows, tables, sequences, slots):
     """Whether so many new sequences and slots fit; if not, they are left in head[WANTED_*]."""
     if head[COUNT] + sequences <= rows.shape[0] and head[TOP_SLOT] + slots <= tables.shape[0]:
@@ -62,7 +84,7 @@ def has_room(head, rows, tables, sequences, slots):
     return False
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def add(head, rows, buckets, seq):
     """The row of a new sequence, empty; there must be room. Expected O(1)."""
     row = table.take_row(head, rows)
@@ -72,7 +94,7 @@ def add(head, rows, buckets, seq):
     return row
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def give_back_slots(head, rows, row):
     """Its slots are no longer in use. O(1)."""
     head[LIVE] -= rows[row, PAGES]
@@ -81,13 +103,23 @@ def give_back_slots(head, rows, row):
     rows[row, START] = rows[row, PAGES] = rows[row, ROOM] = 0
 
 
-@njit(cache=True)
+@leaf(cache=True)
+def release_pages(head, rows, names, memory, shead, srows, tables, row, keep):
+    """Let go of all pages of a sequence but the first `keep`, the last one first. O(pages let go)."""
+    start = srows[row, START]
+    for i in range(srows[row, PAGES] - 1, keep - 1, -1):
+        kv_pool.release(head, rows, names, memory, np.int64(tables[start + i]))
+    shead[LIVE] -= srows[row, PAGES] - keep
+    srows[row, PAGES] = keep
+
+
+@leaf(cache=True)
 def wanted_slots(rows, row, pages):
     """The most slots that `widen` may hand out for a table of so many pages."""
     return max(pages, 2 * rows[row, ROOM]) if pages > rows[row, ROOM] else np.int64(0)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def widen(head, rows, tables, row, pages):
     """Give a page table room for so many pages; there must be `wanted_slots`. Amortised O(pages added)."""
     start, room = rows[row, START], rows[row, ROOM]
@@ -104,13 +136,13 @@ def widen(head, rows, tables, row, pages):
     rows[row, ROOM] = wanted
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def pages_for(tokens, page_size):
     """Pages that so many tokens fill."""
     return (tokens + page_size - 1) // page_size
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def place(rows, row, page_size, position):
     """(index in the page table, slot in the page) of a token."""
     prefix = rows[row, PREFIX]
@@ -119,7 +151,7 @@ def place(rows, row, page_size, position):
     return rows[row, PREFIX_PAGES] + (position - prefix) // page_size, (position - prefix) % page_size
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def filled(rows, row, page_size, i):
     """Tokens in page number i of a sequence."""
     if i < rows[row, PREFIX_PAGES]:
@@ -131,20 +163,20 @@ def filled(rows, row, page_size, i):
 def block_table(pool, seqs, tables, ids, store, seq_ids):
     """The page tables of `seq_ids` int64 (n,), all on the second level unless a prefix was named.
 
-    (OK 0, FULL 1 or ABSENT 2; index of the first unknown id; whether a prefix was named; then for prefixes and
+    (OK, FULL or ABSENT; index of the first unknown id; whether a prefix was named; then for prefixes and
     for the rest: indptr int32 (n + 1,), indices int32 (indptr[n],), tokens in the last page int32 (n,)).
     """
     head, srows, sbuckets = table.parts(seqs)
-    n, page_size = seq_ids.shape[0], pool[kv_pool.PAGE_SIZE]
+    n, page_size = seq_ids.shape[0], pool[kv_layout.PAGE_SIZE]
     found = np.empty(n, np.int64)
     starts = np.zeros((2, n + 1), np.int32)
     last = np.zeros((2, n), np.int32)
-    code, at, named = 1 if head[RETIRED] else 0, 0, False
-    if code == 0:
+    code, at, named = FULL if head[RETIRED] else OK, 0, False
+    if code == OK:
         for e in range(n):
             row = table.find(srows, sbuckets, seq_ids[e])
             if row < 0:
-                code, at = 2, e
+                code, at = ABSENT, e
                 break
             found[e] = row
             named |= srows[row, PREFIX] > 0
@@ -155,7 +187,7 @@ def block_table(pool, seqs, tables, ids, store, seq_ids):
                 last[0, e] = filled(srows, row, page_size, prefix - 1)
             if total > prefix:
                 last[1, e] = filled(srows, row, page_size, total - 1)
-    whole = n if code == 0 else 0
+    whole = n if code == OK else 0
     first, second = np.empty(starts[0, whole], np.int32), np.empty(starts[1, whole], np.int32)
     for e in range(whole):
         row = found[e]

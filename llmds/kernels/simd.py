@@ -346,6 +346,39 @@ def _count_bits(typingctx, bits):
     return types.int64(types.uint64), codegen
 
 
+def _hash_lines(typingctx, data, start, lines):
+    """A uint64 that depends on every bit of data[start : start + 64 * lines] (uint8) and on its place; not yet mixed.
+
+    Eight sums of products of the two halves of a word, each word under a key of its own lane and line (as in XXH3,
+    Collet 2019); the words themselves are added across, so that a half that meets a zero is not lost.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        first = _at(context, builder, signature, arguments, 0, arguments[1])
+        lanes = range(1, 9)
+        start = ir.Constant(_KEYS, [lane * 0x9E3779B97F4A7C15 % 2**64 for lane in lanes])
+        step = ir.Constant(_KEYS, [lane * 0xC2B2AE3D27D4EB4F % 2**64 for lane in lanes])
+        sums, keys = cgutils.alloca_once_value(builder, start), cgutils.alloca_once_value(builder, start)
+        crossed = ir.Constant(_EIGHT, [lane ^ 1 for lane in range(8)])
+        half = _all(_KEYS, 32)
+        with cgutils.for_range(builder, arguments[2]) as loop:
+            words = builder.bitcast(_line(builder, first, builder.mul(loop.index, _I64(LINE))), _KEYS)
+            if sys.byteorder == "big":
+                words = _call(builder, "llvm.bswap.v8i64", _KEYS, words)
+            keyed = builder.xor(words, builder.load(keys))
+            low = builder.and_(keyed, _all(_KEYS, 2**32 - 1))
+            product = builder.mul(low, builder.lshr(keyed, half))
+            added = builder.add(product, builder.shuffle_vector(words, words, crossed))
+            builder.store(builder.add(builder.load(sums), added), sums)
+            builder.store(builder.add(builder.load(keys), step), keys)
+        sums = builder.load(sums)
+        sums = builder.mul(builder.xor(sums, builder.lshr(sums, half)), step)
+        sums = builder.xor(sums, builder.lshr(sums, _all(_KEYS, 29)))
+        return _call(builder, "llvm.vector.reduce.add.v8i64", _I64, sums)
+
+    return types.uint64(data, types.int64, types.int64), codegen
+
+
 dots_int8: Any = intrinsic(_dots_int8)
 dots_int4: Any = intrinsic(_dots_int4)
 insert: Any = intrinsic(_insert)
@@ -360,3 +393,4 @@ half_at: Any = intrinsic(_half_at)
 classify: Any = intrinsic(_classify)
 lowest_bit: Any = intrinsic(_lowest_bit)
 count_bits: Any = intrinsic(_count_bits)
+hash_lines: Any = intrinsic(_hash_lines)

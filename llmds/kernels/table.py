@@ -19,7 +19,7 @@ take the new one before changing anything. The owner is the class above, or your
 
 import numpy as np
 
-from .compiling import njit
+from .compiling import leaf, njit
 from .hashing import mix
 
 HEAD = 16
@@ -55,7 +55,7 @@ def parts(arena):
     return arena[:HEAD], arena[HEAD:stop].reshape(capacity, columns), arena[stop:].view(np.int32)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def find(rows, buckets, key):
     """The row of `key`, or -1. Expected O(1)."""
     mask = buckets.shape[0] - 1
@@ -67,7 +67,7 @@ def find(rows, buckets, key):
         bucket = (bucket + 1) & mask
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def insert(rows, buckets, row, key):
     """Make `row` (free) the row of `key` (absent). Expected O(1)."""
     mask = buckets.shape[0] - 1
@@ -79,7 +79,7 @@ def insert(rows, buckets, row, key):
     rows[row, BUCKET] = bucket
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def remove(rows, buckets, row):
     """Take `row` out of the buckets; its columns but BUCKET stay as they are. Expected O(1).
 
@@ -102,13 +102,13 @@ def remove(rows, buckets, row):
     buckets[hole] = -1
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def moved(rows, buckets, row):
     """Tell the buckets that this keyed row now stands at `row`."""
     buckets[rows[row, BUCKET]] = row
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def take_row(head, rows):
     """A free row, counted in; -1 if there is none. O(1)."""
     row = head[FREE]
@@ -123,7 +123,7 @@ def take_row(head, rows):
     return row
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def free_row(head, rows, row):
     """Give back a row that `remove` has taken out of the buckets. O(1)."""
     rows[row, KEY] = head[FREE]
