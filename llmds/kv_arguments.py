@@ -66,7 +66,9 @@ def entries(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...
     if array.shape[1:] != token_shape or array.ndim == 0:
         raise ValueError(f"{name} must have shape (n, {', '.join(map(str, token_shape))}), got {array.shape}")
     if array.dtype != dtype:
-        if (array.dtype.kind == "b") != (dtype.kind == "b") or not np.can_cast(array.dtype, dtype, "same_kind"):
+        whole = array.dtype.kind in "iu" and dtype.kind in "iu"  # whether the values fit is looked at below
+        same_kind = whole or np.can_cast(array.dtype, dtype, "same_kind")
+        if (array.dtype.kind == "b") != (dtype.kind == "b") or not same_kind:
             raise TypeError(f"{name} must be {dtype}, got {array.dtype}")
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
             cast = array.astype(dtype)

@@ -112,7 +112,7 @@ class KVArrays(storage.Structure):
             )
 
     def _prepare(self, ids: bool) -> None:
-        """Have room for `ids` beside the entries, or for the ids that are all that is kept of entries: from the first on."""
+        """Have room for `ids` beside the entries, or for the token ids of which nothing else is kept."""
         with self._lock:
             pool, seqs, tables, *kept = self._state
             if len(kept[not ids]):

@@ -38,10 +38,10 @@ class KVCache(KVArrays):
     cache is the bookkeeping alone, for an engine that has the tensors elsewhere, or for simulation.
 
     Entries that are integers are token ids: a full page of them is found by the next sequence with the same ids up to
-    its end, whether they came with `attach` or with `append` (automatic prefix caching, as in vLLM; Kwon et
-    al. 2023, with chained block hashes). Tensors carry no ids, and are shared under `prefix_tokens`. A prefix
-    named by `prefix_tokens` lies in pages of its own, whatever its length (cascade attention): every sequence that names
-    the same token ids, and brings the same entries, holds the same pages.
+    its end, whether they came with `attach` or with `append` (automatic prefix caching by chained hashes, as in vLLM;
+    paged attention: Kwon et al. 2023). Tensors carry no ids, and are shared under `prefix_tokens`. A prefix named
+    by `prefix_tokens` lies in pages of its own, whatever its length (cascade attention): every sequence that
+    names the same token ids, and brings the same entries, holds the same pages.
 
     A hash alone is never trusted: ids are compared before a page is shared, unless `verify=False`, for research.
     What came under one `salt` is not found under another, so tenants learn nothing of each other.
@@ -53,8 +53,9 @@ class KVCache(KVArrays):
 
     A call that raises changes nothing: OutOfPagesError leaves contents, recency and counts as they
     were. A call is one kernel call that holds the GIL, so threads may share a cache. Memory
-    beside the entries: BYTES_A_PAGE bytes a page, and 4 to 16 bytes for each page of each sequence; the token ids, where
-    they are not the entries themselves (`store=False`: itemsize of `dtype` a token; prefixes: 8 bytes), once there are any.
+    beside the entries: 80 to 96 bytes a page ("lhd" and "tinylfu" more), and 4 to 16 bytes for each page of each
+    sequence; token ids, where they are not the entries themselves, the itemsize of an integer `dtype` (else 8)
+    a token of capacity, once there are any.
 
     >>> cache = KVCache(page_size=4, max_pages=8)
     >>> system = [11, 12, 13, 14, 15, 16]
@@ -161,8 +162,8 @@ class KVCache(KVArrays):
     ) -> None:
         """As `attach_blocks` for n sequences in order, all or none. O(ids), and O(max_pages) where pages are scarce.
 
-        `seq_ids` (n,); `block_ids` (total,), those of sequence e from `indptr[e]` to `indptr[e + 1]`, `indptr` (n + 1,);
-        `salt` an int or (n,).
+        `seq_ids` (n,); `block_ids` (total,), those of sequence e from `indptr[e]` to `indptr[e + 1]`, `indptr`
+        (n + 1,); `salt` an int or (n,).
         """
         blocks = kv_arguments.integers("block_ids", block_ids)
         requests = kv_arguments.requests(seq_ids, None, 0, indptr, len(blocks), salt, blocks=True)
@@ -276,7 +277,7 @@ class KVCache(KVArrays):
         return self._match(tokens, indptr, kv_arguments.salts(salt, len(indptr) - 1), blocks)
 
     def pin(self, token_ids: list, *, salt: int = 0, blocks: bool = False) -> int:
-        """Keep what of these token ids can be found from leaving, until `unpin`; how many ids that is. O(len(token_ids)).
+        """Keep what of these token ids can be found from leaving until `unpin`; how many that is. O(len(token_ids)).
 
         They are those that `match_prefix` counts. A pin is one more reference to each of their pages, so pins of
         different prefixes nest, and a pinned page is copied before it is written to. OutOfPagesError if more than
@@ -301,8 +302,8 @@ class KVCache(KVArrays):
     def block_hashes(self, token_ids: list, *, salt: int = 0) -> np.ndarray:
         """The chained hashes of the full pages of these token ids, as `events` names them: int64 (pages,). O(n).
 
-        The same for all caches of one page size and id width (the itemsize of an integer `dtype`, else 8), in every process.
-        A page that `attach_blocks` brought has its content id for a hash.
+        The same for all caches of one page size and id width (the itemsize of an integer `dtype`, else 8), in every
+        process. A page that `attach_blocks` brought has its content id for a hash.
         """
         tokens = self._ids("token_ids", token_ids)
         hashes = np.empty(len(tokens) // self.page_size, np.int64)
@@ -310,11 +311,11 @@ class KVCache(KVArrays):
         return hashes
 
     def events(self) -> Events:
-        """What has become findable, or no longer is, since the last call. O(events told). ValueError if none are kept."""
+        """What became findable, or no longer is, since the last call. O(events told). ValueError if none are kept."""
         if not self._state[0][kv_layout.EVENTS]:
             raise ValueError("events=0 keeps no events")
-        _, lost, *told = self._call(kv_events.read)
-        return Events(*told, lost=int(lost))
+        _, lost, stored, hashes, parents = self._call(kv_events.read)
+        return Events(stored, hashes, parents, int(lost))
 
     def block_table(self, seq_ids: ArrayLike) -> list[Level]:
         """The pages of sequences (n,) as paged and cascade attention kernels read them. O(pages).
@@ -416,7 +417,7 @@ class KVCache(KVArrays):
         return kv_arguments.entries(name, values, self._dtype if self._content and not blocks else _INT64, ())
 
     def _named(self, array: np.ndarray, prefix: np.ndarray, requests: np.ndarray) -> np.ndarray:
-        """The bytes of `array`; where entries are kept as token ids alone, those of the prefixes are put in their place."""
+        """The bytes of entries; where they are kept as token ids alone, those of the prefixes in their place."""
         if self._content and not self.store and len(prefix):
             named = requests[:, kv_attach.NAMED]
             array = array.copy()

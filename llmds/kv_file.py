@@ -1,16 +1,17 @@
 """KV caches to and from arrays."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from . import storage
-from .kernels import kv_faults
+from .kernels import kv_eviction, kv_faults, kv_tables, kv_upgrade, table
 from .kernels import kv_layout as kv
 
 if TYPE_CHECKING:
-    from .kv_cache import KVCache
+    from .kv_arrays import KVArrays
 
+Cache = TypeVar("Cache", bound="KVArrays")
 SCHEMA: storage.Schema = {
     "pool": (np.int64, 1),
     "seqs": (np.int64, 1),
@@ -21,7 +22,7 @@ SCHEMA: storage.Schema = {
 }
 
 
-def to_arrays(cache: "KVCache") -> storage.Arrays:
+def to_arrays(cache: "KVArrays") -> storage.Arrays:
     """What `from_arrays` makes the cache of again; of the entries and ids, those of pages in use."""
     pool, seqs, tables, ids, store = cache._state
     used, own = _pages_in_use(pool)
@@ -36,7 +37,7 @@ def to_arrays(cache: "KVCache") -> storage.Arrays:
     }
 
 
-def from_arrays(cls: type["KVCache"], arrays: storage.Arrays) -> "KVCache":
+def from_arrays(cls: type[Cache], arrays: storage.Arrays) -> Cache:
     """The cache that `to_arrays` described, its contents not yet examined. Damaged if sizes do not fit."""
     if arrays["ids"].dtype == np.int64:
         arrays = _from_version_1(arrays)
@@ -52,6 +53,7 @@ def from_arrays(cls: type["KVCache"], arrays: storage.Arrays) -> "KVCache":
     sizes = (cache._entry_bytes, cache.dtype.itemsize if content else 8)
     storage.expect((pool[kv.ENTRY_BYTES], pool[kv.ID_BYTES]) == sizes, "entries are not of the size it says")
     storage.expect(cache._content or not content, "entries are no token ids")
+    cache._content = content
     used, own = _pages_in_use(pool)
     page_size, stored = int(pool[kv.PAGE_SIZE]), bool(pool[kv.STORED])
     id_shape = (own.sum(), page_size * int(pool[kv.ID_BYTES]))
@@ -66,10 +68,35 @@ def from_arrays(cls: type["KVCache"], arrays: storage.Arrays) -> "KVCache":
     return cache
 
 
+def _from_version_1(arrays: storage.Arrays) -> storage.Arrays:
+    """Arrays of version 1 as version 2 has them: nothing is found by its entries alone."""
+    old, seqs, ids = arrays["pool"], arrays["seqs"], arrays["ids"]
+    storage.expect(len(old) >= kv_upgrade.HEAD, "its pages do not add up")
+    n, page_size, entry, sharing, stored = old[:5].tolist()
+    sound = 1 <= n < 2**31 and 1 <= page_size < 2**31 and 0 <= entry < 2**31 and 0 <= sharing <= 1 and 0 <= stored <= 1
+    storage.expect(sound and len(old) == kv_upgrade.old_size(n), "its pages do not add up")
+    storage.expect(bool(table.well_formed(seqs, kv_upgrade.SEQ_COLUMNS)), "its sequences do not add up")
+    memory = int(kv_eviction.memory_size(kv_eviction.LRU, n))
+    settings = (n, page_size, entry, 8, sharing, 0, stored, stored, 1, n // 2, 0, kv_eviction.LRU, memory)
+    pool = storage.aligned(8 * int(kv.size(n, memory))).view(np.int64)
+    kv.fill(pool, np.array(settings))
+    kv_eviction.prepare(pool)
+    rows = old[kv_upgrade.HEAD :].view(np.int32)[: 2 * 6 * n].reshape(n, kv_upgrade.COLUMNS)
+    named = (rows[:, 3] >= 0) & (rows[:, kv_upgrade.COUNT] > 0)
+    storage.expect(ids.shape == (named.sum(), page_size) or (not named.any() and len(ids) == 0), "ids do not fit")
+    data = ids.reshape(-1).view(np.uint8)
+    place = np.where(named, (np.cumsum(named) - 1) * (8 * page_size), -1)
+    storage.expect(bool(kv_upgrade.upgrade(old, data, place, pool)), "its pages are in disorder")
+    wide = kv_upgrade.widened(seqs, kv_tables.COLUMNS)
+    ids = data.reshape(-1, 8 * page_size) if len(ids) else np.zeros((0, 0), np.uint8)
+    return {**arrays, "pool": pool, "seqs": wide, "ids": ids}
+
+
 def _spread(rows: np.ndarray, which: np.ndarray) -> np.ndarray:
     """uint8 (pages * width,) with rows (n, width) at the n pages `which`, zeros elsewhere."""
     whole = np.zeros((len(which), rows.shape[1]), np.uint8)  # untouched zeros are no memory yet
-    whole[which] = rows
+    if rows.size:
+        whole[which] = rows
     return whole.reshape(-1)
 
 

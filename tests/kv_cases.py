@@ -25,7 +25,8 @@ def filled(**options):
     cache.fork(3, 4), cache.append(4, [77]), cache.fork(2, 5), cache.write(5, 2, [70])
     cache.fork(1, 6), cache.truncate(6, 5), cache.append(6, [71, 72])
     cache.attach_blocks(7, [100, 101]), cache.detach(9)
-    cache.attach(8, [])
+    cache.attach(8, []), cache.attach(10, [1, 2, 3, 4], salt=1), cache.pin([1, 2, 3, 4], salt=1)
+    cache.attach(11, [50, 60, 70], [1, 2])
     return cache
 
 

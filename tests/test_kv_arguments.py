@@ -10,7 +10,6 @@ from llmds.kernels import kv_cache as kernels
 from llmds.kv_cache import KVCache
 from llmds.paged_allocator import OutOfPagesError
 
-
 REFUSED = [
     (lambda cache: cache.attach(1, [0] * 99), OutOfPagesError),
     (lambda cache: cache.attach(50, [0] * 60), OutOfPagesError),
@@ -58,6 +57,23 @@ REFUSED = [
     (lambda cache: cache.match_prefix([1.5]), TypeError),
     (lambda cache: cache.match_prefix_many([1], []), ValueError),
     (lambda cache: cache.match_prefix_many([1], [0, 2]), ValueError),
+    (lambda cache: cache.match_prefix_many([1], [0, 1], salt=[1, 2]), ValueError),
+    (lambda cache: cache.match_prefix([1], salt=1.0), TypeError),
+    (lambda cache: cache.match_prefix([1], salt=2**63), ValueError),
+    (lambda cache: cache.attach(50, [1], salt=None), TypeError),
+    (lambda cache: cache.attach(50, [1], salt=True), TypeError),
+    (lambda cache: cache.attach_many([50, 51], [1, 2], [0, 1, 2], salt=[1]), ValueError),
+    (lambda cache: cache.attach_many([50, 51], [1, 2], [0, 1, 2], salt=[0.5, 1]), TypeError),
+    (lambda cache: cache.attach_blocks(50, [1.0]), TypeError),
+    (lambda cache: cache.attach_blocks(50, [1], salt="a"), TypeError),
+    (lambda cache: cache.attach_blocks_many([50, 51], range(99), [0, 1, 99]), OutOfPagesError),
+    (lambda cache: cache.attach_blocks_many([50, 51], [1, 2], [0, 1]), ValueError),
+    (lambda cache: cache.attach_blocks_many([50, -1], [1, 2], [0, 1, 2]), ValueError),
+    (lambda cache: cache.pin([1.0]), TypeError),
+    (lambda cache: cache.unpin([5]), ValueError),
+    (lambda cache: cache.unpin([1, 2, 3, 4]), ValueError),
+    (lambda cache: cache.block_hashes([0.5]), TypeError),
+    (lambda cache: cache.events(), ValueError),
     (lambda cache: cache.reserve(-1), ValueError),
 ]
 
@@ -82,6 +98,12 @@ def test_a_refused_call_changes_nothing(call, error):
         ({"enable_prefix_sharing": 1}, TypeError),
         ({"store": None}, TypeError),
         ({"eviction": "random"}, ValueError),
+        ({"eviction": 1}, ValueError),
+        ({"verify": 1}, TypeError),
+        ({"max_pinned": -1}, ValueError),
+        ({"max_pinned": 10001}, ValueError),
+        ({"events": -1}, ValueError),
+        ({"events": 1.0}, TypeError),
         ({"token_shape": (0,)}, ValueError),
         ({"token_shape": 3}, TypeError),
         ({"dtype": object}, TypeError),
@@ -110,6 +132,10 @@ def test_options_that_make_no_cache_are_refused(options, error):
         (np.float16, (2,), [[1.0], [2.0, 3.0]], ValueError),
         (np.float16, (), [70000.0], ValueError),
         (np.int32, (), [2**31], ValueError),
+        (np.uint32, (), [2**32 - 1, 0], None),
+        (np.uint32, (), [-1], ValueError),
+        (np.uint64, (), [2**64 - 1], None),
+        (np.uint64, (), [-1], ValueError),
         (np.int32, (), [1.5], TypeError),
         (np.float32, (), [True], TypeError),
         (np.float32, (), ["1"], TypeError),
@@ -139,10 +165,12 @@ def test_every_type_shares_one_compilation():
     other = KVCache(4, 8, token_shape=(2, 3), dtype=np.float16)
     other.attach(1, tensors(3)[::-1], [1]), other.append(1, tensors(1)), other.append_many([1], tensors(1))
     other.attach_many([2], tensors(2), np.array([0, 2], np.int32)), cache.attach_many([3], [1], [0, 1], [1], [0, 1])
-    other.match_prefix([1]), other.match_prefix_many(np.array([1], np.int32), [0, 1])
-    names = ("attach", "append")
-    assert {name: len(getattr(kernels, name).signatures) for name in names} == dict.fromkeys(names, 1)
-    assert len(kv_match.match_many.signatures) == 1
+    other.match_prefix([1]), other.match_prefix_many(np.array([1], np.int32), [0, 1], salt=np.int8(3))
+    cache.match_prefix([1], blocks=np.bool_(True)), cache.pin(np.array([1], np.int8), salt=np.uint8(1))
+    cache.attach(20, [1], salt=np.uint8(3)), cache.attach_many([21], [1], [0, 1], salt=np.array([1], np.int16))
+    cache.unpin([]), cache.pin([], blocks=True), cache.block_hashes(np.arange(9, dtype=np.int16), salt=np.int8(1))
+    used = [kv_attach.attach, kernels.append, kv_match.match_many, kv_match.pin, kv_match.unpin, kv_match.page_names]
+    assert [len(kernel.signatures) for kernel in used] == [1] * len(used)
 
 
 @pytest.mark.parametrize("shape", [(), (2, 3), (16, 8)])
@@ -193,7 +221,8 @@ def test_without_a_store_there_is_nothing_to_get():
             call(1)
     with pytest.raises(ValueError, match="store=False"):
         cache.pages  # noqa: B018
-    assert cache.nbytes < 2500
+    assert cache.nbytes < 3000
+    assert cache.match_prefix([1, 2]) == 2, "token ids are kept, to be compared"
 
 
 def test_new_blocks_hold_zeros_until_they_are_written():

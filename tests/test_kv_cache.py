@@ -15,7 +15,6 @@ from kv_model import Model
 from llmds.kv_cache import KVCache
 from llmds.paged_allocator import OutOfPagesError
 
-
 SEQS = range(5)
 SALTS = [0, 0, 0, 7]
 PREFIXES = [[0], [0, 1], [0, 1, 0], [0, 1, 0, 0], [0, 1, 0, 0, 1], [0, 1, 1, 1], [1, 1], []]
@@ -267,9 +266,11 @@ def test_long_walks_meet_every_case_again_and_again(page_size, max_pages, store,
         lambda: machine.truncate(chance.randrange(60), chance.randrange(60)),
         lambda: machine.fork(chance.randrange(60), chance.randrange(5)),
         lambda: machine.fork(chance.randrange(60), chance.randrange(5)),
+        lambda: machine.fork(chance.randrange(60), chance.randrange(5)),
+        lambda: machine.write(chance.randrange(60), chance.randrange(60), some(2)),
         lambda: machine.match([some(6)], salt()),
     ]
-    for _ in range(2500):
+    for _ in range(3500):
         chance.choice(calls)()
         machine.agree()
     stats = machine.cache.stats()
@@ -305,9 +306,10 @@ def test_bookkeeping_is_small_and_true():
     cache = KVCache(16, 10_000, store=False)
     for seq in range(100):
         cache.attach_blocks(seq, np.arange(100) + 100 * seq)
-    assert cache.nbytes == sum(array.nbytes for array in cache._state) and cache.nbytes < 100 * 10_000
+    assert cache.nbytes == sum(array.nbytes for array in cache._state)
+    assert cache.nbytes - 4 * 10_000 < 100 * 10_000, "page tables of the sequences apart"
     stored = KVCache(16, 100, token_shape=(2, 3), dtype=np.float16)
-    assert stored.nbytes - stored.pages.nbytes < 100 * 100 + 2000
+    assert stored.nbytes - stored.pages.nbytes < 100 * 100 + 3000
 
 
 def test_threads_share_a_cache():

@@ -61,8 +61,8 @@ def attach(pool, seqs, tables, ids, store, requests, entries, prefix, blocks):
     shead, srows, sbuckets = table.parts(seqs_)
     for e in range(n):
         code, a, b = attach_one(
-            head, rows, names, buckets, memory, shead, srows, sbuckets, tables_, ids, store, origin, requests, e, entries, prefix,
-            blocks,
+            head, rows, names, buckets, memory, shead, srows, sbuckets, tables_, ids, store, origin, requests, e,
+            entries, prefix, blocks,
         )  # fmt: skip
         if code != OK:
             return code, a, b
@@ -83,12 +83,28 @@ def attach(pool, seqs, tables, ids, store, requests, entries, prefix, blocks):
 
 @leaf(cache=True)
 def attach_one(
-    head, rows, names, buckets, memory, shead, srows, sbuckets, tables, ids, store, origin, requests, e, entries, prefix,
+    head,
+    rows,
+    names,
+    buckets,
+    memory,
+    shead,
+    srows,
+    sbuckets,
+    tables,
+    ids,
+    store,
+    origin,
+    requests,
+    e,
+    entries,
+    prefix,
     blocks,
 ):
     """Attach requests[e]; there must be room for it. (OK, pages found, _) or NO_PAGES.
 
-    The state comes cut by `kv_layout.parts` and `table.parts`. With an `origin` (as in `kv_pool`) of max_pages, entries and ids are not copied, but where they come from is noted.
+    The state comes cut by `kv_layout.parts` and `table.parts`. With an `origin` (as in `kv_pool`) of max_pages, entries
+    and ids are not copied, but where they come from is noted.
     """
     salt, entry, length = requests[e, SALT], requests[e, FIRST], requests[e, LENGTH]
     first, named = requests[e, FIRST_ID], requests[e, NAMED]
@@ -153,12 +169,16 @@ def attach_one(
     key_1, name_1, key_2, name_2 = key, _ZERO, _ZERO, _ZERO
     if found + 1 < new:
         own = found + 1 < own_pages
-        at, count = _place(head, first, entry + (found + 1) * page_size, prefix_length, found + 1, prefix_pages, own, blocks)
+        at, count = _place(
+            head, first, entry + (found + 1) * page_size, prefix_length, found + 1, prefix_pages, own, blocks
+        )
         key_1, name_1 = _key(prefix, entries, at, count * id_width, key, own, blocks)
     for i in range(found, total):
         if i + 2 < new:  # known two pages ahead, so that its bucket is there when it is wanted
             own = i + 2 < own_pages
-            at, count = _place(head, first, entry + (i + 2) * page_size, prefix_length, i + 2, prefix_pages, own, blocks)
+            at, count = _place(
+                head, first, entry + (i + 2) * page_size, prefix_length, i + 2, prefix_pages, own, blocks
+            )
             key_2, name_2 = _key(prefix, entries, at, count * id_width, key_1, own, blocks)
             prefetch(buckets, bucket_of(buckets, key_2), _ONE)
         page = take(head, rows, names, buckets, memory)
@@ -188,7 +208,7 @@ def attach_one(
 
 @leaf(cache=True, forceinline=True)
 def _place(head, first, begin, prefix_length, i, prefix_pages, own, blocks):
-    """(first byte, number) of the ids of page i, which lie in the prefixes if `own`, else in the entries from `begin`."""
+    """(first byte, number) of the ids of page i: in the prefixes if `own`, else in the entries from `begin` on."""
     page_size = head[kv.PAGE_SIZE]
     if blocks:
         return 8 * (first + i), _ZERO

@@ -106,10 +106,16 @@ def append(pool, seqs, tables, ids, store, seq_ids, each, entries):
     width, stored = head[kv.ENTRY_BYTES], head[kv.STORED] != 0
     for e in range(n):
         row = found[e]
-        left = (srows[row, seq.PAGES] - srows[row, seq.PREFIX_PAGES]) * page_size - srows[row, seq.LENGTH] + srows[row, seq.PREFIX]
+        left = (
+            (srows[row, seq.PAGES] - srows[row, seq.PREFIX_PAGES]) * page_size
+            - srows[row, seq.LENGTH]
+            + srows[row, seq.PREFIX]
+        )
         if left > 0 and each == 1:
             page = tables[srows[row, seq.START] + srows[row, seq.PAGES] - 1]
-            if rows[page, kv.REFS] == 1 and rows[page, kv.BUCKET] < 0:  # as a rule; handing arrays on took 4 times as long
+            if (
+                rows[page, kv.REFS] == 1 and rows[page, kv.BUCKET] < 0
+            ):  # as a rule; handing arrays on took 4 times as long
                 srows[row, seq.LENGTH] += 1
                 to, start = ((page + 1) * page_size - left) * width, e * width
                 if stored and width > SMALL:
@@ -220,7 +226,11 @@ def fork(pool, seqs, tables, ids, store, source, target):
 @leaf(cache=True)
 def _slots_left(head, srows, row):
     """Slots that are free in the last page of a sequence; 0 if its prefix ends there. Without a division."""
-    return (srows[row, seq.PAGES] - srows[row, seq.PREFIX_PAGES]) * head[kv.PAGE_SIZE] - srows[row, seq.LENGTH] + srows[row, seq.PREFIX]
+    return (
+        (srows[row, seq.PAGES] - srows[row, seq.PREFIX_PAGES]) * head[kv.PAGE_SIZE]
+        - srows[row, seq.LENGTH]
+        + srows[row, seq.PREFIX]
+    )
 
 
 @leaf(cache=True)
@@ -278,7 +288,9 @@ def _settle(head, rows, names, buckets, memory, srows, tables, ids, store, origi
     )  # fmt: skip
     if same < 0:
         link(head, rows, names, buckets, memory, page, parent, salt, name, name, page_size, True)
-    elif rows[same, kv.STATE] & kv.OWN == 0 or same_entries(head, store, origin, same, store, page * page_size, page_size):
+    elif rows[same, kv.STATE] & kv.OWN == 0 or same_entries(
+        head, store, origin, same, store, page * page_size, page_size
+    ):
         acquire(head, rows, names, memory, same)
         release(head, rows, names, memory, page)
         tables[slot] = same

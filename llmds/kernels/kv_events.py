@@ -29,7 +29,7 @@ def tell(head, rows, names, memory, kind, page):
 
 @njit(cache=True)
 def read(pool, seqs, tables, ids, store):
-    """(OK 0; events lost; then of those not handed out yet, oldest first: stored bool (m,), hashes, parents int64 (m,))."""
+    """(OK 0; events lost; of those not handed out yet, oldest first: stored bool (m,), hashes, parents int64 (m,))."""
     head, _, _, _, memory = kv.parts(pool)
     first = max(head[kv.READ], head[kv.TOLD] - head[kv.EVENTS])
     lost, m = first - head[kv.READ], head[kv.TOLD] - first

@@ -1,6 +1,6 @@
 """Which cached page of a KV cache leaves next.
 
-What a policy knows of a page lies in its row, NEWER, OLDER and the bits of STATE above OWN; the rest in `memory`. A policy
+What a policy knows of a page lies in its row, NEWER, OLDER and the bits of STATE above OWN; the rest in `memory`. It
 is told, each in time O(1) amortised unless it says otherwise:
 
     begin       a referenced page has become findable
@@ -10,7 +10,7 @@ is told, each in time O(1) amortised unless it says otherwise:
     evicted     a page leaves for want of room (then `leave`, then it is forgotten)
     forgotten   a page has been forgotten, for whatever reason, and its parent may have none below it any more
 
-and asked for the `victim`, a cached page without pages below it, so that the last pages of a chain leave before its first.
+and asked for the `victim`, a cached page without pages below it: the last pages of a chain leave before its first.
 """
 
 import numpy as np

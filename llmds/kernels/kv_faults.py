@@ -5,7 +5,7 @@ Every function is safe on any contents of arrays whose sizes are `well_formed`.
 
 import numpy as np
 
-from . import kv_eviction, kv_events, table
+from . import kv_events, kv_eviction, table
 from . import kv_layout as kv
 from . import kv_tables as seq
 from .compiling import njit
@@ -83,7 +83,11 @@ def first_fault(pool, seqs, tables, ids, store):
             own, kept = rows[page, kv.STATE] & kv.OWN, ids.shape[0] > 0
             if not own:
                 kept = head[kv.CONTENT] and head[kv.STORED]
-            if buckets[rows[page, kv.BUCKET]] & 0xFFFFFFFF != page or page == n or (rows[page, kv.COUNT] > 0 and not kept):
+            if (
+                buckets[rows[page, kv.BUCKET]] & 0xFFFFFFFF != page
+                or page == n
+                or (rows[page, kv.COUNT] > 0 and not kept)
+            ):
                 return 3
             findable += 1
         elif rows[page, kv.COUNT] != 0 or rows[page, kv.PINS] != 0:
@@ -154,7 +158,12 @@ def _tree_fault(head, rows, names, buckets, ids, store, depth):
                 queue[filled] = page
                 filled += 1
                 before, page = page, np.int64(rows[page, kv.NEXT])
-        if parent < n and rows[parent, kv.COUNT] > 0 and rows[parent, kv.COUNT] < page_size and rows[parent, kv.CHILD] >= 0:
+        if (
+            parent < n
+            and rows[parent, kv.COUNT] > 0
+            and rows[parent, kv.COUNT] < page_size
+            and rows[parent, kv.CHILD] >= 0
+        ):
             return 7
     if filled != head[kv.FINDABLE] + 1:
         return 7
@@ -171,7 +180,27 @@ def _tree_fault(head, rows, names, buckets, ids, store, depth):
             before = root_name(salt) if parent == n else names[parent, kv.NAME]
             if name != page_name(ids if own else store, at, count * head[kv.ID_BYTES], before):
                 return 8
-        if find(head, rows, names, buckets, ids, store, origin, ids, store, parent, salt, keys[page], name, own, at, count) != page:
+        if (
+            find(
+                head,
+                rows,
+                names,
+                buckets,
+                ids,
+                store,
+                origin,
+                ids,
+                store,
+                parent,
+                salt,
+                keys[page],
+                name,
+                own,
+                at,
+                count,
+            )
+            != page
+        ):
             return 8
     return 0
 

@@ -54,7 +54,7 @@ EMPTY = -1
 def fill(pool, settings):
     """Make zeros int64 (size,) a pool of blank pages, which leave in the order 0, 1, 2, ... O(max_pages).
 
-    `settings`: int64, head[:MEMORY + 1]. Fastest where the array begins at a multiple of 64 bytes: a row is a cache line.
+    `settings`: int64, head[:MEMORY + 1]. Fastest where it begins at a multiple of 64 bytes: a row is a cache line.
     """
     max_pages = settings[MAX_PAGES]
     for setting in range(settings.shape[0]):

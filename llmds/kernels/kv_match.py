@@ -25,7 +25,7 @@ def match_many(pool, seqs, tables, ids, store, tokens, indptr, salts, blocks, ma
     if seqs[table.RETIRED]:
         return FULL, _ZERO, _ZERO
     path, origin = np.empty(0, np.int64), np.empty((0, 3), np.int64)
-    head, rows, names, buckets, memory = kv.parts(pool)
+    head, rows, names, buckets, _ = kv.parts(pool)
     for e in range(matched.shape[0]):
         matched[e], _ = _follow(
             head, rows, names, buckets, ids, store, origin, tokens, indptr[e], indptr[e + 1], salts[e], blocks, path
@@ -86,7 +86,7 @@ def unpin(pool, seqs, tables, ids, store, tokens, count, salt, blocks):
 
 @njit(cache=True)
 def page_names(tokens, size, page_size, salt, hashes):
-    """Fill `hashes` int64 (n,) with the chained hashes of the first n pages of `page_size` ids of `size` bytes. O(n)."""
+    """Fill `hashes` int64 (n,) with the chained hashes of the first n pages of `page_size` ids, `size` bytes each."""
     before = root_name(salt)
     for i in range(hashes.shape[0]):
         before = page_name(tokens, i * page_size * size, page_size * size, before)

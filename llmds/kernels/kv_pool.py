@@ -2,12 +2,12 @@
 
 Some functions also take
     origin   int64 (max_pages, 3) or (0, 3) where the ids and entries of a page will come from that are not copied yet:
-             first byte of its ids in the prefixes (where OWN), number of its first entry (-1: copied), number of entries
+             first byte of its ids in the prefixes (where OWN), number of its first entry (-1: copied), how many
 """
 
 import numpy as np
 
-from . import kv_eviction, kv_events
+from . import kv_events, kv_eviction
 from . import kv_layout as kv
 from .compiling import leaf
 from .kv_ids import same_bytes, same_ids

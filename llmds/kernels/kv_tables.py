@@ -14,7 +14,7 @@ The rest of a sequence begins in the page after its prefix, so a part-filled pag
 the middle. Slots are handed out from head[TOP_SLOT] on; those given back below it are
 gathered by `resized`.
 
-Kernels over the whole cache take its state first, in the order (pool, seqs, tables, ids, store), and answer (code, ...):
+Kernels over the whole cache take its state first, as (pool, seqs, tables, ids, store), and answer (code, ...):
 
     OK
     FULL       `resized` must make room first, or it already has (seqs is retired)
