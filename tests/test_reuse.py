@@ -86,7 +86,7 @@ def test_places_are_those_in_a_list(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_hits_of_every_size_are_those_of_simulations(seed):
     requests = grown(seed)
-    sizes = list(range(1, 40)) + [1000, 10**12]
+    sizes = [*range(1, 40), 1000, 10**12]
     order = random.Random(seed).sample(sizes, len(sizes))
     for hits, simulation in (
         (reuse.lru_hits, lambda requests, size: plain_simulation(requests, size)[0]),

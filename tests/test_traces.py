@@ -239,7 +239,7 @@ def test_tokens_of_a_part_are_those_of_the_whole():
     part, _ = trace[20:40].tokens(seed=9)
     assert np.array_equal(part, tokens[starts[20] : starts[40]])
     assert not np.array_equal(part, trace[20:40].tokens(seed=8)[0])
-    assert 0 <= tokens.min() and 120_000 < tokens.max() < 128_000 and abs(tokens.mean() / 64_000 - 1) < 0.01
+    assert tokens.min() >= 0 and 120_000 < tokens.max() < 128_000 and abs(tokens.mean() / 64_000 - 1) < 0.01
 
 
 @pytest.mark.parametrize(

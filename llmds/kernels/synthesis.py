@@ -8,9 +8,9 @@ there.
 Arrays of what is made are those of `kernels.traces`, sized for all requests; of what is remembered for each request
 
     past     int64 (n, PAST)    PREVIOUS: the request before it in its conversation, or -1; TURN: how many came before
-    it
-                                there; BASE: tokens of its prompt before its message; ANSWER_ID: content id of the first
-                                block that its answer completes, those after it have the next numbers
+                                it there; BASE: tokens of its prompt before its message; OPENS: 1 if these are a system
+                                prompt alone, else 0; ANSWER_ID: content id of the first block that its answer
+                                completes, those after it have the next numbers
 
 and for each conversation, of which no more begin than there are requests:
 
@@ -26,7 +26,7 @@ from .compiling import leaf, njit
 from .hashing import mix
 
 DRAWN, REQUESTS, BLOCKS, IDS = 0, 1, 2, 3
-PREVIOUS, TURN, BASE, ANSWER_ID, PAST = 0, 1, 2, 3, 4
+PREVIOUS, TURN, BASE, ANSWER_ID, OPENS, PAST = 0, 1, 2, 3, 4, 5
 # what a load is like, float64 (SETTINGS,); of what is log-normal the mean, and the standard deviation of the logarithm
 (
     GAP, MORE, BRANCH, REGENERATE, THINK, THINK_SPREAD, OPENING, OPENING_SPREAD, MESSAGE, MESSAGE_SPREAD, ANSWER,
@@ -65,7 +65,7 @@ def make(
             for _ in range(np.int64(_uniform(seed, head) * (past[before, TURN] + 1))):
                 kept = past[kept, PREVIOUS]
             base = past[kept, BASE]
-            opening = past[kept, TURN] == 0
+            opening = past[kept, OPENS] == 1
         else:
             kept = before
             base = input_lengths[kept] + output_lengths[kept]
@@ -80,7 +80,7 @@ def make(
                 message = _length(seed, head, settings[MESSAGE], settings[MESSAGE_SPREAD])
             length = min(base + message, longest)
         answer = _length(seed, head, settings[ANSWER], settings[ANSWER_SPREAD])
-        past[request, PREVIOUS], past[request, BASE] = before, base
+        past[request, PREVIOUS], past[request, BASE], past[request, OPENS] = before, base, opening
         past[request, TURN] = 0 if before < 0 else past[before, TURN] + 1
         arrivals[request], input_lengths[request], output_lengths[request] = time, length, answer
         shared = (length - 1) // block_size + 1 if again else base // block_size
