@@ -6,7 +6,9 @@ from .kernels import heap
 from .kernels import synthesis as kernels
 from .trace_files import Columns
 
-_REQUESTS = 1 << 14  # of one kernel call, which then takes some hundredths of a second
+# of one kernel call, which then takes some hundredths of a second
+_REQUESTS = 1 << 14
+_BLOCKS = 1 << 23
 
 
 def columns(
@@ -35,6 +37,6 @@ def columns(
             block_ids = larger
         kernels.make(
             seed, settings, shares, systems, block_size, longest, stop, head, events, latest, past,
-            arrivals, lengths[0], lengths[1], block_ids, indptr,
+            arrivals, lengths[0], lengths[1], block_ids[: head[kernels.BLOCKS] + most + _BLOCKS], indptr,
         )  # fmt: skip
     return Columns(arrivals, lengths[0], lengths[1], block_ids[: indptr[-1]].copy(), indptr, block_size)

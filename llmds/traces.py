@@ -1,6 +1,7 @@
 """Traces of requests to a language model: read from the field's files, or made up by rule."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +20,7 @@ __all__ = ["Trace", "read", "read_azure", "read_mooncake", "synthetic"]
 BLOCK_SIZE = 512
 VOCABULARY = 128_000
 MAX_BLOCKS = 2**31 - 1
-_REQUESTS = 256  # of the first kernel call, when nobody knows yet how long one takes
+_REQUESTS = 16  # of the first kernel call, when nobody knows yet how long one takes
 _RULES = {
     kernels.ARRIVAL: "arrivals must begin at 0, be finite and never decrease",
     kernels.INPUT: "input_lengths must lie in 1..2**31-1",
@@ -105,17 +106,28 @@ class Trace(storage.Structure):
         has no ids. O(tokens), about 1 ns each and 4 bytes: take part of a long trace at a time,
         `trace[:1000].tokens()`.
         """
+        seed, vocabulary = self._token_arguments(seed, vocabulary)
         starts = np.zeros(len(self) + 1, np.int64)
         np.cumsum(self.input_lengths, out=starts[1:])
         out = np.empty(starts[-1], np.int32)
-        self._fill(seed, vocabulary, slice(0, len(self)), starts, out)
+
+        def fill(run: slice) -> None:
+            kernels.fill_tokens(
+                self.block_ids, self.indptr, self.input_lengths, self.block_size, seed, vocabulary, run.start, run.stop,
+                starts[run], out,
+            )  # fmt: skip
+
+        threads.in_pieces(len(self), fill, smallest=_REQUESTS)
         return out, starts
 
     def tokens_of(self, request: int, seed: int = 0, vocabulary: int = VOCABULARY) -> np.ndarray:
         """Token ids of one prompt, as `tokens` has them: int32 (input_length,). O(input_length)."""
         request = arguments.integer("request", request, 0, len(self) - 1)
+        seed, vocabulary = self._token_arguments(seed, vocabulary)
         out = np.empty(self.input_lengths[request], np.int32)
-        self._fill(seed, vocabulary, slice(request, request + 1), np.zeros(1, np.int64), out)
+        kernels.fill_prompt(
+            self.block_ids, self.indptr, self.input_lengths, self.block_size, seed, vocabulary, request, 0, out
+        )
         return out
 
     def prefixes(self) -> tuple[np.ndarray, np.ndarray]:
@@ -206,20 +218,13 @@ class Trace(storage.Structure):
             arrivals, self.input_lengths[which], self.output_lengths[which], block_ids, indptr, self.block_size
         )
 
-    def _fill(self, seed: int, vocabulary: int, which: slice, starts: np.ndarray, out: np.ndarray) -> None:
-        seed = arguments.integer("seed", seed)
-        vocabulary = arguments.integer("vocabulary", vocabulary, 1, 2**31 - 1)
+    def _token_arguments(self, seed: int, vocabulary: int) -> tuple[int, int]:
         if len(self) and not len(self.block_ids):
             raise ValueError("the trace has no block ids to make tokens of")
-        lengths, size = self.input_lengths, self.block_size
+        return arguments.integer("seed", seed), arguments.integer("vocabulary", vocabulary, 1, 2**31 - 1)
 
-        def call(run: slice) -> None:
-            first, stop = which.start + run.start, which.start + run.stop
-            kernels.fill_tokens(
-                self.block_ids, self.indptr, lengths, size, seed, vocabulary, first, stop, starts[run.start :], out
-            )
-
-        threads.in_pieces(which.stop - which.start, call, smallest=16)
+    def _owned(self) -> Iterable[np.ndarray]:
+        return (self.arrivals, self.input_lengths, self.output_lengths, self.block_ids, self.indptr)
 
     def _to_arrays(self) -> storage.Arrays:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -270,7 +270,7 @@ def test_no_tokens_without_ids():
 def test_files_and_pickles_keep_everything(trace, tmp_path):
     for other in face.keeps_everything(trace, tmp_path):
         assert rows(other) == rows(trace) and other.block_size == SIZE and type(other.block_size) is int
-        assert other.nbytes == trace.nbytes == 8 * (4 + 4 + 4 + 8 + 5 + 1)
+        assert other.nbytes == trace.nbytes == 8 * (4 + 4 + 4 + 8 + 5)
 
 
 def test_no_damaged_file_passes_or_crashes(trace, tmp_path):
@@ -290,7 +290,7 @@ def test_every_type_shares_one_compilation(trace):
         np.int8(3), np.uint16(9)
     )
     trace.tokens_of(2)
-    assert {len(kernel.signatures) for kernel in (kernels.first_fault, kernels.fill_tokens)} == {1}
+    assert {len(kernel.signatures) for kernel in (kernels.first_fault, kernels.fill_tokens, kernels.fill_prompt)} == {1}
 
 
 def test_the_module_is_found_from_the_package():

@@ -6,8 +6,8 @@ the order in which they come (`number` finds them), so a block that came before 
 request. All arrays belong to the caller, who calls each kernel for runs of requests, in order, so that none runs long.
 
 A cache holds so many blocks. A request finds its leading blocks that are cached, up to the first that is not; then all
-of its blocks are cached, those of others being evicted where room is lacking. A request longer than the cache passes
-by.
+of its blocks are cached, those of others being evicted where room is lacking. A request longer than the cache
+passes by.
 """
 
 import numpy as np

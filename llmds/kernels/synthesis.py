@@ -26,6 +26,7 @@ from .compiling import leaf, njit
 from .hashing import mix
 
 DRAWN, REQUESTS, BLOCKS, IDS = 0, 1, 2, 3
+_STEP = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
 PREVIOUS, TURN, BASE, ANSWER_ID, OPENS, PAST = 0, 1, 2, 3, 4, 5
 # what a load is like, float64 (SETTINGS,); of what is log-normal the mean, and the standard deviation of the logarithm
 (
@@ -116,7 +117,7 @@ def lengths(seed, head, mean, spread, out):
 def _uniform(seed, head):
     """A number of 0 or more and less than 1, the next of a SplitMix64 stream."""
     head[DRAWN] += 1
-    bits = mix(np.int64(mix(seed)) + head[DRAWN] * np.int64(-7046029254386353131))
+    bits = mix(np.int64(mix(seed)) + head[DRAWN] * _STEP)
     return np.float64(np.int64(bits >> np.uint64(11))) * 2.0**-53
 
 

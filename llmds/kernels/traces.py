@@ -17,6 +17,7 @@ OK, ARRIVAL, INPUT, OUTPUT, BLOCKS, BLOCK_ID = 0, 1, 2, 3, 4, 5
 MAX_TOKENS = 2**31 - 1
 _HALF = np.uint64(32)
 _LOW = np.uint64(2**32 - 1)
+_STEP = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
 
 
 @leaf(cache=True, nogil=True)
@@ -49,23 +50,32 @@ def first_fault(arrivals, input_lengths, output_lengths, block_ids, indptr, bloc
 def fill_tokens(block_ids, indptr, input_lengths, block_size, seed, vocabulary, first, stop, starts, out):
     """Write the token ids of requests first..stop-1 into `out` int32, those of request r from starts[r - first] on.
 
+    As `fill_prompt` does for one. starts int64 (stop - first,). O(tokens).
+    """
+    for request in range(first, stop):
+        start = starts[request - first]
+        fill_prompt(block_ids, indptr, input_lengths, block_size, seed, vocabulary, request, start, out)
+
+
+@leaf(cache=True, nogil=True)
+def fill_prompt(block_ids, indptr, input_lengths, block_size, seed, vocabulary, request, start, out):
+    """Write the token ids of one request's prompt into `out` int32, from out[start] on. O(tokens).
+
     A block's tokens follow from its id, `seed` (int64) and `vocabulary` (1..2**31-1) alone: numbers below `vocabulary`,
-    two from every step of SplitMix64 begun at a hash of seed and id. The last block ends with the prompt. O(tokens).
+    two from every step of SplitMix64 begun at a hash of seed and id. The last block ends with the prompt.
     """
     salt = np.int64(mix(seed))
     size = np.uint64(vocabulary)
-    for request in range(first, stop):
-        at = starts[request - first]
-        left = input_lengths[request]
-        for block in range(indptr[request], indptr[request + 1]):
-            state = np.int64(mix(block_ids[block] ^ salt))
-            count = min(block_size, left)
-            for pair in range(count >> 1):
-                bits = mix(state + pair * np.int64(-7046029254386353131))
-                out[at + 2 * pair] = np.int32(((bits >> _HALF) * size) >> _HALF)
-                out[at + 2 * pair + 1] = np.int32(((bits & _LOW) * size) >> _HALF)
-            if count & 1:
-                bits = mix(state + (count >> 1) * np.int64(-7046029254386353131))
-                out[at + count - 1] = np.int32(((bits >> _HALF) * size) >> _HALF)
-            at += count
-            left -= count
+    at, left = start, input_lengths[request]
+    for block in range(indptr[request], indptr[request + 1]):
+        state = np.int64(mix(block_ids[block] ^ salt))
+        count = min(block_size, left)
+        for pair in range(count >> 1):
+            bits = mix(state + pair * _STEP)
+            out[at + 2 * pair] = np.int32(((bits >> _HALF) * size) >> _HALF)
+            out[at + 2 * pair + 1] = np.int32(((bits & _LOW) * size) >> _HALF)
+        if count & 1:
+            bits = mix(state + (count >> 1) * _STEP)
+            out[at + count - 1] = np.int32(((bits >> _HALF) * size) >> _HALF)
+        at += count
+        left -= count
