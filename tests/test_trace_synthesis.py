@@ -117,6 +117,17 @@ def test_branching_is_as_often_as_asked():
     assert repeated / len(trace) == pytest.approx(0.2 * 0.5 * 0.75, rel=0.1)  # three of four turns are no openings
 
 
+def test_a_branch_goes_back_to_any_turn_alike():
+    """Of one conversation: opening, a turn that goes on, and one that repeats the opening or that turn."""
+    repeated = []
+    for seed in range(2000):
+        trace = synthetic(seed, requests=3, turns=1e9, branching=0.5, regenerated=1.0, block_size=1, **QUICK)
+        opening, second, third = (tuple(trace.blocks(request).tolist()) for request in range(3))
+        if opening != second and third in (opening, second):
+            repeated.append(third == opening)
+    assert 400 < len(repeated) < 600 and np.mean(repeated) == pytest.approx(0.5, abs=0.08)
+
+
 def test_arrivals_are_a_poisson_process_of_conversations():
     trace = synthetic(4, requests=20_000, turns=1, requests_per_second=5.0)
     gaps = np.diff(trace.arrivals)
