@@ -31,14 +31,15 @@ _HOME = {
     "Timer": "utils",
     "TokenLRU": "token_lru",
     "Tokenizer": "tokenizer",
+    "Trace": "traces",
     "memory_profiler": "utils",
 }
-_MODULES = {*_HOME.values(), "kernels", "storage"}
+_MODULES = {*_HOME.values(), "kernels", "reuse", "storage"}
 
 __all__ = [
     "HNSW", "AdmissionController", "CountMinSketch", "Documents", "IndexedHeap", "InvertedIndex", "KVCache",
     "LSAEncoder", "LatencyRecorder", "MemoryProfiler", "OutOfPagesError", "PageStats", "PagedAllocator", "Request",
-    "RetrievalPipeline", "Scheduler", "SentenceTransformerEncoder", "Timer", "TokenLRU", "Tokenizer",
+    "RetrievalPipeline", "Scheduler", "SentenceTransformerEncoder", "Timer", "TokenLRU", "Tokenizer", "Trace",
     "memory_profiler",
 ]  # fmt: skip
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .scheduler import Request, Scheduler
     from .token_lru import TokenLRU
     from .tokenizer import Tokenizer
+    from .traces import Trace
     from .utils import LatencyRecorder, MemoryProfiler, Timer, memory_profiler
 
 

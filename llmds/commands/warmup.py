@@ -21,10 +21,12 @@ from ..kv_cache import KVCache
 from ..paged_allocator import PagedAllocator
 from ..progress import bar
 from ..retrieval_pipeline import RetrievalPipeline
+from ..reuse import lru_hits, optimal_hits
 from ..scheduler import Scheduler
 from ..storage import Structure
 from ..token_lru import TokenLRU
 from ..tokenizer import Tokenizer
+from ..traces import read_azure, synthetic
 
 TEXTS = ["the page cache", "a heap of pages in the cache", "naïve caché", "a graph over the heap"]
 
@@ -234,6 +236,20 @@ def _pipeline() -> None:
     _passes_through_a_file(encoder)
 
 
+def _traces() -> None:
+    trace = synthetic(requests=9, turns=3.0)
+    trace.tokens()
+    trace.tokens_of(0)
+    trace.stats()
+    lru_hits(trace, [100])
+    optimal_hits(trace, [100])
+    _passes_through_a_file(trace)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "azure.csv"
+        path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,48,10\n")
+        read_azure(path)
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "text and BM25": _text,
     "HNSW": _graph,
@@ -246,4 +262,5 @@ STEPS: dict[str, Callable[[], None]] = {
     "heap": _heap,
     "LRU": _lru,
     "sketch": _sketch,
+    "traces": _traces,
 }
