@@ -85,11 +85,6 @@ class State(NamedTuple):
         return self[:8]
 
     @property
-    def graph(self) -> tuple[Any, ...]:
-        """All that a search is told, in the order in which its kernel takes it."""
-        return self[:11]
-
-    @property
     def stored(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What distances are measured of: vectors, codes, terms."""
         return self[:3]
