@@ -17,9 +17,10 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 def integer(name: str, value: Any, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
     """An int in low..high. NumPy integers are accepted, bools are not."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    value = int(value)  # before the comparison: some versions of NumPy compare uint64 with int as floats
+    if type(value) is not int:
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        value = int(value)  # before the comparison: some versions of NumPy compare uint64 with int as floats
     if not low <= value <= high:
         raise ValueError(f"{name} must lie in {_range(low, high)}, got {_shown(value)}")
     return value

@@ -105,7 +105,7 @@ def state(arrays: storage.Arrays, settings: Settings) -> State:
     arena[kernels.ENTRY], arena[kernels.UPPER_TOP] = entry, rows
     return State(
         vectors.view(np.uint8), arrays["codes"], arrays["terms"], arrays["frame"], arrays["nodes"], arrays["links"],
-        arrays["upper"], arena, n, n, 0, entry, coded,
+        arrays["upper"], arena, n, 0, entry, n, coded,
     )  # fmt: skip
 
 

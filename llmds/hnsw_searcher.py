@@ -87,7 +87,7 @@ def _answer(
     """Answer all queries in one way; `counts` (n,) is filled with how many allowed candidates each had."""
     n, rank, fine = len(queries), max(min(rank, ef), 1), min(_fine(settings.bits, k, ef), ef)
     ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-    graph = (*state[:8], state.size, state.clock, state.entry)
+    graph = state[:11]  # arrays, size, clock and entry, in the order in which the kernel takes them
     given = (settings.bits, settings.metric, ef, rank, fine, how, heads, allowed)
     if n == 1:
         fit = hnsw_search.search(*graph, queries, *given, ids, distances, counts) >= 0

@@ -57,8 +57,8 @@ class Settings(NamedTuple):
 
 
 class State(NamedTuple):
-    """The arrays of `kernels.hnsw`, how many vectors are in, how many slots were ever used, the clock, and where
-    searches begin (-1: nowhere).
+    """The arrays of `kernels.hnsw`, how many slots were ever used, the clock, where searches begin (-1: nowhere), and
+    how many vectors are in.
 
     A reader takes the tuple once and holds to it. The writer changes slots that the tuple's clock does not show, then
     publishes a tuple with another clock; to grow it publishes other arrays, and leaves the old ones alone.
@@ -73,10 +73,10 @@ class State(NamedTuple):
     links: np.ndarray
     upper: np.ndarray
     arena: np.ndarray
-    present: int
     size: int
     clock: int
     entry: int
+    present: int
     coded: int
 
     @property
@@ -163,7 +163,7 @@ class State(NamedTuple):
         arena[kernels.ENTRY], arena[kernels.UPPER_TOP] = entry, used
         vectors, codes = (taken(old, live) for old in (self.vectors, self.codes))
         terms = taken(self.terms, live if len(self.frame[0]) else live[:0])
-        return State(vectors, codes, terms, self.frame, nodes, links, upper, arena, n, n, self.clock, entry, self.coded)
+        return State(vectors, codes, terms, self.frame, nodes, links, upper, arena, n, self.clock, entry, n, self.coded)
 
 
 class Readers:
@@ -206,7 +206,7 @@ def empty(capacity: int, settings: Settings) -> State:
     frame = codes_kernels.new_frame(settings.coded)
     nodes, links = array((capacity, kernels.NODE), np.int32), array((capacity, 2 * settings.M), np.int32)
     upper = array((capacity // 4, settings.M + 1), np.int32)
-    return State(vectors, codes, terms, frame, nodes, links, upper, kernels.new_arena(capacity), 0, 0, 0, -1, 0)
+    return State(vectors, codes, terms, frame, nodes, links, upper, kernels.new_arena(capacity), 0, 0, -1, 0, 0)
 
 
 def append_ids(arena: np.ndarray, ids: np.ndarray, slots: np.ndarray) -> int:

@@ -51,7 +51,6 @@ def search(
     Rows are best first, equal distances by smaller id; short ones end in -1 and infinity. Returns how many the last
     row holds, or -1 if a query is not fit (see `hnsw_distance.load`); what was filled means nothing then.
     """
-    plain()
     n, product, dim = queries.shape[0], metric != L2, queries.shape[1]
     stride = padded(dim)
     block = min(n, _BLOCK)
@@ -147,7 +146,6 @@ def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, po
 
 @leaf(cache=True)
 def _fetch_best(vectors, codes, terms, nodes, rows, pools, p, size):
-    plain()
     for e in range(POOL, POOL + size):
         if pools[p, e] != FARTHEST:
             slot = slot_of(pools[p, e])
@@ -166,7 +164,6 @@ def _refine(
     At least the first `fine` are measured, and more as long as the next one, were its estimate as wrong as the worst so
     far, would be among the best.
     """
-    plain()
     size, measured, error = ZERO, ZERO, np.float32(0)
     for e in range(POOL, POOL + ef):
         if pools[i, e] == FARTHEST:
@@ -190,7 +187,6 @@ def _refine(
 @leaf(cache=True)
 def _count_told(nodes, rows, count, clock, pools, i, ef, allowed):
     """How many of pools[i] may be told."""
-    plain()
     told = ZERO
     for e in range(POOL, POOL + ef):
         if pools[i, e] == FARTHEST:
@@ -202,7 +198,6 @@ def _count_told(nodes, rows, count, clock, pools, i, ef, allowed):
 @leaf(cache=True)
 def _any_told(nodes, rows, slot, count, clock, allowed):
     """Whether a slot or a twin of it is there at this clock, and allowed."""
-    plain()
     while 0 <= slot < nodes.shape[0]:
         if _told(rows, slot, count, clock, allowed):
             return True
@@ -234,7 +229,6 @@ def told_heads(nodes, arena, count, clock, allowed):
 @leaf(cache=True)
 def _report(rows, nodes, count, clock, metric, best, size, allowed, ids, distances, q):
     """Write the nearest of best[:size] and of their twins to row q; how many. Equal distances are ordered by id."""
-    plain()
     row, k, filled, i = ids[q], ids.shape[1], ZERO, ZERO
     while i < size and filled < k:
         told = reported(distance_of(best[i]), metric)
@@ -256,7 +250,6 @@ def _report(rows, nodes, count, clock, metric, best, size, allowed, ids, distanc
 @leaf(cache=True)
 def _distinct(row, start, stop):
     """Leave out repeated ids of the sorted row[start:stop]: an id passes from one twin to another. Where it stops."""
-    plain()
     kept = start
     for e in range(start, stop):
         if e == start or row[e] != row[kept - 1]:

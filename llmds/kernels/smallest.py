@@ -1,6 +1,6 @@
 """The smallest of many int64 values, in order: a heap with the largest on top, in part of an array."""
 
-from .compiling import leaf, plain
+from .compiling import leaf
 
 
 @leaf(cache=True)
@@ -9,7 +9,6 @@ def keep(values, start, stop, new):
 
     Where the heap stops now. There must be a place at `start`. O(log n).
     """
-    plain()
     if stop == values.shape[0]:
         if new < values[start]:
             values[start] = new
@@ -26,7 +25,6 @@ def keep(values, start, stop, new):
 @leaf(cache=True)
 def sort(values, start, stop):
     """Put the heap values[start:stop] in ascending order, in place. O(n log n)."""
-    plain()
     for last in range(stop - 1, start, -1):
         values[start], values[last] = values[last], values[start]
         _sink(values, start, last)
@@ -34,7 +32,6 @@ def sort(values, start, stop):
 
 @leaf(cache=True)
 def _sink(values, start, stop):
-    plain()
     size, at = stop - start, 0
     value = values[start]
     while 2 * at + 1 < size:
