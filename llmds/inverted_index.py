@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from . import arguments, inverted_file, storage
 from .filters import Selection, chosen
 from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Ranking, Settings
+from .inverted_single import Single
 from .inverted_state import Found, View
 from .inverted_writer import BULK, SINGLE, Writer
 from .kernels import bm25
@@ -88,6 +89,7 @@ class InvertedIndex(storage.Structure):
     def _begin(self, view: View) -> None:
         self._writer = Writer(view, self._settings.b)
         self._lock, self._decoded = threading.RLock(), Decoded()
+        self._single = Single(self._settings, self._tokenizer)
 
     @property
     def _view(self) -> View:
@@ -145,8 +147,16 @@ class InvertedIndex(storage.Structure):
         for each. query_weights: what the weights of some terms are multiplied with, above 0 (each one term, analysed as
         the query is). O(postings of the query's words), less what cannot be among the best.
         """
-        top_k = min(arguments.integer("top_k", top_k, 0), len(self))
-        ids, scores = self._search(_one_text("query", query), "query", top_k, filter, query_weights, 1)
+        top_k, texts = arguments.integer("top_k", top_k, 0), _one_text("query", query)
+        view = self._view
+        k = min(top_k, view.documents)
+        ranking = None
+        if filter is None and query_weights is None and k:
+            ranking = self._single.ranking(view, texts[0], k, self._decoded)
+        if ranking is None:
+            ids, scores = self._search(texts, "query", k, filter, query_weights, 1)
+        else:
+            ids, scores = ranking.ids, ranking.scores
         found = ids[0].tolist()
         if found and found[-1] < 0:
             del found[found.index(-1) :]

@@ -26,7 +26,9 @@ DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
 # Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
 _LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
-_EVERYBODY, _NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
+# Decoded blocks of so many terms have room, that most queries find it, however many they have.
+_TERMS = 64
+EVERYBODY, NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
 
 
 class Settings(NamedTuple):
@@ -63,7 +65,7 @@ class Plan(NamedTuple):
     def of(cls, view: View, settings: Settings, terms: Terms, factors: np.ndarray | None) -> "Plan":
         """Of queries with these terms, whose weights are multiplied with factors float32 (m,)."""
         found, m = Found.of(view, terms), len(terms.starts)
-        factors = _NO_FACTORS if factors is None else factors
+        factors = NO_FACTORS if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
         longest = bm25.plan(
             *terms,
@@ -101,11 +103,11 @@ class Plan(NamedTuple):
             return ids, scores
         for part in range(len(self.view.segments)):
             self._search_segment(
-                part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded
+                part, EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded
             )
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
-            allowed = _EVERYBODY if masks is None else masks[-1]
+            allowed = EVERYBODY if masks is None else masks[-1]
 
             def run(part: slice) -> None:
                 tail_kernels.search(  # type: ignore[call-arg]
@@ -227,7 +229,7 @@ class Decoded:
         if n >= _LARGE and part == largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        sizes = ((kept + terms) * BLOCK, kept, dense * n)
+        sizes = ((kept + max(terms, _TERMS)) * BLOCK, kept, dense * n)
         while kept:
             try:
                 arrays = self.free.pop()
