@@ -147,16 +147,13 @@ class InvertedIndex(storage.Structure):
         for each. query_weights: what the weights of some terms are multiplied with, above 0 (each one term, analysed as
         the query is). O(postings of the query's words), less what cannot be among the best.
         """
-        top_k, texts = arguments.integer("top_k", top_k, 0), _one_text("query", query)
+        k, texts = arguments.integer("top_k", top_k, 0), _one_text("query", query)
         view = self._view
-        k = min(top_k, view.documents)
-        ranking = None
+        k = min(k, view.documents)
+        answer = None
         if filter is None and query_weights is None and k:
-            ranking = self._single.ranking(view, texts[0], k, self._decoded)
-        if ranking is None:
-            ids, scores = self._search(texts, "query", k, filter, query_weights, 1)
-        else:
-            ids, scores = ranking.ids, ranking.scores
+            answer = self._single.best(view, texts[0], k, self._decoded)
+        ids, scores = answer[:2] if answer else self._search(texts, "query", k, filter, query_weights, 1)
         found = ids[0].tolist()
         if found and found[-1] < 0:
             del found[found.index(-1) :]
@@ -185,6 +182,10 @@ class InvertedIndex(storage.Structure):
         """As `search_batch`, for whoever also asks for the scores of other documents, at the same moment."""
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
         view, used = self._view, count(threads)
+        if len(queries) == 1 and filter is None and top_k:
+            ranking = self._single.ranking(view, queries[0], top_k, self._decoded)
+            if ranking is not None:
+                return ranking
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
         return Ranking(plan, *plan.best(top_k, masks, used, self._decoded), used, self._decoded)

@@ -1,7 +1,6 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
 import itertools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ METHODS = {
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
 # Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
-_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
+_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 9, 1 << 13, 16, 1 << 23
 # Decoded blocks of so many terms have room, that most queries find it, however many they have.
 _TERMS = 64
 EVERYBODY, NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
@@ -102,9 +101,7 @@ class Plan(NamedTuple):
         if not ids.size:
             return ids, scores
         for part in range(len(self.view.segments)):
-            self._search_segment(
-                part, EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded
-            )
+            self._search_segment(part, EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded)
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
             allowed = EVERYBODY if masks is None else masks[-1]
@@ -115,7 +112,7 @@ class Plan(NamedTuple):
                     self.form, numbers, *self.terms, part.start, part.stop, held, ids, scores,
                 )  # fmt: skip
 
-            _in_pieces(n, run, threads)
+            in_pieces(n, run, threads, _AT_LEAST)
         best.finish_all(ids, scores, held)
         return ids, scores
 
@@ -134,7 +131,7 @@ class Plan(NamedTuple):
             )  # fmt: skip
             decoded.give(taken)
 
-        _in_pieces(len(self.ends), run, threads)
+        in_pieces(len(self.ends), run, threads, _AT_LEAST)
 
     def scores(self, documents: np.ndarray, scores: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
         """Fill scores float32 (n, c) where documents int64 (n, c) are places in the view; the others stay."""
@@ -145,11 +142,11 @@ class Plan(NamedTuple):
                 taken = decoded.take(view, part, self.longest)
                 maxscore.score(  # type: ignore[call-arg]
                     segment.lengths, *segment.lists, self.form, *self.found.lists[part], *self.terms, piece.start,
-                    piece.stop, *taken, bases[part], documents, scores,
+                    piece.stop, *taken[:6], bases[part], documents, scores,
                 )  # fmt: skip
                 decoded.give(taken)
 
-            _in_pieces(n, run, threads)
+            in_pieces(n, run, threads, _AT_LEAST)
         tail = view.tail
         if tail.seen[tail_kernels.LIVE]:
             tail_kernels.score(  # type: ignore[call-arg]
@@ -198,14 +195,6 @@ class Ranking(NamedTuple):
         self.plan.scores(places, scores, self.threads, self.decoded)
 
 
-def _in_pieces(n: int, run: Callable[[slice], None], threads: int) -> None:
-    """`threads.in_pieces`, at once for few queries."""
-    if n <= _AT_LEAST:
-        run(slice(0, n))
-    else:
-        in_pieces(n, run, threads, _AT_LEAST)
-
-
 class Decoded:
     """What searches of the largest segment have worked out (`kernels.lists`), kept for those that follow.
 
@@ -218,7 +207,10 @@ class Decoded:
         self.state = View.empty(), 0, 0  # the view, its largest segment, and the generation; exchanged at once
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
-        """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
+        """What a search of that segment by queries of so many terms works with: see `kernels.maxscore.search`.
+
+        generation, slots, parts, kept, dense, tags, sums and candidates.
+        """
         state = self.state
         if state[0] is not view:
             documents = [len(segment.ids) for segment in view.segments]
@@ -239,7 +231,8 @@ class Decoded:
                 return generation, *arrays
         slots, parts = np.empty(sizes[0], np.int32), np.empty(sizes[0], np.float32)
         tables = np.zeros(kept, np.int64), np.empty(sizes[2], np.float32), np.zeros(dense, np.int64)
-        return generation, slots, parts, *tables
+        window = np.zeros(maxscore.WINDOW + 1, np.float32), np.empty(maxscore.WINDOW, np.int32)
+        return generation, slots, parts, *tables, *window
 
     def give(self, taken: tuple[Any, ...]) -> None:
         """For the next search."""

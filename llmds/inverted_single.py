@@ -12,22 +12,22 @@ from .kernels import tail as tail_kernels
 from .tokenizer import Tokenizer, packed_short
 
 _direct = Direct(one_query)
-_LONGEST = 1 << 10  # characters: longer queries take so long that calls do not count
-_NO_NUMBERS, _NONE = np.empty(0, np.int32), np.empty(0, np.int32)
+_LONGEST = 1 << 10  # characters: beside the search of a longer query its calls are nothing
+_NONE = np.empty(0, np.int32)
 
 
 class Single:
-    """What queries need that come one at a time, made ready for the view they saw last."""
+    """Answers queries that come one at a time, with what all of them need made ready for the view seen last."""
 
     def __init__(self, settings: Settings, tokenizer: Tokenizer):
         self._settings, self._tokenizer = settings, tokenizer
         self._ready: tuple[View, tuple[Any, ...] | None] = View.empty(), None  # exchanged at once
 
-    def ranking(self, view: View, text: str, k: int, decoded: Decoded) -> Ranking | None:
-        """As `Plan.best` for one query, k > 0; None where that must be asked.
+    def best(self, view: View, text: str, k: int, decoded: Decoded) -> tuple[np.ndarray, ...] | None:
+        """As `Plan.best` for one query and k > 0, and the `plan` of `kernels.one_query.search`.
 
-        That is where the text is long or not ASCII, terms are not cut by the kernel, documents were removed, or not all
-        of them are in one segment.
+        None where that cannot say: the text is long or not ASCII, its terms are not cut by the kernel, documents were
+        removed, or not all of them are in one segment.
         """
         ready = self._ready
         if ready[0] is not view:
@@ -36,16 +36,27 @@ class Single:
         if given is None or size > _LONGEST or not text.isascii():
             return None
         most = size // 2 + 1
+        plan = np.empty((one_query.ROWS, most), np.int64)
         ids, scores = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
-        dfs, ats, order = np.empty(most, np.int32), np.empty(most, np.int64), np.empty(most, np.int32)
-        weights, ends = np.empty(most, np.float32), np.empty(1, np.int64)
         taken = decoded.take(view, 0, most)
-        longest = _direct.search(
-            packed_short(text), size, *given, *taken, dfs, ats, order, weights, ends, ids, scores
-        )  # fmt: skip
+        _direct.search(packed_short(text), size, *given, *taken, plan, ids, scores)
         decoded.give(taken)
-        found = Found([(dfs, ats)], _NO_NUMBERS, dfs)
-        return Ranking(Plan(view, found, given[-5], order, weights, ends, longest), ids, scores, 1, decoded)
+        return ids, scores, plan
+
+    def ranking(self, view: View, text: str, k: int, decoded: Decoded) -> Ranking | None:
+        """`best`, for whoever also asks for the scores of other documents."""
+        answer = self.best(view, text, k, decoded)
+        given = self._ready
+        if answer is None or given[1] is None:
+            return None
+        ids, scores, rows = answer
+        dfs, ats = rows[one_query.DFS].view(np.int32), rows[one_query.ATS]
+        order, weights = rows[one_query.ORDER].view(np.int32), rows[one_query.WEIGHTS].view(np.float32)
+        form = self._settings.form(view.average)
+        plan = Plan(
+            view, Found([(dfs, ats)], _NONE, dfs), form, order, weights, rows[one_query.ENDS, :1], rows.shape[1]
+        )
+        return Ranking(plan, ids, scores, 1, decoded)
 
     def _arguments(self, view: View) -> tuple[Any, ...] | None:
         """What the kernel is given for every query."""

@@ -343,7 +343,7 @@ class RetrievalPipeline(storage.Structure):
         text_of_dense = np.empty(dense_ids.shape, np.float32)
         ranking.score(np.where(dense_at < 0, dense_ids, -1), text_of_dense)
         unmet = np.where(text_at < 0, text_ids, -1)
-        dense_of_text = self._similarity(self._vectors.distances(embeddings, unmet, threads=threads))
+        dense_of_text = self._similarity(self._vectors._distances(embeddings, unmet, threads))
         kernels.weighted(
             dense_ids, dense, dense_at, text_of_dense, text_ids, text, text_at, dense_of_text, weight, ids, scores
         )
