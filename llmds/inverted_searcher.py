@@ -1,6 +1,7 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
 import itertools
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,26 +158,16 @@ class Plan(NamedTuple):
 
     def frequencies(self, place: int) -> np.ndarray:
         """How often each term of the plan stands in a document."""
-        numbers, part, base = np.empty(len(self.order), np.int64), 0, 0
-        for part, base in enumerate(self.view.bases):
-            if part == len(self.view.segments) or place < base + len(self.view.segments[part].ids):
-                break
-        if part == len(self.view.segments):
-            tail = self.view.tail
-            for i, term in enumerate(self.found.numbers[self.order].tolist()):
-                known = term >= 0
-                numbers[i] = (
-                    tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
-                )
-            return numbers
-        room = np.empty(BLOCK, np.int32)
-        dfs, ats = self.found.lists[part]
-        for i, term in enumerate(self.order.tolist()):
-            df, at = int(dfs[term]), int(ats[term])
-            numbers[i] = 0
-            if df:
-                numbers[i] = segment_kernels.frequency(*self.view.segments[part].lists, df, at, place - base, room)  # type: ignore[call-arg]
-        return numbers
+        view, found = self.view, np.empty(len(self.order), np.int64)
+        part = bisect_right(view.bases, place) - 1
+        slot = place - view.bases[part]
+        if part == len(view.segments):
+            tail = view.tail
+            tail_kernels.frequencies(tail.terms, tail.slots, tail.tfs, self.found.numbers, self.order, slot, found)
+        else:
+            lists = *view.segments[part].lists, *self.found.lists[part]
+            segment_kernels.frequencies(*lists, self.order, slot, np.empty(BLOCK, np.int32), found)  # type: ignore[call-arg]
+        return found
 
 
 class Ranking(NamedTuple):

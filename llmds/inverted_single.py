@@ -46,8 +46,7 @@ class Single:
     def ranking(self, view: View, text: str, k: int, decoded: Decoded) -> Ranking | None:
         """`best`, for whoever also asks for the scores of other documents."""
         answer = self.best(view, text, k, decoded)
-        given = self._ready
-        if answer is None or given[1] is None:
+        if answer is None:
             return None
         ids, scores, rows = answer
         dfs, ats = rows[one_query.DFS].view(np.int32), rows[one_query.ATS]

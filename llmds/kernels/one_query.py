@@ -22,9 +22,9 @@ def search(
     whose vocabulary is left out). buckets to block_best: the segment (`segments`), `average` its lengths' when it was
     made. documents, now: live documents and their average length; form, method, k1: see `bm25`. removed, allowed,
     factors: empty. generation to candidates: see `maxscore.search`, with rows for size // 2 + 1 terms.
-    plan int64 (ROWS, size // 2 + 1): its rows become what `segments.find_terms` and `bm25.plan` say, ATS int64, DFS and
-    ORDER int32, WEIGHTS float32, ENDS int64 (1,), where one begins. best_ids int64 and best_scores float32 (1, k), k > 0,
-    become the best documents in order, then -1 and -inf.
+    plan int64 (ROWS, size // 2 + 1): its rows begin with what `segments.find_terms` and `bm25.plan` say, ATS int64, DFS
+    and ORDER int32, WEIGHTS float32, ENDS int64 (1,). best_ids int64 and best_scores float32 (1, k), k > 0: the best
+    documents in order, then -1 and -inf.
     """
     blocks, most, zero, one = np.int64(raw.shape[0] >> 6), plan.shape[1], np.int64(0), np.int64(1)
     data, masks = np.empty(raw.shape[0], np.uint8), np.empty((blocks, tokens.MASKS), np.uint64)
