@@ -216,7 +216,7 @@ class InvertedIndex(storage.Structure):
             share = float(bm25.part(np.float32(tf), np.float32(length), form)) if tf else 0.0
             row = {"term": words[at], "tf": tf, "df": int(plan.found.dfs[at]), "weight": weight, "norm": norm}
             rows.append({**row, "score": weights[i] * share})
-        score = self._scores(plan, np.array([[place]], np.int64), 1)[0, 0]
+        score = plan.scores(np.array([[place]], np.int64), 1, self._decoded)[0, 0]
         return {
             "score": float(score),
             "length": length,
@@ -234,10 +234,7 @@ class InvertedIndex(storage.Structure):
         ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         view, terms = self._view, self._tokenizer.terms(queries, "queries")
         plan = Plan.of(view, self._settings, terms, None)
-        return self._scores(plan, view.places_of(ids.ravel()).reshape(ids.shape), count(threads))
-
-    def _scores(self, plan: Plan, places: np.ndarray, threads: int) -> np.ndarray:
-        return plan.scores(places, np.zeros(places.shape, np.float32), threads, self._decoded)
+        return plan.scores(view.places_of(ids.ravel()).reshape(ids.shape), count(threads), self._decoded)
 
     def get_term_frequency(self, term: str, doc_id: int) -> int:
         """How often a document holds a term; 0 if either is unknown. O(len(term) + log postings).

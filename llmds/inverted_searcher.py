@@ -134,8 +134,9 @@ class Plan(NamedTuple):
 
         in_pieces(len(self.ends), run, threads, _AT_LEAST)
 
-    def scores(self, documents: np.ndarray, scores: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
-        """Fill scores float32 (n, c) where documents int64 (n, c) are places in the view; the others stay."""
+    def scores(self, documents: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
+        """Of documents int64 (n, c), places in the view, the scores float32 (n, c): 0 where it is none."""
+        scores = np.zeros(documents.shape, np.float32)
         view, bases, n = self.view, self.view.bases, len(documents)
         for part, segment in enumerate(view.segments):
 
@@ -179,11 +180,10 @@ class Ranking(NamedTuple):
     threads: int
     decoded: "Decoded"
 
-    def score(self, doc_ids: np.ndarray, scores: np.ndarray) -> None:
-        """Fill scores float32 (n, c) for documents int64 (n, c): 0 where no term matches; -1 leaves what is there."""
+    def score(self, doc_ids: np.ndarray) -> np.ndarray:
+        """The scores float32 (n, c) of documents int64 (n, c): 0 where no term matches, or there is none (as -1 is)."""
         places = self.plan.view.places_of(doc_ids.ravel()).reshape(doc_ids.shape)
-        scores[(doc_ids >= 0) & (places < 0)] = 0
-        self.plan.scores(places, scores, self.threads, self.decoded)
+        return self.plan.scores(places, self.threads, self.decoded)
 
 
 class Decoded:
