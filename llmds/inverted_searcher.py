@@ -25,7 +25,7 @@ METHODS = {
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
 # Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
-_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 9, 1 << 13, 16, 1 << 23
+_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
 # Decoded blocks of so many terms have room, that most queries find it, however many they have.
 _TERMS = 64
 EVERYBODY, NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
