@@ -263,7 +263,10 @@ class HNSW(storage.Structure):
         O(n c dim).
         """
         queries = writable(arguments.vectors("queries", queries, self.dim))
-        ids = arguments.matrix("ids", ids, len(queries))
+        return self._distances(queries, arguments.matrix("ids", ids, len(queries)), threads)
+
+    def _distances(self, queries: np.ndarray, ids: np.ndarray, threads: int) -> np.ndarray:
+        """`distances` for checked arguments."""
         out = np.empty(ids.shape, np.float32)
         with self._reading() as state:
             slots = state.slots(ids.ravel()).reshape(ids.shape)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from . import arguments, inverted_file, storage
 from .filters import Selection, chosen
 from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Ranking, Settings
+from .inverted_single import Single
 from .inverted_state import Found, View
 from .inverted_writer import BULK, SINGLE, Writer
 from .kernels import bm25
@@ -88,6 +89,7 @@ class InvertedIndex(storage.Structure):
     def _begin(self, view: View) -> None:
         self._writer = Writer(view, self._settings.b)
         self._lock, self._decoded = threading.RLock(), Decoded()
+        self._single = Single(self._settings, self._tokenizer)
 
     @property
     def _view(self) -> View:
@@ -145,8 +147,13 @@ class InvertedIndex(storage.Structure):
         for each. query_weights: what the weights of some terms are multiplied with, above 0 (each one term, analysed as
         the query is). O(postings of the query's words), less what cannot be among the best.
         """
-        top_k = min(arguments.integer("top_k", top_k, 0), len(self))
-        ids, scores = self._search(_one_text("query", query), "query", top_k, filter, query_weights, 1)
+        k, texts = arguments.integer("top_k", top_k, 0), _one_text("query", query)
+        view = self._view
+        k = min(k, view.documents)
+        answer = None
+        if filter is None and query_weights is None and k:
+            answer = self._single.best(view, texts[0], k, self._decoded)
+        ids, scores = answer[:2] if answer else self._search(texts, "query", k, filter, query_weights, 1)
         found = ids[0].tolist()
         if found and found[-1] < 0:
             del found[found.index(-1) :]
@@ -175,6 +182,10 @@ class InvertedIndex(storage.Structure):
         """As `search_batch`, for whoever also asks for the scores of other documents, at the same moment."""
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
         view, used = self._view, count(threads)
+        if len(queries) == 1 and filter is None and top_k:
+            ranking = self._single.ranking(view, queries[0], top_k, self._decoded)
+            if ranking is not None:
+                return ranking
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
         return Ranking(plan, *plan.best(top_k, masks, used, self._decoded), used, self._decoded)
@@ -205,7 +216,7 @@ class InvertedIndex(storage.Structure):
             share = float(bm25.part(np.float32(tf), np.float32(length), form)) if tf else 0.0
             row = {"term": words[at], "tf": tf, "df": int(plan.found.dfs[at]), "weight": weight, "norm": norm}
             rows.append({**row, "score": weights[i] * share})
-        score = self._scores(plan, np.array([[place]], np.int64), 1)[0, 0]
+        score = plan.scores(np.array([[place]], np.int64), 1, self._decoded)[0, 0]
         return {
             "score": float(score),
             "length": length,
@@ -223,10 +234,7 @@ class InvertedIndex(storage.Structure):
         ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         view, terms = self._view, self._tokenizer.terms(queries, "queries")
         plan = Plan.of(view, self._settings, terms, None)
-        return self._scores(plan, view.places_of(ids.ravel()).reshape(ids.shape), count(threads))
-
-    def _scores(self, plan: Plan, places: np.ndarray, threads: int) -> np.ndarray:
-        return plan.scores(places, np.zeros(places.shape, np.float32), threads, self._decoded)
+        return plan.scores(view.places_of(ids.ravel()).reshape(ids.shape), count(threads), self._decoded)
 
     def get_term_frequency(self, term: str, doc_id: int) -> int:
         """How often a document holds a term; 0 if either is unknown. O(len(term) + log postings).

@@ -1,7 +1,7 @@
 """Searching an inverted index: what the terms of queries weigh, and the best documents of every part."""
 
 import itertools
-from collections.abc import Callable
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,9 @@ DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
 # Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
 _LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
-_EVERYBODY, _NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
+# Decoded blocks of so many terms have room, that most queries find it, however many they have.
+_TERMS = 64
+EVERYBODY, NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
 
 
 class Settings(NamedTuple):
@@ -63,7 +65,7 @@ class Plan(NamedTuple):
     def of(cls, view: View, settings: Settings, terms: Terms, factors: np.ndarray | None) -> "Plan":
         """Of queries with these terms, whose weights are multiplied with factors float32 (m,)."""
         found, m = Found.of(view, terms), len(terms.starts)
-        factors = _NO_FACTORS if factors is None else factors
+        factors = NO_FACTORS if factors is None else factors
         order, weights, ends = np.empty(m, np.int32), np.empty(m, np.float32), np.empty(len(terms.ends), np.int64)
         longest = bm25.plan(
             *terms,
@@ -100,12 +102,10 @@ class Plan(NamedTuple):
         if not ids.size:
             return ids, scores
         for part in range(len(self.view.segments)):
-            self._search_segment(
-                part, _EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded
-            )
+            self._search_segment(part, EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded)
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
-            allowed = _EVERYBODY if masks is None else masks[-1]
+            allowed = EVERYBODY if masks is None else masks[-1]
 
             def run(part: slice) -> None:
                 tail_kernels.search(  # type: ignore[call-arg]
@@ -113,7 +113,7 @@ class Plan(NamedTuple):
                     self.form, numbers, *self.terms, part.start, part.stop, held, ids, scores,
                 )  # fmt: skip
 
-            _in_pieces(n, run, threads)
+            in_pieces(n, run, threads, _AT_LEAST)
         best.finish_all(ids, scores, held)
         return ids, scores
 
@@ -132,10 +132,11 @@ class Plan(NamedTuple):
             )  # fmt: skip
             decoded.give(taken)
 
-        _in_pieces(len(self.ends), run, threads)
+        in_pieces(len(self.ends), run, threads, _AT_LEAST)
 
-    def scores(self, documents: np.ndarray, scores: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
-        """Fill scores float32 (n, c) where documents int64 (n, c) are places in the view; the others stay."""
+    def scores(self, documents: np.ndarray, threads: int, decoded: "Decoded") -> np.ndarray:
+        """Of documents int64 (n, c), places in the view, the scores float32 (n, c): 0 where it is none."""
+        scores = np.zeros(documents.shape, np.float32)
         view, bases, n = self.view, self.view.bases, len(documents)
         for part, segment in enumerate(view.segments):
 
@@ -143,11 +144,11 @@ class Plan(NamedTuple):
                 taken = decoded.take(view, part, self.longest)
                 maxscore.score(  # type: ignore[call-arg]
                     segment.lengths, *segment.lists, self.form, *self.found.lists[part], *self.terms, piece.start,
-                    piece.stop, *taken, bases[part], documents, scores,
+                    piece.stop, *taken[:6], bases[part], documents, scores,
                 )  # fmt: skip
                 decoded.give(taken)
 
-            _in_pieces(n, run, threads)
+            in_pieces(n, run, threads, _AT_LEAST)
         tail = view.tail
         if tail.seen[tail_kernels.LIVE]:
             tail_kernels.score(  # type: ignore[call-arg]
@@ -158,26 +159,16 @@ class Plan(NamedTuple):
 
     def frequencies(self, place: int) -> np.ndarray:
         """How often each term of the plan stands in a document."""
-        numbers, part, base = np.empty(len(self.order), np.int64), 0, 0
-        for part, base in enumerate(self.view.bases):
-            if part == len(self.view.segments) or place < base + len(self.view.segments[part].ids):
-                break
-        if part == len(self.view.segments):
-            tail = self.view.tail
-            for i, term in enumerate(self.found.numbers[self.order].tolist()):
-                known = term >= 0
-                numbers[i] = (
-                    tail_kernels.frequency(tail.terms, tail.slots, tail.tfs, term, place - base) if known else 0
-                )
-            return numbers
-        room = np.empty(BLOCK, np.int32)
-        dfs, ats = self.found.lists[part]
-        for i, term in enumerate(self.order.tolist()):
-            df, at = int(dfs[term]), int(ats[term])
-            numbers[i] = 0
-            if df:
-                numbers[i] = segment_kernels.frequency(*self.view.segments[part].lists, df, at, place - base, room)  # type: ignore[call-arg]
-        return numbers
+        view, found = self.view, np.empty(len(self.order), np.int64)
+        part = bisect_right(view.bases, place) - 1
+        slot = place - view.bases[part]
+        if part == len(view.segments):
+            tail = view.tail
+            tail_kernels.frequencies(tail.terms, tail.slots, tail.tfs, self.found.numbers, self.order, slot, found)
+        else:
+            lists = *view.segments[part].lists, *self.found.lists[part]
+            segment_kernels.frequencies(*lists, self.order, slot, np.empty(BLOCK, np.int32), found)  # type: ignore[call-arg]
+        return found
 
 
 class Ranking(NamedTuple):
@@ -189,19 +180,10 @@ class Ranking(NamedTuple):
     threads: int
     decoded: "Decoded"
 
-    def score(self, doc_ids: np.ndarray, scores: np.ndarray) -> None:
-        """Fill scores float32 (n, c) for documents int64 (n, c): 0 where no term matches; -1 leaves what is there."""
+    def score(self, doc_ids: np.ndarray) -> np.ndarray:
+        """The scores float32 (n, c) of documents int64 (n, c): 0 where no term matches, or there is none (as -1 is)."""
         places = self.plan.view.places_of(doc_ids.ravel()).reshape(doc_ids.shape)
-        scores[(doc_ids >= 0) & (places < 0)] = 0
-        self.plan.scores(places, scores, self.threads, self.decoded)
-
-
-def _in_pieces(n: int, run: Callable[[slice], None], threads: int) -> None:
-    """`threads.in_pieces`, at once for few queries."""
-    if n <= _AT_LEAST:
-        run(slice(0, n))
-    else:
-        in_pieces(n, run, threads, _AT_LEAST)
+        return self.plan.scores(places, self.threads, self.decoded)
 
 
 class Decoded:
@@ -216,7 +198,10 @@ class Decoded:
         self.state = View.empty(), 0, 0  # the view, its largest segment, and the generation; exchanged at once
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
-        """generation, slots, parts, kept, dense and tags for a search of that segment by queries of so many terms."""
+        """What a search of that segment by queries of so many terms works with: see `kernels.maxscore.search`.
+
+        generation, slots, parts, kept, dense, tags, sums and candidates.
+        """
         state = self.state
         if state[0] is not view:
             documents = [len(segment.ids) for segment in view.segments]
@@ -227,7 +212,7 @@ class Decoded:
         if n >= _LARGE and part == largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        sizes = ((kept + terms) * BLOCK, kept, dense * n)
+        sizes = ((kept + max(terms, _TERMS)) * BLOCK, kept, dense * n)
         while kept:
             try:
                 arrays = self.free.pop()
@@ -237,7 +222,8 @@ class Decoded:
                 return generation, *arrays
         slots, parts = np.empty(sizes[0], np.int32), np.empty(sizes[0], np.float32)
         tables = np.zeros(kept, np.int64), np.empty(sizes[2], np.float32), np.zeros(dense, np.int64)
-        return generation, slots, parts, *tables
+        window = np.zeros(maxscore.WINDOW + 1, np.float32), np.empty(maxscore.WINDOW, np.int32)
+        return generation, slots, parts, *tables, *window
 
     def give(self, taken: tuple[Any, ...]) -> None:
         """For the next search."""

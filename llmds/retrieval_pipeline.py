@@ -333,17 +333,15 @@ class RetrievalPipeline(storage.Structure):
         dense_ids, dense = self._nearest(embeddings, depth, allowed, threads)
         ranking = self._index.ranking(queries, depth, filter=allowed, threads=threads)
         text_ids, text = ranking.ids, ranking.scores
-        dense_at, text_at = kernels.cross(dense_ids, text_ids)
+        dense_at, text_at, dense_only, text_only = kernels.cross(dense_ids, text_ids)
         ids, scores = np.empty((len(queries), top_k), np.int64), np.empty((len(queries), top_k), np.float32)
         if not ids.size:
             return ids, scores
         if fusion == "rrf":
             kernels.reciprocal_rank(dense_ids, dense_at, text_ids, text_at, RRF_K, ids, scores)
             return ids, scores
-        text_of_dense = np.empty(dense_ids.shape, np.float32)
-        ranking.score(np.where(dense_at < 0, dense_ids, -1), text_of_dense)
-        unmet = np.where(text_at < 0, text_ids, -1)
-        dense_of_text = self._similarity(self._vectors.distances(embeddings, unmet, threads=threads))
+        text_of_dense = ranking.score(dense_only)
+        dense_of_text = self._similarity(self._vectors._distances(embeddings, text_only, threads))
         kernels.weighted(
             dense_ids, dense, dense_at, text_of_dense, text_ids, text, text_at, dense_of_text, weight, ids, scores
         )
@@ -387,7 +385,7 @@ class RetrievalPipeline(storage.Structure):
 
         Similarities are cosines, inner products, or negated Euclidean distances. Short rows end in -1 and -inf.
         """
-        ids, distances = self._vectors.search_batch(embeddings, k, filter=allowed, threads=threads)
+        ids, distances = self._vectors._search("queries", embeddings, k, None, allowed, None, threads)
         return ids, self._similarity(distances)
 
     def _similarity(self, distances: np.ndarray) -> np.ndarray:

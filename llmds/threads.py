@@ -36,6 +36,9 @@ def in_pieces(n: int, call: Callable[[slice], object], threads: int = 1, smalles
     If a call raises, or Ctrl-C comes, no run is begun any more, those under way are finished, and then the first
     exception is raised: all runs before the last that was begun are done, except those that raised.
     """
+    if 0 < n <= smallest:
+        call(slice(0, n))
+        return
     runs = _Runs(n, call, min(threads, -(-n // smallest)), smallest)
     if runs.threads <= 1:
         runs.work()

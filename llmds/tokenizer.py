@@ -38,6 +38,7 @@ _DIGEST = 16
 
 
 _SHORT = 1 << 12
+_SPACE = "\n" * (2 * _BLOCK)
 _NO_STOPS = Vocabulary.empty()
 
 
@@ -114,6 +115,13 @@ class Tokenizer:
             kept = kernels.keep_unknown(known, terms.starts, terms.stops, terms.hashes, terms.ends)
             terms = _first(terms, kept)
         return terms if self._stems is None else self._stems.apply(terms)
+
+    @property
+    def stops(self) -> Vocabulary | None:
+        """The words that are left out, where the terms of an ASCII text are what `kernels.tokens` makes of it."""
+        if self._split is not None or self._stems is not None:
+            return None
+        return _NO_STOPS if self._stop is None else self._stop
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text: `decode` gives it back."""
@@ -264,7 +272,7 @@ def _cut_short(text: str, stops: Vocabulary) -> Terms | None:
     if not text.isascii():
         return None
     size = len(text)
-    raw = np.frombuffer((text + "\n" * (2 * _BLOCK - size % _BLOCK)).encode(), np.uint8)
+    raw = packed_short(text)
     data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // _BLOCK, kernels.MASKS), np.uint64)
     starts, stops_, hashes = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint32)
     offsets, ends = np.array([0, size]), np.empty(1, np.int64)
@@ -272,6 +280,11 @@ def _cut_short(text: str, stops: Vocabulary) -> Terms | None:
         raw, data, masks, offsets, np.zeros(3, np.int64), *stops[1:], starts, stops_, hashes, ends
     )
     return Terms(data, starts[:count], stops_[:count], hashes[:count], ends)
+
+
+def packed_short(text: str) -> np.ndarray:
+    """The bytes of an ASCII text, read-only uint8, as `kernels.tokens` wants them."""
+    return np.frombuffer((text + _SPACE[len(text) % _BLOCK :]).encode(), np.uint8)
 
 
 def _bytes_as_characters(text: str) -> str:

@@ -26,17 +26,18 @@ def room(k):
 @given(st.lists(st.tuples(ranked, ranked), max_size=4))
 def test_each_side_learns_where_its_ids_stand_on_the_other(pairs):
     sides = [padded([pair[side] for pair in pairs]) for side in (0, 1)]
-    left_at, right_at = fusion.cross(*sides)
+    left_at, right_at, left_only, right_only = fusion.cross(*sides)
     for q, (left, right) in enumerate(pairs):
-        for mine, other, found in ((left, right, left_at), (right, left, right_at)):
-            expected = [other.index(key) if key in other else -1 for key in mine]
-            assert found[q].tolist() == expected + [-1] * (WIDTH - len(mine))
+        for mine, other, found, only in ((left, right, left_at, left_only), (right, left, right_at, right_only)):
+            expected, rest = [other.index(key) if key in other else -1 for key in mine], [-1] * (WIDTH - len(mine))
+            assert found[q].tolist() == expected + rest
+            assert only[q].tolist() == [-1 if key in other else key for key in mine] + rest
 
 
 @given(ranked, ranked, st.integers(1, 10))
 def test_reciprocal_ranks_add_up(left, right, top_k):
     sides = padded([left]), padded([right])
-    places = fusion.cross(*sides)
+    places = fusion.cross(*sides)[:2]
     found, fused = room(top_k)
     fusion.reciprocal_rank(sides[0], places[0], sides[1], places[1], 60, found, fused)
     expected = {
@@ -61,7 +62,7 @@ def normalised(values):
 def test_weighted_sums_are_those_of_both_sides_normalised(near, matched, table, weight, top_k):
     """Each side ranks documents by its column of `table`; of the others it is asked."""
     dense_ids, text_ids = padded([near]), padded([matched])
-    dense_at, text_at = fusion.cross(dense_ids, text_ids)
+    dense_at, text_at = fusion.cross(dense_ids, text_ids)[:2]
     columns = np.array(table, np.float32).T
     asked = np.float32(99)  # what must not be looked at
     dense, text = (

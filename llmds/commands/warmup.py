@@ -183,6 +183,7 @@ def _text() -> None:
         index.get_document_frequency("heap")
         index.stats()
         index.shrink_to_fit()
+    index.search("cache heap")  # of one segment and nothing else
     index.add_document(1, TEXTS[0])
     _passes_through_a_file(index, stop_words="english")
 

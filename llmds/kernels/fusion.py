@@ -17,8 +17,10 @@ _ZERO, _DENSE, _TEXT = np.int64(0), np.int64(0), np.int64(1)
 def cross(left, right):
     """Where each id of one side stands on the other: int32 (n, a) and (n, b), -1 where it does not.
 
+    And the ids of each side that the other lacks, int64 (n, a) and (n, b), -1 in the place of those that it has.
     left int64 (n, a), right int64 (n, b), no id twice in a row. O(n (a + b)).
     """
+    left_only, right_only = left.copy(), right.copy()
     left_at, right_at = np.full(left.shape, -1, np.int32), np.full(right.shape, -1, np.int32)
     size = np.int64(1)
     while size < 2 * left.shape[1]:
@@ -33,8 +35,9 @@ def cross(left, right):
                 at = table[_bucket(table, left[q], right[q, e])]
                 if at >= 0:
                     left_at[q, at], right_at[q, e] = e, at
+                    left_only[q, at] = right_only[q, e] = -1
         table[:] = -1
-    return left_at, right_at
+    return left_at, right_at, left_only, right_only
 
 
 @leaf(cache=True)

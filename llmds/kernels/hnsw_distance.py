@@ -14,6 +14,7 @@ from .hnsw import COSINE, L2, LANES, ZERO, key_of
 from .simd import float_at, half_at, prefetch, put_float
 
 FULL = 0
+_AHEAD = 4  # vectors
 _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 
@@ -184,8 +185,12 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
     for q in range(queries.shape[0]):
         if not load(queries, np.int64(q), own, ZERO, metric == COSINE):
             return False
-        make_probe(bits, product, frame, dim, own, ZERO, work, probes, parameters, ZERO)
+        if vectors.shape[1] == 0:
+            make_probe(bits, product, frame, dim, own, ZERO, work, probes, parameters, ZERO)
         for e in range(slots.shape[1]):
+            ahead = slots[q, min(e + _AHEAD, slots.shape[1] - 1)]
+            if vectors.shape[1] > 0 and ahead >= 0:
+                prefetch(vectors, ahead * vectors.shape[1], vectors.shape[1])
             out[q, e] = np.inf
             if slots[q, e] >= 0:
                 found = exactly(

@@ -24,7 +24,8 @@ _SPARSE, _MANY = 100, 1 << 19
 @njit(cache=True, nogil=True, error_model="numpy")
 def search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, average, now, form, dfs, ats,
-    order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, found, best_ids, best_scores,
+    order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, sums, candidates, found, best_ids,
+    best_scores,
 ):  # fmt: skip
     """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in rows of best_ids, best_scores.
 
@@ -32,13 +33,13 @@ def search(
     see `bm25.plan`. found int64 (n,): items in each heap, k > 0 have room. removed, removals: see
     `segments.find_slots`; allowed uint8: empty, or which slots may be found. average, now: of lengths, when the segment
     was made and now. generation, slots, parts, kept, dense, tags: see `lists`, with rows for the terms of the longest
-    query; the last three may be empty.
+    query; the last three may be empty. sums float32 (WINDOW + 1,): zeros, and zeros again but for the last when this
+    returns; candidates int32 (WINDOW,): scratch.
     O(postings), less what need not be looked at.
     """
     longest = slots.shape[0] // BLOCK - kept.shape[0]
     cursors, room = np.empty(longest * lists.CURSOR, np.int64), np.empty(2 * BLOCK, np.int32)
     singles, rest = np.empty(longest, np.float32), np.empty(longest + 1, np.float32)
-    sums, candidates = np.zeros(WINDOW + 1, np.float32), np.empty(WINDOW, np.int32)
     dirty, bits = np.zeros(WINDOW >> _GROUP, np.uint8), sums.view(np.int32)
     k = best_ids.shape[1]
     best = np.empty(k if k <= BLOCK else 0, np.float32)

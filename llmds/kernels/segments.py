@@ -136,6 +136,18 @@ def frequency(postings, block_last, block_at, df, at, slot, slots):
 
 
 @leaf(cache=True, nogil=True)
+def frequencies(postings, block_last, block_at, dfs, ats, order, slot, slots, found):
+    """Fill found int64 (m,) with how often each of the terms order int32 (m,) stands in `slot`.
+
+    dfs, ats: what `find_terms` said of all terms. The rest as in `frequency`.
+    """
+    for i in range(order.shape[0]):
+        term = np.int64(order[i])
+        df = np.int64(dfs[term])
+        found[i] = frequency(postings, block_last, block_at, df, ats[term], slot, slots) if df > 0 else np.int64(0)
+
+
+@leaf(cache=True, nogil=True)
 def count_removed(
     postings, block_last, block_at, removed, gone, removals, dfs, ats, numbers, dead, counted, slots
 ):  # fmt: skip

@@ -80,6 +80,17 @@ def frequency(terms, slots, tfs, term, slot):
     return np.int64(0)
 
 
+@leaf(cache=True, nogil=True)
+def frequencies(terms, slots, tfs, numbers, order, slot, found):
+    """Fill found int64 (m,) with how often each of the terms numbers[order[i]] stands in the document at `slot`.
+
+    numbers int32: the terms, -1 where unknown; order int32 (m,). O(m log postings).
+    """
+    for i in range(order.shape[0]):
+        term = np.int64(numbers[order[i]])
+        found[i] = frequency(terms, slots, tfs, term, slot) if term >= 0 else np.int64(0)
+
+
 @leaf(cache=True)
 def document_frequency(head, terms, slots, tfs, term):
     """Number of live documents that hold `term`, among those of `head`. O(log postings)."""
