@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from . import arguments, threads
 from .kernels import bitset
 from .kernels import reuse as kernels
-from .traces import Trace
+from .trace import Trace
 
 _REQUESTS = 16  # of the first kernel call, when nobody knows yet how long one takes
 
