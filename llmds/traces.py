@@ -1,4 +1,4 @@
-"""Traces of requests to a language model: read from the field's files, made up by rule, and what caches do with them."""
+"""Traces of requests to a language model: read from the field's files, made up by rule, run through caches."""
 
 import os
 from typing import Any

@@ -6,7 +6,7 @@ from . import kv_attach, table
 from . import kv_layout as kv
 from . import kv_tables as seq
 from .compiling import njit
-from .kv_tables import FULL, OK, UNPREPARED
+from .kv_tables import FULL, OK
 
 _ZERO, _BLOCKS = np.int64(0), np.bool_(True)
 
@@ -15,9 +15,9 @@ _ZERO, _BLOCKS = np.int64(0), np.bool_(True)
 def replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found):
     """Attach each of the requests start..stop by its block ids, and let it go again: OK, or (FULL, requests done).
 
-    blocks uint8 (total * 8,): content ids (int64), those of request r at indptr[r]..indptr[r + 1]; `seq_id` is a
-    sequence that is not there. found[r] (int32) becomes the number of blocks found, -1 where there are not pages enough.
-    O(blocks).
+    blocks: uint8, content ids (int64) end to end, of which request r has those of indptr[r]..indptr[r + 1]; `seq_id` is
+    a sequence that is not there. found[r] (int32) becomes the number of blocks found, -1 where there are not pages
+    enough. O(blocks).
     """
     shead, srows, sbuckets = table.parts(seqs)
     if shead[table.RETIRED]:
