@@ -134,6 +134,16 @@ def take_batch(arena, ledger, now, force, batch):
 
 
 @njit(cache=True)
+def peek(arena, ledger, now):
+    """Id of the waiting request that a batch at the clock's `now` would begin with, -1 if none waits. O(1)."""
+    requests, queue, deadlines = parts(arena)
+    head, rows, buckets = table.parts(requests)
+    if queue[COUNT] == 0:
+        return np.int64(-1)
+    return rows[_next(head, rows, buckets, queue, deadlines, ledger, now - head.view(np.float64)[clock.EPOCH]), KEY]
+
+
+@njit(cache=True)
 def ready_at(arena, ledger):
     """The clock's time from which a batch is ready if nothing else comes: inf if never, -inf if it is full. O(1)."""
     requests, queue, deadlines = parts(arena)

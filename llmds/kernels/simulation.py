@@ -1,0 +1,284 @@
+"""Continuous batching, step by step: requests arrive, wait, are computed and decoded, and finish.
+
+One replica serves up to `slots` sequences. Before each step the waiting requests that there are slots, tokens and pages
+for are started, in the scheduler's order; the first that does not fit ends that. A step computes prompts, in chunks,
+beside one token for each sequence whose prompt is done; the last chunk of a prompt yields the first token. Where
+pages run out, the sequence that was started last waits again, and what it had is computed anew.
+Policies are those of `scheduling` and of the KV cache: nothing here decides who is next or what is evicted.
+
+What goes in, arrays of one entry a request in order of arrival unless said otherwise:
+    arrivals float64 seconds; inputs, outputs int64 tokens; accepted bool, what admission said; sizes int64, slos and keys
+    float64: tokens, seconds and key that the scheduler is told; blocks uint8, indptr int64 (n + 1,): content ids
+    (int64) of the prompts, empty where there are none
+What comes out:
+    times float64 (n, TIMES): when a request was started, had its first token, finished; NaN: never
+    counts int64 (n, COUNTS): tokens made, prompt tokens found in the cache, how often it was preempted
+    samples float64 (m, SAMPLE): what was going on, at most every `real[INTERVAL]` seconds
+Between calls, besides the arenas of the scheduler and the cache:
+    whole int64 (WHOLE,), real float64 (REAL,): settings and sums, by the names below
+    running int64 (slots, RUN), in order of start: the request, prompt tokens still to compute, and in this step
+    order, tickets int64 (n,): the request of each scheduler id, and the other way round
+"""
+
+import numpy as np
+
+from . import kv_attach, kv_cache, kv_match, kv_pool, scheduling, table
+from . import kv_layout as kv
+from . import kv_tables as seq
+from .compiling import njit
+from .kv_tables import OK
+from .step_cost import seconds
+
+STARTED, FIRST, FINISHED, TIMES = 0, 1, 2, 3
+MADE, CACHED, PREEMPTED, COUNTS = 0, 1, 2, 3
+AT, RUNNING_THEN, WAITING_THEN, PAGES_THEN, MADE_THEN, SAMPLE = 0, 1, 2, 3, 4, 5
+
+SLOTS, BUDGET, CHUNK, ARRIVED, RUNNING, PENDING, MADE_NOW, STEPS, PREFILLED, DECODED, SAMPLES, WHOLE = range(12)
+NOW, BUSY, OCCUPIED, INTERVAL, NEXT_SAMPLE, REAL = range(6)
+REQUEST, LEFT, PART, RUN = 0, 1, 2, 3
+
+FINISHED_ALL, MORE, SCHEDULER_FULL, CACHE_FULL = 0, 1, 2, 3
+# what comes next
+NOTHING, PAGES, NEWCOMERS, STEP, MORE_PAGES, END = 0, 1, 2, 3, 4, 5
+_FITS, _WAITS, _NO_ROOM = 0, 1, 2
+_ZERO, _ONE, _TRUE = np.int64(0), np.int64(1), np.bool_(True)
+
+
+@njit(cache=True, nogil=True)
+def run(
+    whole, real, arrivals, inputs, outputs, accepted, sizes, slos, keys, blocks, indptr, cost, times, counts, samples,
+    running, order, tickets, arena, ledger, pool, seqs, tables, ids, store, steps,
+):  # fmt: skip
+    """Go on until all requests have finished, or for about `steps` steps.
+
+    FINISHED_ALL; MORE; or room is wanted: SCHEDULER_FULL (`scheduling.resized`), CACHE_FULL (`kv_tables.resized`). In
+    each case call again. O(steps * running), less where the same sequences decode for long.
+    """
+    n, stop = arrivals.shape[0], whole[STEPS] + steps
+    nothing, one = np.empty(0, np.uint8), np.zeros(1, np.int64)
+    requests = np.zeros((1, kv_attach.REQUEST), np.int64)
+    decoding = np.empty(whole[SLOTS], np.int64)
+    while whole[STEPS] < stop or whole[PENDING] != NOTHING:
+        if whole[PENDING] == NOTHING:
+            if not _arrive(whole, real, arrivals, accepted, sizes, slos, keys, order, tickets, arena):
+                return SCHEDULER_FULL
+            _sample(whole, real, samples, arena, pool)
+            whole[PENDING] = PAGES
+        if whole[PENDING] == PAGES:  # one for each token that is decoded, or somebody waits again
+            code, whole[PENDING] = seq.NO_PAGES, NEWCOMERS
+            while code == seq.NO_PAGES:
+                decodes, _, _, _ = _plan(whole, running, inputs, counts, decoding)
+                code, _, _ = kv_cache.append(pool, seqs, tables, ids, store, decoding[:decodes], _ONE, nothing)
+                if code == seq.FULL:
+                    whole[PENDING] = PAGES
+                    return CACHE_FULL
+                if code == seq.NO_PAGES:
+                    _preempt(whole, real, counts, running, tickets, sizes, keys, arena, pool, seqs, tables, ids, store)
+                    whole[PENDING] = STEP  # who waits again, and anybody else, does so for this step at least
+        if whole[PENDING] == NEWCOMERS or whole[PENDING] == STEP:
+            decodes, context, prefill, pairs = _plan(whole, running, inputs, counts, decoding)
+            while whole[PENDING] == NEWCOMERS and whole[RUNNING] < whole[SLOTS]:
+                ticket = scheduling.peek(arena, ledger, real[NOW])
+                if ticket < 0:
+                    break
+                r, room = order[ticket], whole[BUDGET] - prefill - decodes
+                code, left = _enter(
+                    whole, inputs, counts, blocks, indptr, r, room, prefill == 0, requests, nothing, pool, seqs, tables,
+                    ids, store,
+                )  # fmt: skip
+                if code == _NO_ROOM:
+                    return CACHE_FULL
+                if code == _WAITS:
+                    break
+                scheduling.take_batch(arena, ledger, real[NOW], _TRUE, one)
+                if np.isnan(times[r, STARTED]):
+                    times[r, STARTED] = real[NOW]
+                at = whole[RUNNING]
+                part = left if whole[CHUNK] == 0 else min(left, whole[CHUNK], room)
+                running[at, REQUEST], running[at, LEFT], running[at, PART] = r, left, part
+                whole[RUNNING] += 1
+                prefill += part
+                pairs += _attended(inputs[r] + counts[r, MADE] - left, part)
+            if whole[RUNNING] == 0:
+                whole[PENDING] = NOTHING
+                if whole[ARRIVED] == n:
+                    return FINISHED_ALL
+                real[NOW] = max(real[NOW], arrivals[whole[ARRIVED]])
+                continue
+            count = _ONE if prefill > 0 else _alike(whole, outputs, counts, running, pool, stop)
+            before, now, done = real[NOW], real[NOW], _ZERO
+            soonest = arrivals[whole[ARRIVED]] if whole[ARRIVED] < n and whole[RUNNING] < whole[SLOTS] else np.inf
+            while done < count and (done == 0 or now < soonest):
+                now += seconds(cost, np.float64(prefill), np.float64(decodes), np.float64(context), pairs)
+                context += decodes
+                done += 1
+            real[NOW] = now
+            real[BUSY] += now - before
+            real[OCCUPIED] += (now - before) * whole[RUNNING]
+            whole[STEPS] += done
+            whole[PREFILLED] += prefill
+            whole[DECODED] += done * decodes
+            whole[MADE_NOW], whole[PENDING] = done, MORE_PAGES if done > 1 else END
+        if whole[PENDING] == MORE_PAGES:  # there are enough: `_alike` has seen to that
+            decodes, _, _, _ = _plan(whole, running, inputs, counts, decoding)
+            more = whole[MADE_NOW] - 1
+            code, _, _ = kv_cache.append(pool, seqs, tables, ids, store, decoding[:decodes], more, nothing)
+            if code == seq.FULL:
+                return CACHE_FULL
+            whole[PENDING] = END
+        # before anything is told the scheduler of a later time
+        if not _arrive(whole, real, arrivals, accepted, sizes, slos, keys, order, tickets, arena):
+            return SCHEDULER_FULL
+        _end_step(whole, real, outputs, times, counts, running, tickets, one, arena, pool, seqs, tables, ids, store)
+    return MORE
+
+
+@njit(cache=True)
+def _arrive(whole, real, arrivals, accepted, sizes, slos, keys, order, tickets, arena):
+    """Hand the scheduler who has come by now; False if it has no room."""
+    while whole[ARRIVED] < arrivals.shape[0] and arrivals[whole[ARRIVED]] <= real[NOW]:
+        r = whole[ARRIVED]
+        if accepted[r]:
+            ticket = scheduling.submit(arena, arrivals[r], sizes[r], slos[r], keys[r])
+            if ticket < 0:
+                return False
+            order[ticket], tickets[r] = r, ticket
+        whole[ARRIVED] += 1
+    return True
+
+
+@njit(cache=True)
+def _plan(whole, running, inputs, counts, decoding):
+    """Who decodes, and which part of the prompts under way is computed: (decodes, their context, tokens, pairs)."""
+    decodes, context, prefill, pairs = _ZERO, _ZERO, _ZERO, 0.0
+    for i in range(whole[RUNNING]):
+        if running[i, LEFT] == 0:
+            r = running[i, REQUEST]
+            decoding[decodes] = r
+            decodes += 1
+            context += inputs[r] + counts[r, MADE]
+    for i in range(whole[RUNNING]):
+        if running[i, LEFT] > 0:
+            r, room = running[i, REQUEST], max(whole[BUDGET] - decodes - prefill, _ZERO)
+            part = min(running[i, LEFT], whole[CHUNK] if whole[CHUNK] > 0 else running[i, LEFT], room)
+            running[i, PART] = part
+            prefill += part
+            pairs += _attended(inputs[r] + counts[r, MADE] - running[i, LEFT], part)
+    return decodes, context, prefill, pairs
+
+
+@njit(cache=True)
+def _attended(before, part):
+    """Pairs of `part` tokens with themselves and the `before` tokens before them, each with those up to it."""
+    return np.float64(part) * np.float64(before) + 0.5 * np.float64(part) * np.float64(part + 1)
+
+
+@njit(cache=True)
+def _enter(
+    whole, inputs, counts, blocks, indptr, r, room, first, requests, nothing, pool, seqs, tables, ids, store
+):
+    """Give a request its pages, if it may start in a step that has `room` tokens left: (code, prompt tokens to compute).
+
+    Without chunks, a prompt must fit, unless it is the `first` of the step.
+    """
+    total, made, page_size = inputs[r] + counts[r, MADE], counts[r, MADE], pool[kv.PAGE_SIZE]
+    named = indptr[r + 1] - indptr[r]
+    if room <= 0 and not (first and whole[CHUNK] == 0 and room == whole[BUDGET]):
+        return _WAITS, _ZERO
+    if whole[CHUNK] == 0 and total > room and not first:
+        cached = _ZERO
+        if named > 0:
+            found = np.zeros(1, np.int64)
+            kv_match.match_many(
+                pool, seqs, tables, ids, store, blocks, indptr[r : r + 2], np.zeros(1, np.int64), _TRUE, found
+            )
+            cached = min(found[0] * page_size, total - 1)
+        if total - cached > room:
+            return _WAITS, _ZERO
+    hits = pool[kv.HITS]
+    requests[0, kv_attach.SEQ], requests[0, kv_attach.FIRST_ID], requests[0, kv_attach.NAMED] = r, indptr[r], named
+    requests[0, kv_attach.LENGTH] = named * page_size if named > 0 else total
+    code, _, _ = kv_attach.attach(
+        pool, seqs, tables, ids, store, requests, nothing, blocks if named > 0 else nothing, named > 0
+    )
+    if code == OK and named > 0:
+        kv_cache.truncate(pool, seqs, tables, ids, store, r, inputs[r])
+        if made > 0:
+            one = np.full(1, r)
+            code, _, _ = kv_cache.append(pool, seqs, tables, ids, store, one, made, nothing)
+            if code != OK:
+                kv_cache.detach(pool, seqs, tables, ids, store, r)
+    if code != OK:
+        return (_NO_ROOM if code == seq.FULL else _WAITS), _ZERO
+    cached = min(pool[kv.HITS] - hits, total - 1)
+    counts[r, CACHED] += cached
+    return _FITS, total - cached
+
+
+@njit(cache=True)
+def _alike(whole, outputs, counts, running, pool, stop):
+    """How many steps go by in which the same sequences decode, and there are pages for all of them."""
+    n = whole[RUNNING]
+    count = stop - whole[STEPS]
+    for i in range(n):
+        r = running[i, REQUEST]
+        count = min(count, max(outputs[r], 1) - counts[r, MADE])
+    return min(count, 1 + pool[kv.PAGE_SIZE] * (kv_pool.available(pool) // n))
+
+
+@njit(cache=True)
+def _preempt(whole, real, counts, running, tickets, sizes, keys, arena, pool, seqs, tables, ids, store):
+    """The sequence that was started last waits again, and loses its pages."""
+    whole[RUNNING] -= 1
+    r = running[whole[RUNNING], REQUEST]
+    kv_cache.detach(pool, seqs, tables, ids, store, r)
+    scheduling.update(arena, real[NOW], tickets[r], sizes[r], keys[r])
+    counts[r, PREEMPTED] += 1
+
+
+@njit(cache=True)
+def _end_step(whole, real, outputs, times, counts, running, tickets, one, arena, pool, seqs, tables, ids, store):
+    """Tokens have been made: count them, and let go of who has all of its own."""
+    kept, done = _ZERO, whole[MADE_NOW]
+    whole[PENDING] = NOTHING
+    for i in range(whole[RUNNING]):
+        r, left = running[i, REQUEST], running[i, LEFT]
+        if left == 0:
+            counts[r, MADE] += done
+        elif left > running[i, PART]:
+            running[i, LEFT] -= running[i, PART]
+        else:
+            running[i, LEFT] = 0
+            counts[r, MADE] += 1
+            if np.isnan(times[r, FIRST]):
+                times[r, FIRST] = real[NOW]
+        if running[i, LEFT] == 0 and counts[r, MADE] >= max(outputs[r], 1):
+            times[r, FINISHED] = real[NOW]
+            kv_cache.detach(pool, seqs, tables, ids, store, r)
+            one[0] = tickets[r]
+            scheduling.complete(arena, real[NOW], one)
+            continue
+        for column in range(RUN):
+            running[kept, column] = running[i, column]
+        kept += 1
+    whole[RUNNING] = kept
+
+
+@njit(cache=True)
+def _sample(whole, real, samples, arena, pool):
+    """Note what goes on, if it is time. Where there is no room, every other sample is dropped, and fewer come."""
+    if real[NOW] < real[NEXT_SAMPLE]:
+        return
+    if whole[SAMPLES] == samples.shape[0]:
+        whole[SAMPLES] //= 2
+        for i in range(whole[SAMPLES]):
+            for column in range(SAMPLE):
+                samples[i, column] = samples[2 * i, column]
+        real[INTERVAL] *= 2
+    at = whole[SAMPLES]
+    samples[at, AT], samples[at, RUNNING_THEN] = real[NOW], whole[RUNNING]
+    samples[at, WAITING_THEN] = scheduling.parts(arena)[1][table.COUNT]
+    samples[at, PAGES_THEN] = pool[kv.MAX_PAGES] - kv_pool.available(pool)
+    samples[at, MADE_THEN] = whole[DECODED] + whole[PREFILLED]
+    whole[SAMPLES] += 1
+    real[NEXT_SAMPLE] = real[NOW] + real[INTERVAL]

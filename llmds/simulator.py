@@ -1,0 +1,358 @@
+"""A replica of a serving engine on a trace: continuous batching, iteration by iteration, in simulated time."""
+
+import copy as copying
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import arguments
+from .admissions import AdmissionController
+from .cost_model import CostModel
+from .kernels import kv_tables, scheduling
+from .kernels import simulation as kernels
+from .kv_arrays import POLICIES as EVICTIONS
+from .kv_cache import KVCache
+from .progress import Progress, bar
+from .scheduler import Scheduler
+from .threads import count as thread_count
+from .threads import in_pieces
+from .trace import Trace
+
+_STEPS = 1 << 10  # of a kernel call at first, which must return within 100 ms
+_SAMPLES = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """What came of a simulation; times in seconds of simulated time, NaN where something never happened.
+
+    arrivals: float64 (n,). started, first_token, finished: float64 (n,), when a request was first given pages, had its
+    first token, had its last. refused: bool (n,), by admission or because its tokens never fit in the pages.
+    output_lengths, cached_tokens, preemptions: int64 (n,): tokens asked for, prompt tokens found in the KV cache,
+    how often it had to begin anew.
+    timeline: float64 (m, 5): time, sequences running, requests waiting, pages referenced, tokens computed so far, at
+    most 4,096 times, evenly spread.
+    simulated_seconds; wall_seconds; steps of the engine; busy_seconds, in which it computed; running_seconds, the sum
+    over time of sequences running; prefill_tokens and decode_tokens computed.
+    """
+
+    arrivals: np.ndarray
+    started: np.ndarray
+    first_token: np.ndarray
+    finished: np.ndarray
+    refused: np.ndarray
+    output_lengths: np.ndarray
+    cached_tokens: np.ndarray
+    preemptions: np.ndarray
+    timeline: np.ndarray
+    slots: int
+    simulated_seconds: float
+    wall_seconds: float
+    steps: int
+    busy_seconds: float
+    running_seconds: float
+    prefill_tokens: int
+    decode_tokens: int
+
+    @property
+    def ttft(self) -> np.ndarray:
+        """Time to first token, float64 (n,)."""
+        return self.first_token - self.arrivals
+
+    @property
+    def tpot(self) -> np.ndarray:
+        """Time per output token after the first, float64 (n,); NaN where there is but one."""
+        more = np.where(self.output_lengths > 1, self.output_lengths - 1.0, np.nan)
+        return (self.finished - self.first_token) / more
+
+    @property
+    def latency(self) -> np.ndarray:
+        """Time from arrival to the last token, float64 (n,)."""
+        return self.finished - self.arrivals
+
+    def meets(
+        self, *, ttft_ms: float | None = None, tpot_ms: float | None = None, latency_ms: float | None = None
+    ) -> np.ndarray:
+        """Which requests finished within all the limits given, bool (n,). One token alone has no time per token to miss."""
+        met = np.isfinite(self.finished)
+        if ttft_ms is not None:
+            met &= self.ttft <= arguments.real("ttft_ms", ttft_ms, 0.0) / 1000
+        if tpot_ms is not None:
+            met &= ~(self.tpot > arguments.real("tpot_ms", tpot_ms, 0.0) / 1000)
+        if latency_ms is not None:
+            met &= self.latency <= arguments.real("latency_ms", latency_ms, 0.0) / 1000
+        return met
+
+    def goodput(
+        self, *, ttft_ms: float | None = None, tpot_ms: float | None = None, latency_ms: float | None = None
+    ) -> float:
+        """Requests a second that finished within all the limits given (DistServe, Zhong et al. 2024)."""
+        met = int(self.meets(ttft_ms=ttft_ms, tpot_ms=tpot_ms, latency_ms=latency_ms).sum())
+        return met / self.simulated_seconds if self.simulated_seconds else 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Counts, rates, and percentiles in milliseconds (`ttft_p50_ms` and so on; NaN where nothing finished)."""
+        done, seconds = np.isfinite(self.finished), self.simulated_seconds
+        found: dict[str, float] = {
+            "simulated_seconds": seconds,
+            "wall_seconds": self.wall_seconds,
+            "requests": len(self.arrivals),
+            "finished": int(done.sum()),
+            "refused": int(self.refused.sum()),
+            "steps": self.steps,
+            "requests_per_second": done.sum() / seconds if seconds else 0.0,
+            "tokens_per_second": self.decode_tokens / seconds if seconds else 0.0,
+            "utilisation": self.busy_seconds / seconds if seconds else 0.0,
+            "slots_used": self.running_seconds / (self.busy_seconds * self.slots) if self.busy_seconds else 0.0,
+            "prefill_tokens": self.prefill_tokens,
+            "decode_tokens": self.decode_tokens,
+            "cached_tokens": int(self.cached_tokens.sum()),
+            "preemptions": int(self.preemptions.sum()),
+        }
+        for name, values in (("ttft", self.ttft), ("tpot", self.tpot), ("latency", self.latency)):
+            known = values[np.isfinite(values)] * 1000
+            some = known if len(known) else np.full(1, np.nan)
+            found[f"{name}_mean_ms"] = float(some.mean())
+            for percent, value in zip((50, 90, 99), np.percentile(some, (50, 90, 99)), strict=True):
+                found[f"{name}_p{percent}_ms"] = float(value)
+        return found
+
+    def __repr__(self) -> str:
+        done = int(np.isfinite(self.finished).sum())
+        return f"Simulation({done} of {len(self.arrivals)} requests finished in {self.simulated_seconds:.0f} s)"
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica of an engine, as `simulate` and `sweep` take it.
+
+    cost: seconds of a step. slots: sequences that run at the same time. pages, page_size: the KV cache; None for
+    page_size is the trace's block size where its prompts have block ids, else 16; None for pages has room for all
+    slots with the trace's longest request. eviction: as of KVCache. policy, aging: as of Scheduler, which knows of a
+    request its prompt's length. max_batch_tokens: prompt tokens and decoded ones of a step; prefill_chunk: prompt tokens of
+    one request in a step, None: a prompt is computed whole (where it is longer than what a step holds, alone).
+    rate: how many times as fast as in the trace requests arrive.
+    """
+
+    cost: CostModel
+    slots: int = 256
+    pages: int | None = None
+    page_size: int | None = None
+    eviction: str = "lru"
+    policy: str = "fcfs"
+    aging: float = 0.0
+    max_batch_tokens: int = 8192
+    prefill_chunk: int | None = None
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cost, CostModel):
+            raise TypeError(f"cost must be a CostModel, got {self.cost!r}")
+        checked = {
+            "slots": arguments.integer("slots", self.slots, 1, 1 << 14),
+            "max_batch_tokens": arguments.integer("max_batch_tokens", self.max_batch_tokens, 1, 2**62),
+            "aging": arguments.real("aging", self.aging, 0.0, 1e300),
+            "rate": arguments.real("rate", self.rate, 1e-9, 1e9),
+            "eviction": arguments.one_of("eviction", self.eviction, EVICTIONS),
+        }
+        for name in ("pages", "page_size", "prefill_chunk"):
+            value = getattr(self, name)
+            checked[name] = None if value is None else arguments.integer(name, value, 1, 2**31 - 1)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def page_size_for(self, trace: Trace) -> int:
+        """Tokens a page: that of the trace's blocks, where it has any."""
+        if self.page_size is None:
+            return trace.block_size if len(trace.block_ids) else 16
+        if len(trace.block_ids) and self.page_size != trace.block_size:
+            raise ValueError(f"page_size must be {trace.block_size}, as the trace's blocks are, got {self.page_size}")
+        return self.page_size
+
+    def pages_for(self, trace: Trace) -> int:
+        """Pages of the KV cache."""
+        if self.pages is not None:
+            return self.pages
+        longest = int((trace.input_lengths + trace.output_lengths).max(initial=1))
+        return min(self.slots * (-(-longest // self.page_size_for(trace)) + 1), 2**31 - 1)
+
+
+def simulate(
+    trace: Trace,
+    replica: Replica,
+    *,
+    slo_ms: ArrayLike | None = None,
+    admission: AdmissionController | None = None,
+    progress: Progress = False,
+) -> Simulation:
+    """Serve a trace with one replica, and tell what came of each request.
+
+    The requests arrive when the trace says, wait in a `Scheduler`, hold pages of a `KVCache` from their start to
+    their end, and are computed in steps that take as long as `replica.cost` says. Prompts with block ids share the
+    pages of what is cached of them; as in an engine, at least one token of a prompt is computed. Where pages run out
+    in decoding, the request that was started last waits anew, and what it had is computed again. A request that
+    would not fit into the pages alone is refused.
+
+    slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; what policy "edf" goes by.
+    admission: refuses requests when they arrive, by their prompt's and answer's tokens; it starts as it is and is
+    not changed. The same arguments give the same result, bit for bit. O(steps * sequences running), less where the
+    same sequences decode for long; tens of bytes for each request and page.
+
+    >>> trace = Trace([0.0, 0.1], [100, 100], [3, 2])
+    >>> result = simulate(trace, Replica(CostModel.linear(step=1.0), slots=1))
+    >>> result.started.tolist(), result.first_token.tolist(), result.finished.tolist()
+    ([0.0, 3.0], [1.0, 4.0], [3.0, 5.0])
+    """
+    run = _Run(trace, replica, slo_ms, admission)
+    began = time.perf_counter()
+    with bar(progress, len(trace), "simulating", "requests") as advance:
+        while run.go_on():
+            advance(run.arrived())
+        advance(run.arrived())
+    return run.outcome(time.perf_counter() - began)
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The results of many configurations: `grid` as given, `replicas` and `results` in the order of its product."""
+
+    grid: dict[str, list[Any]]
+    replicas: list[Replica]
+    results: list[Simulation]
+
+    def table(self) -> dict[str, np.ndarray]:
+        """One column for each key of the grid and of `Simulation.summary`, one row a configuration."""
+        rows = [result.summary() for result in self.results]
+        keys = {name: np.array([getattr(replica, name) for replica in self.replicas]) for name in self.grid if name != "cost"}  # fmt: skip
+        if not rows:
+            return keys
+        return {**keys, **{name: np.array([row[name] for row in rows]) for name in rows[0]}}
+
+
+def sweep(
+    trace: Trace,
+    replica: Replica,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    slo_ms: ArrayLike | None = None,
+    admission: AdmissionController | None = None,
+    threads: int | None = None,
+    progress: Progress = False,
+) -> Sweep:
+    """`simulate` every combination of `grid`, a sequence of values for each of some fields of Replica, on all cores.
+
+    What the grid does not name is as in `replica`. The results do not depend on the number of `threads`.
+
+    >>> trace = Trace([0.0, 0.1], [100, 100], [3, 2])
+    >>> swept = sweep(trace, Replica(CostModel.linear(step=1.0)), {"slots": [1, 2], "policy": ["fcfs", "sjf"]})
+    >>> swept.table()["latency_mean_ms"].tolist()
+    [3950.0, 3950.0, 2950.0, 2950.0]
+    """
+    known = [field.name for field in fields(Replica)]
+    values = {name: list(given) for name, given in grid.items()}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"grid must name fields of Replica ({', '.join(known)}), got {name!r}")
+    replicas = [replace(replica, **dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]  # fmt: skip
+    for each in replicas:
+        each.page_size_for(trace)
+    results: list[Any] = [None] * len(replicas)
+    with bar(progress, len(replicas), "sweeping", "configurations") as advance:
+
+        def fill(part: slice) -> None:
+            for place in range(part.start, part.stop):
+                run, began = _Run(trace, replicas[place], slo_ms, admission), time.perf_counter()
+                while run.go_on():
+                    pass
+                results[place] = run.outcome(time.perf_counter() - began)
+                advance(1)
+
+        in_pieces(len(replicas), fill, thread_count(threads))
+    return Sweep(values, replicas, results)
+
+
+class _Run:
+    """A simulation under way."""
+
+    def __init__(
+        self, trace: Trace, replica: Replica, slo_ms: ArrayLike | None, admission: AdmissionController | None
+    ):
+        self.trace, self.replica, n = trace, replica, len(trace)
+        self.arrivals = trace.arrivals / replica.rate
+        self.slos = np.full(n, np.inf)
+        if slo_ms is not None:
+            given = arguments.reals("slo_ms", np.full(n, slo_ms) if np.ndim(slo_ms) == 0 else slo_ms, 0.0)
+            arguments.same_length(arrivals=self.arrivals, slo_ms=given)
+            self.slos = given / 1000
+        pages, page_size = replica.pages_for(trace), replica.page_size_for(trace)
+        total = trace.input_lengths + trace.output_lengths
+        # a copy of the last page of a prompt may be needed beside its pages
+        self.accepted = -(-total // page_size) < pages
+        if admission is not None:
+            self.accepted &= admitted(admission, self.arrivals, total)
+        self.whole, self.real = np.zeros(kernels.WHOLE, np.int64), np.zeros(kernels.REAL)
+        self.whole[kernels.SLOTS], self.whole[kernels.BUDGET] = replica.slots, replica.max_batch_tokens
+        self.whole[kernels.CHUNK] = replica.prefill_chunk or 0
+        self.real[kernels.INTERVAL] = max(float(self.arrivals[-1]) if n else 0.0, 1e-3) / (_SAMPLES // 4)
+        self.times, self.counts = np.full((n, kernels.TIMES), np.nan), np.zeros((n, kernels.COUNTS), np.int64)
+        self.samples = np.zeros((_SAMPLES, kernels.SAMPLE))
+        self.running = np.zeros((replica.slots, kernels.RUN), np.int64)
+        self.order, self.tickets = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        self.scheduler = Scheduler(max_wait_ms=0.0, policy=replica.policy, aging=replica.aging, clock=float)
+        self.cache = KVCache(page_size, pages, store=False, dtype=np.float32, eviction=replica.eviction)
+        self.keys, self.cost, self.steps, self.told = np.zeros(n), replica.cost.coefficients, _STEPS, 0
+
+    def go_on(self) -> bool:
+        """Simulate for some hundredths of a second; False when all is done."""
+        trace, state, arena = self.trace, self.cache._state, self.scheduler._arena
+        began = time.perf_counter()
+        code = kernels.run(
+            self.whole, self.real, self.arrivals, trace.input_lengths, trace.output_lengths, self.accepted,
+            trace.input_lengths, self.slos, self.keys, trace.block_ids.view(np.uint8), trace.indptr, self.cost,
+            self.times, self.counts, self.samples, self.running, self.order, self.tickets, arena,
+            self.scheduler._ledger, *state, self.steps,
+        )  # fmt: skip
+        if code == kernels.SCHEDULER_FULL:
+            self.scheduler._make_room(arena)
+        elif code == kernels.CACHE_FULL:
+            self.cache._make_room(state)
+        elif code == kernels.MORE:
+            took = time.perf_counter() - began
+            self.steps = max(1, min(8 * self.steps, int(self.steps * 0.04 / max(took, 1e-6))))
+        return bool(code != kernels.FINISHED_ALL)
+
+    def arrived(self) -> int:
+        """Requests that came since this was asked last."""
+        before, self.told = self.told, int(self.whole[kernels.ARRIVED])
+        return self.told - before
+
+    def outcome(self, wall_seconds: float) -> Simulation:
+        whole, real = self.whole, self.real
+        return Simulation(
+            self.arrivals,
+            *(np.ascontiguousarray(self.times[:, column]) for column in range(kernels.TIMES)),
+            ~self.accepted,
+            self.trace.output_lengths,
+            self.counts[:, kernels.CACHED].copy(),
+            self.counts[:, kernels.PREEMPTED].copy(),
+            self.samples[: whole[kernels.SAMPLES]].copy(),
+            self.replica.slots,
+            float(real[kernels.NOW]),
+            wall_seconds,
+            int(whole[kernels.STEPS]),
+            float(real[kernels.BUSY]),
+            float(real[kernels.OCCUPIED]),
+            int(whole[kernels.PREFILLED]),
+            int(whole[kernels.DECODED]),
+        )
+
+
+def admitted(admission: AdmissionController, arrivals: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """What a copy of an admission controller says to requests that arrive so much later than now: bool (n,)."""
+    copy = pickle.loads(pickle.dumps(admission))
+    return copy.should_admit_many(arrivals, tokens)
