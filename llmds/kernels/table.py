@@ -19,7 +19,7 @@ take the new one before changing anything. The owner is the class above, or your
 
 import numpy as np
 
-from .compiling import njit
+from .compiling import leaf, njit
 from .hashing import mix
 
 HEAD = 16
@@ -38,7 +38,7 @@ def new(capacity, columns):
     return arena
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def bucket_count(capacity):
     """Buckets of an arena of `capacity` rows: the power of two that keeps it at most half full."""
     buckets = 2
@@ -47,7 +47,7 @@ def bucket_count(capacity):
     return buckets
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def parts(arena):
     """(head, rows, buckets), views of `arena`."""
     capacity, columns = arena[CAPACITY], arena[COLUMNS]
@@ -55,19 +55,19 @@ def parts(arena):
     return arena[:HEAD], arena[HEAD:stop].reshape(capacity, columns), arena[stop:].view(np.int32)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def find(rows, buckets, key):
     """The row of `key`, or -1. Expected O(1)."""
     mask = buckets.shape[0] - 1
     bucket = np.int64(mix(key)) & mask
     while True:
-        row = np.int64(buckets[bucket])
-        if row < 0 or rows[row, KEY] == key:
+        row = np.int64(buckets[np.uint64(bucket)])
+        if row < 0 or rows[np.uint64(row), KEY] == key:
             return row
         bucket = (bucket + 1) & mask
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def insert(rows, buckets, row, key):
     """Make `row` (free) the row of `key` (absent). Expected O(1)."""
     mask = buckets.shape[0] - 1
@@ -79,7 +79,27 @@ def insert(rows, buckets, row, key):
     rows[row, BUCKET] = bucket
 
 
-@njit(cache=True)
+@leaf(cache=True)
+def home(buckets, key):
+    """The bucket in which the search for `key` begins."""
+    return np.int64(mix(key)) & (buckets.shape[0] - 1)
+
+
+@leaf(cache=True)
+def claim(rows, buckets, row, key, bucket):
+    """The row of `key`, or -1: then `row` (free) has become it, as by `insert`. `bucket`: its `home`. Expected O(1)."""
+    while buckets[bucket] >= 0:
+        other = np.int64(buckets[bucket])
+        if rows[other, KEY] == key:
+            return other
+        bucket = (bucket + 1) & (buckets.shape[0] - 1)
+    buckets[bucket] = row
+    rows[row, KEY] = key
+    rows[row, BUCKET] = bucket
+    return np.int64(-1)
+
+
+@leaf(cache=True)
 def remove(rows, buckets, row):
     """Take `row` out of the buckets; its columns but BUCKET stay as they are. Expected O(1).
 
@@ -102,13 +122,13 @@ def remove(rows, buckets, row):
     buckets[hole] = -1
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def moved(rows, buckets, row):
     """Tell the buckets that this keyed row now stands at `row`."""
     buckets[rows[row, BUCKET]] = row
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def take_row(head, rows):
     """A free row, counted in; -1 if there is none. O(1)."""
     row = head[FREE]
@@ -123,7 +143,7 @@ def take_row(head, rows):
     return row
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def free_row(head, rows, row):
     """Give back a row that `remove` has taken out of the buckets. O(1)."""
     rows[row, KEY] = head[FREE]
@@ -153,7 +173,7 @@ def resized(arena, capacity):
     return larger
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def well_formed(arena, columns):
     """Whether `parts` may cut this array (any int64 array (n,)) into an arena of `columns` columns."""
     if arena.shape[0] < HEAD:
@@ -168,7 +188,7 @@ def well_formed(arena, columns):
     )
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def first_fault(head, rows, buckets):
     """First row that its bucket does not lead to, that a look-up misses, or that the free chain loses; -1 if none.
 
