@@ -104,8 +104,16 @@ def _sketch() -> None:
     sketch.estimate_many(["a"])
     sketch.estimate_many([1])
     sketch.merge(CountMinSketch(64, 2))
+    sketch.decay()
     sketch.reset()
     _passes_through_a_file(sketch)
+    watching = CountMinSketch(64, 2, heavy_hitters=2)
+    watching.add("a" * 20_000)
+    watching.add(1)
+    watching.add_many(["a", "b"])
+    watching.add_many([1, 2])
+    watching.merge(watching)
+    watching.top_k(1)
 
 
 def _pages() -> None:
