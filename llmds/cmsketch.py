@@ -26,10 +26,10 @@ _NOTHING[0][[table.COLUMNS, table.FREE, table.HEAD]] = heavy.COLUMNS, -1, -1
 
 
 class HeavyHitter(NamedTuple):
-    """An item that came often: at most `count` times, and at least `count - error` times."""
+    """An item that came often: at most `estimate` times, and at least `estimate - error` times."""
 
     item: str | int
-    count: int
+    estimate: int
     error: int
 
 
@@ -59,7 +59,7 @@ class CountMinSketch(storage.Structure):
     >>> sketch = CountMinSketch(heavy_hitters=10)
     >>> sketch.add_many(["heap", "page", "heap", "cache", "heap", "page"])
     >>> sketch.top_k(2)
-    [HeavyHitter(item='heap', count=3, error=0), HeavyHitter(item='page', count=2, error=0)]
+    [HeavyHitter(item='heap', estimate=3, error=0), HeavyHitter(item='page', estimate=2, error=0)]
     """
 
     # The watched items lie in _heavy and _texts (see kernels.heavy), which are not saved where nothing is watched.
@@ -121,11 +121,10 @@ class CountMinSketch(storage.Structure):
         return int(self._sketch[kernels.TOTAL])
 
     def top_k(self, k: int | None = None) -> list[HeavyHitter]:
-        """The k items that came most often (all that are watched if None), with `count` and `error`, the most frequent
-        first.
+        """The k items that came most often (all that are watched if None), the most frequent first.
 
-        An item came at most `count` times and at least `count - error` times, that being what `decay` leaves of its
-        times. ValueError unless the sketch was made with `heavy_hitters`. O(heavy_hitters (depth + log heavy_hitters)).
+        An item came at most `estimate` times and at least `estimate - error` times, as far as `decay` has left them.
+        ValueError unless the sketch was made with `heavy_hitters`. O(heavy_hitters (depth + log heavy_hitters)).
         """
         if not self._watches:
             raise ValueError("top_k needs a sketch made with heavy_hitters > 0")

@@ -23,7 +23,7 @@ def promises_hold(sketch, exact, total):
     sketch.check()
     found = sketch.top_k()
     assert len({hitter.item for hitter in found}) == len(found) <= sketch.heavy_hitters
-    assert [hitter.count for hitter in found] == sorted((hitter.count for hitter in found), reverse=True)
+    assert [hitter.estimate for hitter in found] == sorted((hitter.estimate for hitter in found), reverse=True)
     for item, count, error in found:
         assert 0 <= count - error <= exact[item] <= count <= sketch.estimate(item)
     frequent = {item for item, count in exact.items() if count * sketch.heavy_hitters > total}
@@ -129,10 +129,10 @@ def test_texts_of_any_length_find_room():
 def test_tallies_saturate():
     sketch = CountMinSketch(8, 2, heavy_hitters=2)
     sketch.add("a", MOST - 1), sketch.add("a", MOST), sketch.add_many([1, 2], MOST)
-    assert [hitter.count for hitter in sketch.top_k()] == [MOST, MOST]
+    assert [hitter.estimate for hitter in sketch.top_k()] == [MOST, MOST]
     sketch.merge(sketch), sketch.check()
     sketch.decay(), sketch.check()
-    assert sketch.top_k(1)[0].count == MOST >> 1
+    assert sketch.top_k(1)[0].estimate == MOST >> 1
 
 
 def test_nothing_is_fine():

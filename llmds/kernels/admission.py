@@ -341,9 +341,12 @@ def _admit_all(arena, tenants, moments, tokens, by, admitted):
     the head."""
     head, seconds, ring, times = parts(arena)
     their_head, rows, buckets = table.parts(tenants)
+    named = by.shape[0] > 0
+    if not named and their_head[COUNT] == 0 and ring.shape[0] > 1:
+        return _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted)
     start, oldest, count, in_window = head[START], head[OLDEST], head[COUNT], head[IN_WINDOW]
     epoch, latest, window = seconds[clock.EPOCH], seconds[clock.LATEST], seconds[WINDOW]
-    done, accepted, answer, named = 0, 0, ADMITTED, by.shape[0] > 0
+    done, accepted, answer = 0, 0, ADMITTED
     while done < moments.shape[0]:
         latest = max(moments[done] - epoch, latest)
         while count > 0 and times[start, TIME] + window <= latest:
@@ -391,6 +394,56 @@ def _admit_all(arena, tenants, moments, tokens, by, admitted):
     head[ACCEPTED] += accepted
     head[REJECTED] += done - accepted
     return done, answer
+
+
+@leaf(cache=True)
+def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
+    """`_admit_all` where there are no tenants, and two entries or more.
+
+    Who leaves and who is let in is as good as random, and a branch guessed wrong costs more than all the rest: so two
+    requests at a time leave, or not, and one enters, or not, without a branch.
+    """
+    start, oldest, count, in_window = head[START], head[OLDEST], head[COUNT], head[IN_WINDOW]
+    epoch, latest, window = seconds[clock.EPOCH], seconds[clock.LATEST], seconds[WINDOW]
+    most_requests, most_tokens, size = head[MAX_REQUESTS], head[MAX_TOKENS], ring.shape[0]
+    done, accepted, enters, full = 0, np.int64(0), np.int64(1), False
+    while done < moments.shape[0]:
+        latest = max(moments[done] - epoch, latest)
+        more = True
+        while more:
+            first, second = np.uint64(start), np.uint64(_place(start, np.int64(1), size))
+            one = np.int64((count > 0) & (times[first, TIME] + window <= latest))
+            two = one & np.int64((count > 1) & (times[second, TIME] + window <= latest))
+            in_window -= (_counted(ring[first, TOKENS]) & -one) + (_counted(ring[second, TOKENS]) & -two)
+            start = _place(start, one + two, size)
+            oldest += one + two
+            count -= one + two
+            more = two > 0
+        asked = tokens[done]
+        enters = np.int64((count < most_requests) & (asked <= most_tokens - in_window))
+        if count < size:
+            entry = np.uint64(_place(start, count, size))
+            times[entry, TIME] = latest
+            ring[entry, TOKENS], ring[entry, TENANT] = ~asked, NOBODY
+        elif enters:
+            full = True
+            break
+        in_window += asked & -enters
+        count += enters
+        accepted += enters
+        admitted[done] = enters > 0
+        done += 1
+    seconds[clock.LATEST] = latest
+    head[START], head[OLDEST], head[COUNT], head[TOP], head[IN_WINDOW] = start, oldest, count, count, in_window
+    if accepted > 0:
+        head[LAST_TICKET] = oldest + count - 1
+    head[ACCEPTED] += accepted
+    head[REJECTED] += done - accepted
+    if full:
+        return done, FULL
+    if enters:
+        return done, ADMITTED
+    return done, TOO_MANY_REQUESTS if count >= most_requests else TOO_MANY_TOKENS
 
 
 @leaf(cache=True)
