@@ -77,13 +77,13 @@ def estimate_int(sketch, item):
 @leaf(cache=True)
 def add_string(sketch, data, count):
     """Add `count` to the string with these UTF-8 bytes. O(DEPTH + len(data))."""
-    add_hash(sketch, hash_string(sketch, data, 0, len(data)), count)
+    add_hash(sketch, hash_string(sketch, data, np.int64(0), np.int64(len(data))), count)
 
 
 @leaf(cache=True)
 def estimate_string(sketch, data):
     """The estimate for the string with these UTF-8 bytes. O(DEPTH + len(data))."""
-    return estimate_hash(sketch, hash_string(sketch, data, 0, len(data)))
+    return estimate_hash(sketch, hash_string(sketch, data, np.int64(0), np.int64(len(data))))
 
 
 @leaf(cache=True)
