@@ -261,7 +261,7 @@ def ratios(record: Row) -> Figure | None:
     axes.set_yticks(range(len(tasks)), tasks, fontsize=8)
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=5)
     axes.set_title(f"speed of llmds over each peer's: {record['parameters']['items']:,} items, one thread", fontsize=11)
     return figure
 

@@ -14,8 +14,8 @@ from .clocked import Clock, Clocked
 from .direct import Direct
 from .growing import chunks
 from .kernels import admission as kernels
+from .kernels import admission_check, table
 from .kernels import clock as clock_kernels
-from .kernels import table
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -276,7 +276,7 @@ class AdmissionController(Clocked):
 
     def _fault(self) -> str | None:
         qps, rate, window = map(self._real, (kernels.QPS, kernels.TOKEN_RATE, kernels.WINDOW))
-        fault = int(kernels.first_fault(self._arena, self._tenants))
+        fault = int(admission_check.first_fault(self._arena, self._tenants))
         if fault >= 0:
             return f"request {fault} of the window is out of order, or its tokens are impossible"
         if fault == -3:
@@ -304,7 +304,7 @@ class AdmissionController(Clocked):
     @classmethod
     def _from_arrays(cls, arrays: storage.Arrays, *, clock: Clock, **given: Any) -> "Self":  # type: ignore[override]
         arena, tenants = arrays["arena"], arrays["tenants"]
-        storage.expect(bool(kernels.well_formed(arena)), "its window does not add up")
+        storage.expect(bool(admission_check.well_formed(arena)), "its window does not add up")
         whole = bool(table.well_formed(tenants, kernels.TENANT_WIDTH))
         storage.expect(whole, "its tenants do not add up")
         self = cls.__new__(cls)

@@ -129,16 +129,16 @@ def retry_after(arena, tenants, now, tokens, tenant, named):
         their_held -= tokens + (rows[row, HELD] if row >= 0 else 0)
     gone = np.int64(0)
     while requests < 0 or held < 0 or their_requests < 0 or their_held < 0:
-        entry = _place(head[START], gone, ring.shape[0])
+        entry = place(head[START], gone, ring.shape[0])
         requests += 1
-        held += _counted(ring[entry, TOKENS])
+        held += counted(ring[entry, TOKENS])
         if row >= 0 and ring[entry, TENANT] == row:
             their_requests += 1
-            their_held += _counted(ring[entry, TOKENS])
+            their_held += counted(ring[entry, TOKENS])
         gone += 1
     if gone == 0:
         return 0.0
-    due = times[_place(head[START], gone - 1, ring.shape[0]), TIME] + seconds[WINDOW]
+    due = times[place(head[START], gone - 1, ring.shape[0]), TIME] + seconds[WINDOW]
     shown = due + seconds[clock.EPOCH]
     while shown - seconds[clock.EPOCH] < due:
         shown += max(abs(shown), abs(due)) * 2.0**-52
@@ -210,13 +210,13 @@ def record(arena, tenants, now, tokens, ticket):
         if ticket == head[OLDEST] + head[COUNT]:
             if head[COUNT] == ring.shape[0]:
                 return FULL
-            entry = _place(head[START], head[COUNT], ring.shape[0])
+            entry = place(head[START], head[COUNT], ring.shape[0])
             times[entry, TIME], ring[entry, TOKENS], ring[entry, TENANT] = now, 0, NOBODY
             head[COUNT] += 1
             head[TOP] = head[COUNT]
     if ticket >= head[OLDEST]:
-        entry = _place(head[START], ticket - head[OLDEST], ring.shape[0])
-        more = tokens - _counted(ring[entry, TOKENS])
+        entry = place(head[START], ticket - head[OLDEST], ring.shape[0])
+        more = tokens - counted(ring[entry, TOKENS])
         head[IN_WINDOW] += more
         if ring[entry, TENANT] >= 0:
             _, rows, _ = table.parts(tenants)
@@ -263,76 +263,11 @@ def resized(arena, capacity):
     larger[CAPACITY], larger[START] = capacity, 0
     head, _, ring, _ = parts(larger)
     for e in range(head[COUNT]):
-        entry = _place(old_head[START], e, old_ring.shape[0])
+        entry = place(old_head[START], e, old_ring.shape[0])
         for column in range(WIDTH):
             ring[e, column] = old_ring[entry, column]
     old_head[RETIRED] = 1
     return larger
-
-
-@leaf(cache=True)
-def well_formed(arena):
-    """Whether `parts` may cut this array (any int64 array (n,))."""
-    return (
-        arena.shape[0] >= HEAD
-        and 0 <= arena[CAPACITY] < 2**31
-        and arena[COLUMNS] == WIDTH
-        and arena.shape[0] == HEAD + arena[CAPACITY] * WIDTH
-        and arena[RETIRED] == 0
-        and 0 <= arena[COUNT] <= arena[CAPACITY]
-        and arena[TOP] == arena[COUNT]
-    )
-
-
-@njit(cache=True)
-def first_fault(arena, tenants):
-    """Place of the first request (oldest is 0) that does not fit what stands before it or in the head.
-
-    -1 if there is none, -2 where the head itself does not add up, -3 where the tenants do not. Safe on any contents
-    of a `well_formed` window and a `table.well_formed` arena of tenants.
-    """
-    head, seconds, ring, times = parts(arena)
-    count = head[COUNT]
-    if not (
-        0 <= head[START] < max(head[CAPACITY], 1)
-        and 0 <= head[OLDEST] < 2**62
-        and 0 <= head[UNSETTLED] <= head[OLDEST] + count
-        and -1 <= head[LAST_TICKET] < head[OLDEST] + count
-        and 0 <= head[ACCEPTED] < 2**62
-        and 0 <= head[REJECTED] < 2**62
-        and head[MAX_REQUESTS] >= 0
-        and head[MAX_TOKENS] >= 0
-        and 0 < seconds[WINDOW] < np.inf
-        and np.isfinite(seconds[clock.EPOCH])
-        and seconds[clock.LATEST] < np.inf
-    ):
-        return np.int64(-2)
-    their_head, rows, buckets = table.parts(tenants)
-    if table.first_fault(their_head, rows, buckets) != -1:
-        return np.int64(-3)
-    requests, held = np.zeros(rows.shape[0], np.int64), np.zeros(rows.shape[0], np.int64)
-    before, total = -np.inf, 0
-    for e in range(count):
-        ticket, entry = head[OLDEST] + e, _place(head[START], e, ring.shape[0])
-        time, tokens, row = times[entry, TIME], ring[entry, TOKENS], ring[entry, TENANT]
-        if not (np.isfinite(time) and before <= time <= seconds[clock.LATEST] and _counted(tokens) <= MOST_TOKENS):
-            return np.int64(e)
-        if tokens < 0 and ticket < head[UNSETTLED]:
-            return np.int64(e)
-        if row != NOBODY:
-            if not 0 <= row < rows.shape[0]:
-                return np.int64(e)
-            requests[row] += 1
-            held[row] += _counted(tokens)
-        before = time
-        total += _counted(tokens)
-    for row in range(rows.shape[0]):
-        idle = row >= their_head[TOP] or rows[row, BUCKET] < 0
-        if (requests[row] > 0) if idle else (rows[row, REQUESTS] != requests[row] or rows[row, HELD] != held[row]):
-            return np.int64(-3)
-        if not idle and requests[row] == 0 and rows[row, OWN_REQUESTS] == UNSET and rows[row, OWN_TOKENS] == UNSET:
-            return np.int64(-3)
-    return np.int64(-1 if total == head[IN_WINDOW] else -2)
 
 
 @leaf(cache=True)
@@ -350,10 +285,10 @@ def _admit_all(arena, tenants, moments, tokens, by, admitted):
     while done < moments.shape[0]:
         latest = max(moments[done] - epoch, latest)
         while count > 0 and times[start, TIME] + window <= latest:
-            in_window -= _counted(ring[start, TOKENS])
+            in_window -= counted(ring[start, TOKENS])
             if ring[start, TENANT] >= 0:
-                _leave(their_head, rows, buckets, ring[start, TENANT], _counted(ring[start, TOKENS]))
-            start = _place(start, np.int64(1), ring.shape[0])
+                _leave(their_head, rows, buckets, ring[start, TENANT], counted(ring[start, TOKENS]))
+            start = place(start, np.int64(1), ring.shape[0])
             oldest += 1
             count -= 1
         answer, row = ADMITTED, np.int64(NOBODY)
@@ -380,7 +315,7 @@ def _admit_all(arena, tenants, moments, tokens, by, admitted):
                         break
                 rows[row, REQUESTS] += 1
                 rows[row, HELD] += tokens[done]
-            entry = _place(start, count, ring.shape[0])
+            entry = place(start, count, ring.shape[0])
             times[entry, TIME] = latest
             ring[entry, TOKENS], ring[entry, TENANT] = ~tokens[done], row
             in_window += tokens[done]
@@ -412,18 +347,18 @@ def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
         latest = max(moments[done] - epoch, latest)
         more = True
         while more:
-            first, second = np.uint64(start), np.uint64(_place(start, np.int64(1), size))
+            first, second = np.uint64(start), np.uint64(place(start, np.int64(1), size))
             one = np.int64((count > 0) & (times[first, TIME] + window <= latest))
             two = one & np.int64((count > 1) & (times[second, TIME] + window <= latest))
-            in_window -= (_counted(ring[first, TOKENS]) & -one) + (_counted(ring[second, TOKENS]) & -two)
-            start = _place(start, one + two, size)
+            in_window -= (counted(ring[first, TOKENS]) & -one) + (counted(ring[second, TOKENS]) & -two)
+            start = place(start, one + two, size)
             oldest += one + two
             count -= one + two
             more = two > 0
         asked = tokens[done]
         enters = np.int64((count < most_requests) & (asked <= most_tokens - in_window))
         if count < size:
-            entry = np.uint64(_place(start, count, size))
+            entry = np.uint64(place(start, count, size))
             times[entry, TIME] = latest
             ring[entry, TOKENS], ring[entry, TENANT] = ~asked, NOBODY
         elif enters:
@@ -452,7 +387,7 @@ def _expire(head, seconds, ring, times, tenants, now):
     their_head, rows, buckets = table.parts(tenants)
     window = seconds[WINDOW]
     while head[COUNT] > 0 and times[head[START], TIME] + window <= now:
-        tokens, row = _counted(ring[head[START], TOKENS]), ring[head[START], TENANT]
+        tokens, row = counted(ring[head[START], TOKENS]), ring[head[START], TENANT]
         head[IN_WINDOW] -= tokens
         if row >= 0:
             _leave(their_head, rows, buckets, row, tokens)
@@ -505,19 +440,20 @@ def _limits(head, rows, row):
 def _oldest_unsettled(head, ring):
     """The ticket of the oldest unsettled request, or the one behind the newest. Amortised O(1)."""
     behind = max(head[UNSETTLED] - head[OLDEST], 0)
-    while behind < head[COUNT] and ring[_place(head[START], behind, ring.shape[0]), TOKENS] >= 0:
+    while behind < head[COUNT] and ring[place(head[START], behind, ring.shape[0]), TOKENS] >= 0:
         behind += 1
     head[UNSETTLED] = head[OLDEST] + behind
     return head[UNSETTLED]
 
 
 @leaf(cache=True)
-def _place(start, behind, size):
+def place(start, behind, size):
     """The entry that is so far behind the start."""
-    place = start + behind
-    return place if place < size else place - size
+    at = start + behind
+    return at if at < size else at - size
 
 
 @leaf(cache=True)
-def _counted(stored):
+def counted(stored):
+    """The tokens of an entry, settled or not."""
     return stored if stored >= 0 else ~stored
