@@ -2,14 +2,18 @@
 
 import math
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import arguments, storage
 from .growing import Growing
 from .kernels import clock as kernels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Clock = Callable[[], float]
 
@@ -34,6 +38,17 @@ class Clocked(Growing):
     def _latest(self) -> float:
         """What the clock showed at the latest second seen, -inf before the first."""
         return float(self._arena[kernels.EPOCH : kernels.LATEST + 1].view(np.float64).sum())
+
+    def under(self, clock: Clock) -> "Self":
+        """A copy under another clock, to whose present the latest that this one has seen becomes. O(size)."""
+        twin = type(self).__new__(type(self))
+        with self._lock:
+            for name, value in self.__dict__.items():
+                setattr(twin, name, value.copy() if isinstance(value, np.ndarray) else value)
+        twin._clock, twin._lock = checked(clock), threading.RLock()
+        if self._latest() > -math.inf:
+            kernels.resume(twin._arena, twin._now())
+        return twin
 
     def _to_arrays(self) -> storage.Arrays:
         return {"arena": kernels.snapshot(self._arena, self._now())}

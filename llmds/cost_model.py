@@ -121,7 +121,9 @@ class CostModel:
         self, prefill_tokens: float, decode_sequences: float, context_tokens: float, attended_pairs: float = 0.0
     ) -> float:
         """Seconds of a step of these P, D, C and A."""
-        return float(kernels.seconds(self.coefficients, prefill_tokens, decode_sequences, context_tokens, attended_pairs))
+        return float(
+            kernels.seconds(self.coefficients, prefill_tokens, decode_sequences, context_tokens, attended_pairs)
+        )
 
     @property
     def coefficients(self) -> np.ndarray:

@@ -1,6 +1,5 @@
 """A replica of a serving engine on a trace: continuous batching, iteration by iteration, in simulated time."""
 
-import copy as copying
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -279,9 +278,7 @@ def sweep(
 class _Run:
     """A simulation under way."""
 
-    def __init__(
-        self, trace: Trace, replica: Replica, slo_ms: ArrayLike | None, admission: AdmissionController | None
-    ):
+    def __init__(self, trace: Trace, replica: Replica, slo_ms: ArrayLike | None, admission: AdmissionController | None):
         self.trace, self.replica, n = trace, replica, len(trace)
         self.arrivals = trace.arrivals / replica.rate
         self.slos = np.full(n, np.inf)
@@ -294,7 +291,7 @@ class _Run:
         # a copy of the last page of a prompt may be needed beside its pages
         self.accepted = -(-total // page_size) < pages
         if admission is not None:
-            self.accepted &= admitted(admission, self.arrivals, total)
+            self.accepted &= admitted(admission, self.arrivals, total, None)
         self.whole, self.real = np.zeros(kernels.WHOLE, np.int64), np.zeros(kernels.REAL)
         self.whole[kernels.SLOTS], self.whole[kernels.BUDGET] = replica.slots, replica.max_batch_tokens
         self.whole[kernels.CHUNK] = replica.prefill_chunk or 0
@@ -352,7 +349,8 @@ class _Run:
         )
 
 
-def admitted(admission: AdmissionController, arrivals: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+def admitted(
+    admission: AdmissionController, arrivals: np.ndarray, tokens: np.ndarray, tenants: np.ndarray | None
+) -> np.ndarray:
     """What a copy of an admission controller says to requests that arrive so much later than now: bool (n,)."""
-    copy = pickle.loads(pickle.dumps(admission))
-    return copy.should_admit_many(arrivals, tokens)
+    return admission.under(lambda: 0.0).should_admit_many(arrivals, tokens, tenants)

@@ -174,9 +174,7 @@ def _attended(before, part):
 
 
 @njit(cache=True)
-def _enter(
-    whole, inputs, counts, blocks, indptr, r, room, first, requests, nothing, pool, seqs, tables, ids, store
-):
+def _enter(whole, inputs, counts, blocks, indptr, r, room, first, requests, nothing, pool, seqs, tables, ids, store):
     """Give a request its pages, if it may start in a step that has `room` tokens left: (code, prompt tokens to compute).
 
     Without chunks, a prompt must fit, unless it is the `first` of the step.
