@@ -82,14 +82,15 @@ class CostModel:
             values = getattr(self, name)
             if not isinstance(values, Sequence) or len(values) != kernels.INPUTS:
                 raise ValueError(f"{name} must be {kernels.INPUTS} coefficients, got {values!r}")
-            object.__setattr__(self, name, tuple(arguments.real(f"{name}[{i}]", value, 0.0, 1e9) for i, value in enumerate(values)))  # fmt: skip
+            checked = tuple(arguments.real(f"{name}[{i}]", value, 0.0, 1e9) for i, value in enumerate(values))
+            object.__setattr__(self, name, checked)
         object.__setattr__(self, "overhead", arguments.real("overhead", self.overhead, 0.0, 1e9))
 
     @classmethod
     def linear(
         cls, step: float = 0.0, prefill_token: float = 0.0, decode_sequence: float = 0.0, context_token: float = 0.0
     ) -> "CostModel":
-        """Seconds a step, and for each prompt token, decoding sequence and token of context: measure your own engine."""
+        """Seconds a step, and for each prompt token, decoding sequence and token of context: measure your engine."""
         return cls((step, prefill_token, decode_sequence, context_token, 0.0))
 
     @classmethod
@@ -105,8 +106,8 @@ class CostModel:
     ) -> "CostModel":
         """What a model on `devices` accelerators (tensor parallel, communication free) takes at least.
 
-        A token costs 2 FLOPs a parameter and 4 * layers * heads * head_dim for each token it attends to; a step reads all
-        parameters once, and the keys and values of its contexts, and writes those of its tokens (Pope et al. 2022,
+        A token costs 2 FLOPs a parameter and 4 * layers * heads * head_dim for each token it attends to; a step reads
+        all parameters once, and the keys and values of its contexts, and writes those of its tokens (Pope et al. 2022,
         "Efficiently Scaling Transformer Inference"). The efficiencies say which share of the peaks is reached:
         1 is a bound, engines reach less, so measure yours. `overhead`: seconds a step that neither side covers.
         """

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from . import arguments
 from .admissions import AdmissionController
 from .cost_model import CostModel
-from .kernels import kv_tables, scheduling
 from .kernels import simulation as kernels
 from .kv_arrays import POLICIES as EVICTIONS
 from .kv_cache import KVCache
@@ -77,7 +76,7 @@ class Simulation:
     def meets(
         self, *, ttft_ms: float | None = None, tpot_ms: float | None = None, latency_ms: float | None = None
     ) -> np.ndarray:
-        """Which requests finished within all the limits given, bool (n,). One token alone has no time per token to miss."""
+        """Which requests finished within all the limits given, bool (n,). One token alone has no time per token."""
         met = np.isfinite(self.finished)
         if ttft_ms is not None:
             met &= self.ttft <= arguments.real("ttft_ms", ttft_ms, 0.0) / 1000
@@ -104,7 +103,7 @@ class Simulation:
             "finished": int(done.sum()),
             "refused": int(self.refused.sum()),
             "steps": self.steps,
-            "requests_per_second": done.sum() / seconds if seconds else 0.0,
+            "requests_per_second": float(done.sum()) / seconds if seconds else 0.0,
             "tokens_per_second": self.decode_tokens / seconds if seconds else 0.0,
             "utilisation": self.busy_seconds / seconds if seconds else 0.0,
             "slots_used": self.running_seconds / (self.busy_seconds * self.slots) if self.busy_seconds else 0.0,
@@ -131,10 +130,10 @@ class Replica:
     """One replica of an engine, as `simulate` and `sweep` take it.
 
     cost: seconds of a step. slots: sequences that run at the same time. pages, page_size: the KV cache; None for
-    page_size is the trace's block size where its prompts have block ids, else 16; None for pages has room for all
-    slots with the trace's longest request. eviction: as of KVCache. policy, aging: as of Scheduler, which knows of a
-    request its prompt's length. max_batch_tokens: prompt tokens and decoded ones of a step; prefill_chunk: prompt tokens of
-    one request in a step, None: a prompt is computed whole (where it is longer than what a step holds, alone).
+    page_size is the trace's block size where its prompts have block ids, else 16; None for pages has room for all slots
+    with the trace's longest request. eviction: as of KVCache. policy, aging: as of Scheduler, which knows of a
+    request its prompt's length. max_batch_tokens: prompt tokens and decoded ones of a step; prefill_chunk: prompt
+    tokens of one request in a step, None: a prompt is computed whole (if it is longer than what a step holds, alone).
     rate: how many times as fast as in the trace requests arrive.
     """
 
@@ -197,7 +196,7 @@ def simulate(
     in decoding, the request that was started last waits anew, and what it had is computed again. A request that
     would not fit into the pages alone is refused.
 
-    slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; what policy "edf" goes by.
+    slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; what "edf" goes by.
     admission: refuses requests when they arrive, by their prompt's and answer's tokens; it starts as it is and is
     not changed. The same arguments give the same result, bit for bit. O(steps * sequences running), less where the
     same sequences decode for long; tens of bytes for each request and page.
@@ -227,7 +226,8 @@ class Sweep:
     def table(self) -> dict[str, np.ndarray]:
         """One column for each key of the grid and of `Simulation.summary`, one row a configuration."""
         rows = [result.summary() for result in self.results]
-        keys = {name: np.array([getattr(replica, name) for replica in self.replicas]) for name in self.grid if name != "cost"}  # fmt: skip
+        named = [name for name in self.grid if name != "cost"]
+        keys = {name: np.array([getattr(replica, name) for replica in self.replicas]) for name in named}
         if not rows:
             return keys
         return {**keys, **{name: np.array([row[name] for row in rows]) for name in rows[0]}}
@@ -257,7 +257,8 @@ def sweep(
     for name in values:
         if name not in known:
             raise ValueError(f"grid must name fields of Replica ({', '.join(known)}), got {name!r}")
-    replicas = [replace(replica, **dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]  # fmt: skip
+    chosen = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    replicas = [replace(replica, **point) for point in chosen]
     for each in replicas:
         each.page_size_for(trace)
     results: list[Any] = [None] * len(replicas)
@@ -332,7 +333,9 @@ class _Run:
         whole, real = self.whole, self.real
         return Simulation(
             self.arrivals,
-            *(np.ascontiguousarray(self.times[:, column]) for column in range(kernels.TIMES)),
+            self.times[:, kernels.STARTED].copy(),
+            self.times[:, kernels.FIRST].copy(),
+            self.times[:, kernels.FINISHED].copy(),
             ~self.accepted,
             self.trace.output_lengths,
             self.counts[:, kernels.CACHED].copy(),

@@ -7,9 +7,9 @@ pages run out, the sequence that was started last waits again, and what it had i
 Policies are those of `scheduling` and of the KV cache: nothing here decides who is next or what is evicted.
 
 What goes in, arrays of one entry a request in order of arrival unless said otherwise:
-    arrivals float64 seconds; inputs, outputs int64 tokens; accepted bool, what admission said; sizes int64, slos and keys
-    float64: tokens, seconds and key that the scheduler is told; blocks uint8, indptr int64 (n + 1,): content ids
-    (int64) of the prompts, empty where there are none
+    arrivals float64 seconds; inputs, outputs int64 tokens; accepted bool, what admission said; sizes int64, slos and
+    keys float64: tokens, seconds and key that the scheduler is told; blocks uint8, indptr int64 (n + 1,): content
+    ids (int64) of the prompts, empty where there are none
 What comes out:
     times float64 (n, TIMES): when a request was started, had its first token, finished; NaN: never
     counts int64 (n, COUNTS): tokens made, prompt tokens found in the cache, how often it was preempted
@@ -175,7 +175,7 @@ def _attended(before, part):
 
 @njit(cache=True)
 def _enter(whole, inputs, counts, blocks, indptr, r, room, first, requests, nothing, pool, seqs, tables, ids, store):
-    """Give a request its pages, if it may start in a step that has `room` tokens left: (code, prompt tokens to compute).
+    """Give a request its pages, if it may start in a step with `room` tokens left: (code, prompt tokens to compute).
 
     Without chunks, a prompt must fit, unless it is the `first` of the step.
     """
