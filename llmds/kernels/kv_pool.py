@@ -137,6 +137,8 @@ def forget(head, rows, names, buckets, memory, page):
         kv_events.tell(head, rows, names, memory, kv_events.REMOVED, at)
         if rows[at, kv.REFS] == 0:
             kv_eviction.leave(head, rows, names, memory, at)
+        else:
+            kv_eviction.drop(head, rows, memory, at)
         _unlink(head, rows, buckets, at)
         if rows[at, kv.REFS] == 0:
             _blank(head, rows, at)
