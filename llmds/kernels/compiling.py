@@ -29,3 +29,16 @@ def _plain(typingctx):
 
 
 plain: Any = intrinsic(_plain)
+
+
+def _apart(typingctx):
+    """Called first in a kernel, keeps it from being copied into those that call it: for what they rarely need."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+apart: Any = intrinsic(_apart)

@@ -22,7 +22,7 @@ import numpy as np
 
 from . import kv_density, kv_lfu, kv_lists, kv_s3fifo, kv_slru, kv_tinylfu
 from . import kv_layout as kv
-from .compiling import leaf, njit
+from .compiling import apart, leaf, njit, plain
 
 LRU, LFU, SLRU, TINYLFU, S3FIFO, LHD, POLICIES = 0, 1, 2, 3, 4, 5, 6
 _CHAIN = np.int64(0)
@@ -66,29 +66,14 @@ def prepare(pool):
 def begin(head, rows, names, memory, page):
     """A referenced page has become findable."""
     if head[kv.POLICY] >= TINYLFU:
-        if head[kv.POLICY] == TINYLFU:
-            kv_tinylfu.begin(head, names, memory, page)
-        elif head[kv.POLICY] == S3FIFO:
-            kv_s3fifo.begin(head, rows, names, memory, page)
-        else:
-            kv_density.begin(head, names, memory, page)
+        _begin(head, rows, names, memory, page)
 
 
 @leaf(cache=True)
 def attached(head, rows, names, memory, tables, start, found, findable):
     """The pages tables[start:start + findable] have been attached, of which the first `found` were there already."""
-    if head[kv.POLICY] == LRU:
-        return
-    if head[kv.POLICY] == LFU:
-        kv_lfu.attached(rows, tables, start, findable)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.attached(rows, tables, start, found)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.attached(head, rows, names, memory, tables, start, found)
-    elif head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.attached(rows, tables, start, found)
-    else:
-        kv_density.attached(head, memory, tables, start, found, findable)
+    if head[kv.POLICY] != LRU:
+        _attached(head, rows, names, memory, tables, start, found, findable)
 
 
 @leaf(cache=True)
@@ -97,16 +82,8 @@ def enter(head, rows, names, memory, page):
     head[kv.CACHED] += 1
     if head[kv.POLICY] == LRU:
         kv_lists.push(rows, memory, _CHAIN, page)
-    elif head[kv.POLICY] == LFU:
-        kv_lfu.enter(rows, memory, page)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.enter(head, rows, memory, page)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.enter(head, rows, memory, page)
-    elif head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.enter(rows, memory, page)
     else:
-        kv_density.enter(head, rows, memory, page)
+        _enter(head, rows, memory, page)
 
 
 @leaf(cache=True)
@@ -115,24 +92,15 @@ def leave(head, rows, names, memory, page):
     head[kv.CACHED] -= 1
     if head[kv.POLICY] == LRU:
         kv_lists.pull(rows, memory, _CHAIN, page)
-    elif head[kv.POLICY] == LFU:
-        kv_lfu.leave(rows, memory, page)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.leave(rows, memory, page)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.leave(head, rows, memory, page)
-    elif head[kv.POLICY] == S3FIFO:
-        if rows[page, kv.REFS] == 0:
-            kv_s3fifo.drop(rows, memory, page)
     else:
-        kv_density.leave(head, rows, memory, page)
+        _leave(head, rows, memory, page)
 
 
 @leaf(cache=True)
 def drop(head, rows, memory, page):
     """A referenced page is about to be forgotten."""
     if head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.drop(rows, memory, page)
+        _drop(rows, memory, page)
 
 
 @leaf(cache=True)
@@ -140,32 +108,21 @@ def victim(head, rows, names, memory):
     """The cached page that leaves next; there must be one."""
     if head[kv.POLICY] == LRU:
         return memory[kv_lists.OLDEST]
-    if head[kv.POLICY] == LFU:
-        return kv_lfu.victim(rows, memory)
-    if head[kv.POLICY] == SLRU:
-        return kv_slru.victim(rows, memory)
-    if head[kv.POLICY] == TINYLFU:
-        return kv_tinylfu.victim(head, rows, names, memory)
-    if head[kv.POLICY] == S3FIFO:
-        return kv_s3fifo.victim(head, rows, memory)
-    return kv_density.victim(head, rows, memory)
+    return _victim(head, rows, names, memory)
 
 
 @leaf(cache=True)
 def evicted(head, rows, names, memory, page):
     """A page leaves for want of room."""
     if head[kv.POLICY] >= S3FIFO:
-        if head[kv.POLICY] == S3FIFO:
-            kv_s3fifo.evicted(head, rows, names, memory, page)
-        else:
-            kv_density.evicted(head, names, memory, page)
+        _evicted(head, rows, names, memory, page)
 
 
 @leaf(cache=True)
 def forgotten(head, rows, names, memory, page, parent):
     """A page has been forgotten that was below `parent`."""
     if head[kv.POLICY] == LHD:
-        kv_density.forgotten(head, rows, memory, parent)
+        _forgotten(head, rows, memory, parent)
 
 
 @leaf(cache=True)
@@ -191,3 +148,97 @@ def first_fault(head, rows, names, memory, cached):
     for page in range(n):
         left |= cached[page]
     return bad or left
+
+
+# The other policies stand apart, or every kernel that lets go of a page would be compiled with all of them in it.
+
+
+@leaf(cache=True)
+def _begin(head, rows, names, memory, page):
+    apart(), plain()
+    if head[kv.POLICY] == TINYLFU:
+        kv_tinylfu.begin(head, names, memory, page)
+    elif head[kv.POLICY] == S3FIFO:
+        kv_s3fifo.begin(head, rows, names, memory, page)
+    else:
+        kv_density.begin(head, names, memory, page)
+
+
+@leaf(cache=True)
+def _attached(head, rows, names, memory, tables, start, found, findable):
+    apart(), plain()
+    if head[kv.POLICY] == LFU:
+        kv_lfu.attached(rows, tables, start, findable)
+    elif head[kv.POLICY] == SLRU:
+        kv_slru.attached(rows, tables, start, found)
+    elif head[kv.POLICY] == TINYLFU:
+        kv_tinylfu.attached(head, rows, names, memory, tables, start, found)
+    elif head[kv.POLICY] == S3FIFO:
+        kv_s3fifo.attached(rows, tables, start, found)
+    else:
+        kv_density.attached(head, memory, tables, start, found, findable)
+
+
+@leaf(cache=True)
+def _enter(head, rows, memory, page):
+    apart(), plain()
+    if head[kv.POLICY] == LFU:
+        kv_lfu.enter(rows, memory, page)
+    elif head[kv.POLICY] == SLRU:
+        kv_slru.enter(head, rows, memory, page)
+    elif head[kv.POLICY] == TINYLFU:
+        kv_tinylfu.enter(head, rows, memory, page)
+    elif head[kv.POLICY] == S3FIFO:
+        kv_s3fifo.enter(rows, memory, page)
+    else:
+        kv_density.enter(head, rows, memory, page)
+
+
+@leaf(cache=True)
+def _leave(head, rows, memory, page):
+    apart(), plain()
+    if head[kv.POLICY] == LFU:
+        kv_lfu.leave(rows, memory, page)
+    elif head[kv.POLICY] == SLRU:
+        kv_slru.leave(rows, memory, page)
+    elif head[kv.POLICY] == TINYLFU:
+        kv_tinylfu.leave(head, rows, memory, page)
+    elif head[kv.POLICY] == LHD:
+        kv_density.leave(head, rows, memory, page)
+    elif rows[page, kv.REFS] == 0:
+        kv_s3fifo.drop(rows, memory, page)
+
+
+@leaf(cache=True)
+def _victim(head, rows, names, memory):
+    apart(), plain()
+    if head[kv.POLICY] == LFU:
+        return kv_lfu.victim(rows, memory)
+    if head[kv.POLICY] == SLRU:
+        return kv_slru.victim(rows, memory)
+    if head[kv.POLICY] == TINYLFU:
+        return kv_tinylfu.victim(head, rows, names, memory)
+    if head[kv.POLICY] == S3FIFO:
+        return kv_s3fifo.victim(head, rows, memory)
+    return kv_density.victim(head, rows, memory)
+
+
+@leaf(cache=True)
+def _drop(rows, memory, page):
+    apart(), plain()
+    kv_s3fifo.drop(rows, memory, page)
+
+
+@leaf(cache=True)
+def _evicted(head, rows, names, memory, page):
+    apart(), plain()
+    if head[kv.POLICY] == S3FIFO:
+        kv_s3fifo.evicted(head, rows, names, memory, page)
+    else:
+        kv_density.evicted(head, names, memory, page)
+
+
+@leaf(cache=True)
+def _forgotten(head, rows, memory, parent):
+    apart(), plain()
+    kv_density.forgotten(head, rows, memory, parent)

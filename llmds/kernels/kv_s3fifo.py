@@ -4,7 +4,8 @@ A tenth of the pages is the small queue's. What leaves it was found twice and go
 remembered for a while; a page that comes again while it is remembered goes to the main queue at once. At the end of the main
 queue a page that was found gives one of its counts, at most 3, for another round. A page keeps its place when it is found;
 so referenced pages stand in the queues too. One that comes to the end of its queue is taken out, and goes to the young end of
-it when it is cached again. Where the page at the end has others below it, the lowest of these is evicted in its place.
+it when it is cached again. A page that has others below it goes to the main queue too, where the lowest of these is evicted
+in its place: most were brought by sequences that found it.
 All is O(1) amortised.
 
 `memory`: the number of the next eviction that is remembered, the two chains, then the table of those remembered: in the place
@@ -16,7 +17,7 @@ import numpy as np
 from . import kv_layout as kv
 from .compiling import leaf
 from .kv_ids import content_hash
-from .kv_lists import LENGTH, LIST, OLDEST, REST_SHIFT, assign, clear, first_fault, lowest, move, number_of, pull, push
+from .kv_lists import LENGTH, LIST, OLDEST, REST_SHIFT, assign, below, clear, first_fault, lowest, move, number_of, pull, push
 
 SMALL, MAIN = np.int64(0), np.int64(1)
 NEXT, BASE, REMEMBERED = np.int64(0), np.int64(1), np.int64(1 + 2 * LIST)
@@ -84,7 +85,7 @@ def victim(head, rows, memory):
         frequency = rows[page, kv.STATE] // FREQUENCY
         if rows[page, kv.REFS] > 0:
             drop(rows, memory, page)
-        elif small and frequency >= PROMOTE:
+        elif small and (frequency >= PROMOTE or below(rows, page) >= 0):
             rows[page, kv.STATE] &= FREQUENCY - 1
             move(rows, memory, BASE, page, MAIN)
         elif not small and frequency > 0:
