@@ -130,6 +130,8 @@ def leave(head, rows, memory, page):
         memory[leaves + place] = last
         rows[last, kv.OLDER] = place
         rows[page, kv.OLDER] = -1
+        if memory[RUN] == page:
+            memory[RUN] = -1
 
 
 @leaf(cache=True)
@@ -159,14 +161,15 @@ def victim(head, rows, memory):
     plain()
     queue, now, run = _queue(head), head[kv.ATTACHED], memory[RUN]
     memory[RUN] = -1
-    if run >= 0 and rows[run, kv.OLDER] >= 0 and memory[NEXT] < memory[QUEUED]:
+    if run >= 0 and memory[NEXT] < memory[QUEUED]:
         if _worth(memory, run, now) >> TIME_BITS <= memory[queue + 2 * memory[NEXT]] >> TIME_BITS:
             return run
     while memory[NEXT] < memory[QUEUED]:
         at = queue + 2 * memory[NEXT]
         memory[NEXT] += 1
         page = memory[at + 1]
-        if rows[page, kv.OLDER] >= 0 and _worth(memory, page, now) >> TIME_BITS <= memory[at] >> TIME_BITS:
+        worth = _worth(memory, page, now)  # if it has come since, or another has its place, the time differs
+        if rows[page, kv.OLDER] >= 0 and worth <= memory[at] and (worth ^ memory[at]) & _TIMES == 0:
             return page
     if memory[LEAVES] == 0:  # what is below the cached pages is referenced, since others took their place for a write
         page = np.int64(0)
@@ -203,6 +206,8 @@ def fault(head, rows, memory, cached):
         cached[page] = False
     for page in range(n):
         if cached[page] and (rows[page, kv.OLDER] >= 0 or below(rows, page) < 0):
+            return True
+        if page == memory[RUN] and rows[page, kv.OLDER] < 0:
             return True
         if rows[page, kv.OLDER] >= memory[LEAVES] or (rows[page, kv.REFS] > 0 and rows[page, kv.OLDER] >= 0):
             return True
