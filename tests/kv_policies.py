@@ -241,8 +241,8 @@ class S3FIFO(Lists):
 class LHD:
     """Ages in 44 buckets, by quarters of octaves; what is known of a page is (last, count, class)."""
 
-    starts = [*range(4), *((4 + quarter) << octave for octave in range(10) for quarter in range(4))]
-    factors = [0.1, 0.5, 0.7, 1.0, 1.4, 1.8, 2.0, 2.4, 3.0, 4.0]
+    starts = (*range(4), *((4 + quarter) << octave for octave in range(10) for quarter in range(4)))
+    factors = (0.1, 0.5, 0.7, 1.0, 1.4, 1.8, 2.0, 2.4, 3.0, 4.0)
 
     def __init__(self, max_pages):
         self.max_pages, self.leaves, self.ghosts, self.now, self.learn_at = max_pages, [], {}, 0, 16
@@ -255,7 +255,7 @@ class LHD:
 
     def place(self, page):
         hashed = content_hash(page)
-        return (hashed % 2**32) * 6 * self.max_pages >> 32, hashed >> 42
+        return (hashed % 2**32) * 8 * self.max_pages >> 32, hashed >> 42
 
     def wait(self, now, class_, change):
         row = self.waiting.setdefault(now, [0] * 10)

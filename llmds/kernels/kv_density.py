@@ -1,32 +1,32 @@
 """LHD: the cached page leaves whose room is expected to bring the fewest hits, as learned from the load so far.
 
-After Beckmann, Chen and Cidon (2018, "LHD: improving cache hit rate by maximizing hit density"), with counts that survive
-eviction, censored ages, and Gittins' index (1979) for what a page is worth: over the best of all horizons, the hits expected
-up to it for the time in the pool expected up to it. All times are requests (attached sequences).
+After Beckmann, Chen and Cidon (2018, "LHD: improving cache hit rate by maximizing hit density"), with counts that
+survive eviction, censored ages, and Gittins' index (1979) for what a page is worth: over the best of all horizons, the
+hits expected up to it for the time in the pool expected up to it. All times are requests (attached sequences).
 
-- Every reference puts a page into a class, by how often it has come (CLASSES). What is known of an evicted page is
-  remembered under its hash, so that its count and its age go on.
-- Of each class and age, ages in buckets of a quarter of an octave: `reuses`, how many pages came again at this age, cached
-  or not; `at_risk`, how many reached this age without having come again. The quotient is the hazard, right also while most pages
-  are still waiting (Kaplan and Meier 1958). It is mixed with that of all classes as if WEIGHT pages had been seen to have
-  that, smoothed over neighbouring ages, and forgotten with a time constant of MEMORY requests.
-- If hazards fall with age, what has waited longest is worth least, and the policy is LRU. If most pages come back after some
-  time, as in conversations, it keeps what nears that time and lets go of what is new.
-- Only pages without others below them are looked at, so the last pages of a chain leave first. One look at all of them puts
-  the least SHARE of them in order, the next victims; a page whose last page below has left goes on with it, as long as it is
-  worth no more than the next in order.
+- Every reference puts a page into a class, by how often it has come. What is known of an evicted page is remembered
+  under its hash, so that its count and its age go on.
+- Of each class and age, in buckets of a quarter of an octave: `reuses`, how many pages came again at this age, cached
+  or not; `at_risk`, how many reached this age without having come again. The quotient is the hazard, right also while
+  most pages are still waiting (Kaplan and Meier 1958). It is mixed with that of all classes as if WEIGHT pages had been
+  seen to have that, smoothed over neighbouring ages, and forgotten with a time constant of MEMORY requests.
+- If hazards fall with age, what has waited longest is worth least, and the policy is LRU. If most pages come back after
+  some time, as in conversations, it keeps what nears that time and lets go of what is new.
+- Only pages without others below them are looked at, so the last pages of a chain leave first. One look at all of them
+  puts the least of them, one in SHARE, in order: the next victims. A page whose last page below has left goes on with
+  it, as long as it is worth no more than the next in order.
 
-O(SHARE + log) a page that leaves, and O(CLASSES BUCKETS) an attached sequence; everything is learned anew every 128.
+O(SHARE + log) for a page that leaves, O(CLASSES BUCKETS) for an attached sequence; values are learned anew every 128.
 
-`memory`, from these places on, by n = max_pages (all counts UNIT times as large, hazards and values ONE times):
+`memory`, from these places on, by n = max_pages (counts are UNIT times as large, hazards and values ONE times):
     0           head, by the names below
     VALUE, REUSES, AT_RISK, HAZARD   (CLASSES, BUCKETS) each
     WAITING     (RING, CLASSES)  how many pages came last with request number r, row r % RING
-    PAGES       (n,)      what is known of a page: the number of the request with which it came last (32 bits), how often
-                          it has come (5 bits), its class (4 bits)
+    PAGES       (n,)      what is known of a page: the number of the request with which it came last (32 bits), how
+                          often it has come (5 bits), its class (4 bits)
     + n         (n,)      the cached pages without others below them, dense; OLDER of a page is its place there
     + 2 n       (GHOSTS n,)  what is known of evicted pages, below a part of their hash (22 bits), 0 where none is
-    + (2 + GHOSTS) n      (room, 2)  the next victims in order: their worth, as `_worth`, and the page
+    + (2 + GHOSTS) n      (room, 2)  the next victims in order: their worth, as of `_worth`, and the page
 """
 
 import numpy as np
@@ -36,8 +36,8 @@ from .compiling import leaf, plain
 from .kv_ids import content_hash
 from .kv_lists import below
 
-# Classes: the last page of a table, when new; a new page of a conversation that goes on; any other new page; then by count
-CLASSES, BUCKETS, RING, GHOSTS = 10, 44, 4096, 6
+# Classes: the last page of a table, when new; a new page of a conversation that goes on; any other new page; by count
+CLASSES, BUCKETS, RING, GHOSTS = 10, 44, 4096, 8
 # The hazard of a class before much is known, as a multiple of that of all
 FACTORS = (0.1, 0.5, 0.7, 1.0, 1.4, 1.8, 2.0, 2.4, 3.0, 4.0)
 WEIGHT, MEMORY, SHARE = 200.0, 6000, 64
@@ -54,7 +54,7 @@ PAGES = WAITING + RING * CLASSES
 CLASS_BITS, COUNT_BITS, TIME_BITS, TAG_BITS = 4, 5, 32, 22
 _COUNT, _TIME, _TAG = CLASS_BITS, CLASS_BITS + COUNT_BITS, CLASS_BITS + COUNT_BITS + TIME_BITS
 MOST = (1 << COUNT_BITS) - 1
-_TIMES = (1 << TIME_BITS) - 1
+_CLASS, _TIMES = (1 << CLASS_BITS) - 1, (1 << TIME_BITS) - 1
 _KNOWN = (1 << _TAG) - 1
 
 
@@ -92,9 +92,9 @@ def attached(head, memory, tables, start, found, findable):
         continued |= 1 < count < 21  # what has come oftener is many conversations' own
         if count == 1 and (continued or i == findable - 1):
             waiting = WAITING + now % RING * CLASSES
-            memory[waiting + (known & 15)] -= 1
-            known += (1 if i < findable - 1 else 0) - (known & 15)
-            memory[waiting + (known & 15)] += 1
+            memory[waiting + (known & _CLASS)] -= 1
+            known += (1 if i < findable - 1 else 0) - (known & _CLASS)
+            memory[waiting + (known & _CLASS)] += 1
             memory[PAGES + page] = known
     for bucket in range(BUCKETS):  # those still waiting reach their next age
         since = now + min(bucket, 1) - _first_age(np.int64(bucket))
@@ -182,7 +182,7 @@ def victim(head, rows, memory):
 
 @leaf(cache=True)
 def fault(head, rows, memory, cached):
-    """Whether the pages without others below them are not those listed, or a number leads nowhere; safe on any contents."""
+    """Whether the list of pages is not what it should be, or a number leads nowhere; safe on any contents."""
     n, room = head[kv.MAX_PAGES], _room(head[kv.MAX_PAGES])
     leaves, queue = PAGES + n, _queue(head)
     if not (0 <= memory[LEAVES] <= n and 0 <= memory[NEXT] <= memory[QUEUED] <= room and -1 <= memory[RUN] < n):
@@ -191,10 +191,10 @@ def fault(head, rows, memory, cached):
         if memory[at] < 0 or memory[at] > 1 << 52:
             return True
     for at in range(n):
-        if memory[PAGES + at] & 15 >= CLASSES:
+        if memory[PAGES + at] & _CLASS >= CLASSES:
             return True
     for at in range(PAGES + 2 * n, queue):
-        if memory[at] < 0 or memory[at] & 15 >= CLASSES:
+        if memory[at] < 0 or memory[at] & _CLASS >= CLASSES:
             return True
     for at in range(memory[QUEUED]):
         if not 0 <= memory[queue + 2 * at + 1] < n:
@@ -243,7 +243,7 @@ def _add(head, rows, memory, page):
 @leaf(cache=True)
 def _reference(memory, page, known, now):
     """A page comes with request `now`, of which this is known."""
-    count, class_ = known >> _COUNT & MOST, known & 15
+    count, class_ = known >> _COUNT & MOST, known & _CLASS
     if count > 0:
         last = known >> _TIME & _TIMES
         age = now - last & _TIMES
@@ -286,7 +286,7 @@ def _worth(memory, page, now):
     """The value of a page, and below that when it came last: what is least leaves first."""
     known = memory[PAGES + page]
     last = known >> _TIME & _TIMES
-    value = memory[VALUE + (known & 15) * BUCKETS + _bucket(now - last & _TIMES)]
+    value = memory[VALUE + (known & _CLASS) * BUCKETS + _bucket(now - last & _TIMES)]
     return value << TIME_BITS | last
 
 
@@ -347,7 +347,8 @@ def _learn(memory):
             at_risk += _smooth(memory, AT_RISK, class_, bucket) * FACTORS[class_]
         for class_ in range(CLASSES):
             prior = WEIGHT * min(reuses / at_risk * FACTORS[class_], 0.95)
-            hazard = (_smooth(memory, REUSES, class_, bucket) + prior) / (_smooth(memory, AT_RISK, class_, bucket) + WEIGHT)
+            seen = _smooth(memory, AT_RISK, class_, bucket) + WEIGHT
+            hazard = (_smooth(memory, REUSES, class_, bucket) + prior) / seen
             memory[HAZARD + class_ * BUCKETS + bucket] = np.int64(min(hazard, 0.98) * ONE)
     for class_ in range(CLASSES):
         for age in range(BUCKETS):

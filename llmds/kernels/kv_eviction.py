@@ -1,7 +1,7 @@
 """Which cached page of a KV cache leaves next, by the policy that head[POLICY] names.
 
-What a policy knows of a page lies in its row, NEWER, OLDER and the bits of STATE above OWN; the rest in `memory`. A policy
-is told, each in time O(1) amortised unless it says otherwise:
+What a policy knows of a page lies in its row, NEWER, OLDER and the bits of STATE above OWN; the rest in `memory`. NEWER
+is a page or -1. A policy is told, each in time O(1) amortised unless it says otherwise:
 
     begin       a referenced page has become findable
     attached    a sequence has been attached, from its first page to the last that can be found
@@ -11,9 +11,9 @@ is told, each in time O(1) amortised unless it says otherwise:
     evicted     a page leaves for want of room (then `leave`, then it is forgotten)
     forgotten   a page has been forgotten, for whatever reason, and its parent may have none below it any more
 
-and asked for the `victim`, a cached page without pages below it, so that the last pages of a chain leave before its first.
-What is below a cached page is cached too, but for this: where a sequence wrote into a page it shared, and so has another in
-its place, its later pages stay where they were. A page that has such ones below it alone may be the victim.
+and asked for the `victim`, a cached page without pages below it, so that the last pages of a chain leave before its
+first. What is below a cached page is cached too, but for this: where a sequence wrote into a page it shared, and so has
+another in its place, its later pages stay where they were. A page with such ones below it alone may be the victim.
 
 LRU is here: one chain, in the order in which pages were let go; what others are is told in their modules.
 """

@@ -1,13 +1,12 @@
 """LFU: the page that was attached least often leaves first, the oldest among equals.
 
-A page is counted from when it becomes findable until it is forgotten, to MOST. One chain for every count, so that all is
-O(1); a page is counted whenever one below it is, so it stays in no chain before theirs. `memory`: the least number that may
-have a chain with pages, then the chains.
+A page is counted from when it becomes findable until it is forgotten, to MOST. One chain for every count, so that all
+is O(1); a page is counted whenever one below it is, so it stays in no chain before theirs. `memory`: the least number
+that may have a chain with pages, then the chains.
 """
 
 import numpy as np
 
-from . import kv_layout as kv
 from .compiling import leaf
 from .kv_lists import LENGTH, LIST, NUMBERS, OLDEST, assign, clear, first_fault, lowest, number_of, pull, push
 

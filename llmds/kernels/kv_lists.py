@@ -1,7 +1,8 @@
 """Chains of the cached pages of a KV cache, from the oldest to the newest, for the policies that keep lists.
 
-A chain is three elements of `memory` from `at` on; its pages are linked by NEWER and OLDER. Where a policy has several, they
-stand one after another from `base` on, and the number of the one in which a page stands, or will stand, is in its STATE.
+A chain is three elements of `memory` from `at` on; its pages are linked by NEWER and OLDER. Where a policy has
+several, they stand one after another from `base` on, and the number of the one in which a page stands, or will stand,
+is in its STATE.
 """
 
 import numpy as np
@@ -94,8 +95,8 @@ def below(rows, page):
 def lowest(rows, memory, base, page):
     """`page`, the oldest of its chain, or the cached page without any below it that must leave before.
 
-    The pages on the way to that go to the oldest end of the chain of `page`, the lowest last: the next that is asked for
-    is at hand, and each page is moved once. So O(1) amortised. If what is lowest is referenced, `page` itself.
+    The pages on the way to that go to the oldest end of the chain of `page`, the lowest last: what is asked for next is
+    at hand, and each page is moved once. So O(1) amortised. If what is lowest is referenced, `page` itself.
     """
     at = page
     while below(rows, at) >= 0:
@@ -117,7 +118,8 @@ def lowest(rows, memory, base, page):
 def first_fault(rows, memory, n, at, number, among):
     """Whether a chain is broken, or holds another than pages of which `among` bool (n,) is true, each once.
 
-    `number`: what their STATE must say, -1 if nothing. Those in the chain are false in `among` then. Safe on any contents.
+    `number`: what their STATE must say, -1 if nothing. Those in the chain are false in `among` then. Safe on any
+    contents.
     """
     page, before = memory[at + OLDEST], np.int64(-1)
     if not 0 <= memory[at + LENGTH] <= n:

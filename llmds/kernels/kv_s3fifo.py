@@ -1,15 +1,15 @@
-"""S3-FIFO: a small queue lets through what was found twice, the main one gives more rounds to what is found (Yang et al. 2023).
+"""S3-FIFO: a small queue lets through what was found twice, the main one keeps what is found (Yang et al. 2023).
 
-A tenth of the pages is the small queue's. What leaves it was found twice and goes to the main queue, or is evicted and
-remembered for a while; a page that comes again while it is remembered goes to the main queue at once. At the end of the main
-queue a page that was found gives one of its counts, at most 3, for another round. A page keeps its place when it is found;
-so referenced pages stand in the queues too. One that comes to the end of its queue is taken out, and goes to the young end of
-it when it is cached again. A page that has others below it goes to the main queue too, where the lowest of these is evicted
-in its place: most were brought by sequences that found it.
-All is O(1) amortised.
+A tenth of the pages is the small queue's. What leaves it was found twice and goes to the main queue, or is evicted
+and remembered for a while; a page that comes again while it is remembered goes to the main queue at once. At the end
+of the main queue a page that was found gives one of its counts, at most 3, for another round. A page keeps its place
+when it is found; so referenced pages stand in the queues too. One that comes to the end of its queue is taken out,
+and goes to the young end of it when it is cached again. A page that has others below it goes to the main queue too,
+where the lowest of these is evicted in its place: most were brought by sequences that found it. All is O(1)
+amortised.
 
-`memory`: the number of the next eviction that is remembered, the two chains, then the table of those remembered: in the place
-that its hash gives a page, the upper half of its hash and the number of its eviction (32 bits each).
+`memory`: the number of the next eviction that is remembered, the two chains, then the table of those remembered: in
+the place that its hash gives a page, the upper half of its hash and the number of its eviction (32 bits each).
 """
 
 import numpy as np
@@ -17,7 +17,21 @@ import numpy as np
 from . import kv_layout as kv
 from .compiling import leaf
 from .kv_ids import content_hash
-from .kv_lists import LENGTH, LIST, OLDEST, REST_SHIFT, assign, below, clear, first_fault, lowest, move, number_of, pull, push
+from .kv_lists import (
+    LENGTH,
+    LIST,
+    OLDEST,
+    REST_SHIFT,
+    assign,
+    below,
+    clear,
+    first_fault,
+    lowest,
+    move,
+    number_of,
+    pull,
+    push,
+)
 
 SMALL, MAIN = np.int64(0), np.int64(1)
 NEXT, BASE, REMEMBERED = np.int64(0), np.int64(1), np.int64(1 + 2 * LIST)
@@ -126,4 +140,5 @@ def _place(head, names, page):
     """(where a page is remembered, what of its hash is)."""
     hashed = content_hash(names, page)
     slots = np.uint64(2 * head[kv.MAX_PAGES])
-    return REMEMBERED + np.int64((hashed & np.uint64(_HALF)) * slots >> np.uint64(32)), np.int64(hashed >> np.uint64(32))
+    at = np.int64((hashed & np.uint64(_HALF)) * slots >> np.uint64(32))
+    return REMEMBERED + at, np.int64(hashed >> np.uint64(32))

@@ -1,7 +1,8 @@
 """Segmented LRU: what was found once it was there leaves after what was not (Karedla, Love and Wherry 1994).
 
-Two chains: on probation are pages that nobody has found yet, protected those that were found. If more than half of all pages
-are protected, the oldest of them go back to the newest end of probation. Pages leave from the oldest end of probation.
+Two chains: on probation are pages that nobody has found yet, protected those that were found. If more than half of
+all pages are protected, the oldest of them go back to the newest end of probation. Pages leave from the oldest end of
+probation.
 """
 
 import numpy as np

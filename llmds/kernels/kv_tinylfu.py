@@ -1,10 +1,11 @@
 """W-TinyLFU: a page must have come oftener than the one it would push out (Einziger, Friedman and Manes 2017).
 
-New pages go through a small window. What leaves it meets the page that would leave next otherwise: the one that came less
-often, as far as a Count-Min sketch of the last references can tell (`sketch`), is evicted, on equal terms the older one; the
-other stays on probation. Found there, a page is protected, as in `kv_slru`, with 8 tenths of all pages but the window's.
-A page has room already when it is new, so they meet when room is wanted next. Where a page has others below it, the lowest of
-those meets in its place; one whose last page below was let in comes in with it. All is O(1) amortised.
+New pages go through a small window. What leaves it meets the page that would leave next otherwise: the one that came
+less often, as far as a Count-Min sketch of the last references can tell (`sketch`), is evicted, on equal terms the
+older one; the other stays on probation. Found there, a page is protected, as in `kv_slru`, with 8 tenths of all pages
+but the window's. A page has room already when it is new, so they meet when room is wanted next. Where a page has
+others below it, the lowest of those meets in its place; one whose last page below was let in comes in with it. All is
+O(1) amortised.
 
 `memory`: the sketch, references since it was halved, then the three chains.
 """
