@@ -42,3 +42,19 @@ def _apart(typingctx):
 
 
 apart: Any = intrinsic(_apart)
+
+
+def _within(typingctx):
+    """Called first in a kernel, has it copied into those that call it, but not also all that it calls.
+
+    That is what forceinline=True does: a compiler option holds for the kernels below as well.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        builder.function.attributes.add("alwaysinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+within: Any = intrinsic(_within)
