@@ -7,7 +7,7 @@ Some functions also take
 
 import numpy as np
 
-from . import kv_eviction, kv_events
+from . import kv_events, kv_eviction
 from . import kv_layout as kv
 from .compiling import leaf, within
 from .kv_ids import same_bytes, same_ids
