@@ -14,7 +14,8 @@ from .paged_allocator import MAX_PAGES
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-POLICIES = ("lru",)
+# In the order of their numbers in `kv_eviction`.
+POLICIES = ("lru", "lfu", "slru", "tinylfu", "s3fifo", "lhd")
 _KINDS = "biufc"
 _NOTHING = np.zeros(0, np.uint8)
 _WANTS = (kv_tables.FULL, kv_tables.UNPREPARED)

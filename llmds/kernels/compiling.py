@@ -29,3 +29,32 @@ def _plain(typingctx):
 
 
 plain: Any = intrinsic(_plain)
+
+
+def _apart(typingctx):
+    """Called first in a kernel, keeps it from being copied into those that call it: for what they rarely need."""
+
+    def codegen(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+apart: Any = intrinsic(_apart)
+
+
+def _within(typingctx):
+    """Called first in a kernel, has it copied into those that call it, but not also all that it calls.
+
+    That is what forceinline=True does: a compiler option holds for the kernels below as well.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        builder.function.attributes.add("alwaysinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+within: Any = intrinsic(_within)

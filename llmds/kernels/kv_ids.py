@@ -43,6 +43,12 @@ def block_key(before, content):
 
 
 @leaf(cache=True)
+def content_hash(names, page):
+    """64 bits that a page has again when it comes again under its salt after it was forgotten, uint64."""
+    return mix(names[page, kv.NAME] ^ np.int64(mix(names[page, kv.SALT] ^ 0x9E3779B97F4A7C)))
+
+
+@leaf(cache=True)
 def same_bytes(left, at, right, start, count):
     """Whether left[at:at + count] and right[start:start + count], uint8, are the same. O(count)."""
     different = np.uint8(0)

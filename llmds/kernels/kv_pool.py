@@ -9,7 +9,7 @@ import numpy as np
 
 from . import kv_events, kv_eviction
 from . import kv_layout as kv
-from .compiling import leaf
+from .compiling import leaf, within
 from .kv_ids import same_bytes, same_ids
 from .simd import prefetch
 
@@ -28,6 +28,7 @@ def take(head, rows, names, buckets, memory):
 
     Expected O(1), amortised.
     """
+    within()
     if head[kv.BLANKS] == 0:
         least = kv_eviction.victim(head, rows, names, memory)
         later = rows[least, kv.NEWER]  # as a rule the next; the one after it will find its bucket at hand
@@ -48,6 +49,7 @@ def take(head, rows, names, buckets, memory):
 @leaf(cache=True)
 def acquire(head, rows, names, memory, page):
     """One reference more, to a page that is referenced or cached. O(1)."""
+    within()
     rows[page, kv.REFS] += 1
     head[kv.TOTAL_REFS] += 1
     if rows[page, kv.REFS] == 2:
@@ -59,6 +61,7 @@ def acquire(head, rows, names, memory, page):
 @leaf(cache=True)
 def release(head, rows, names, memory, page):
     """One reference less; a page without any is cached if it can be found, else blank. O(1)."""
+    within()
     rows[page, kv.REFS] -= 1
     head[kv.TOTAL_REFS] -= 1
     if rows[page, kv.REFS] == 1:
@@ -126,6 +129,7 @@ def forget(head, rows, names, buckets, memory, page):
 
     O(pages forgotten), each of which was once linked.
     """
+    within()
     at = np.int64(page)
     while True:
         while True:  # down to a page without any below it
@@ -137,6 +141,8 @@ def forget(head, rows, names, buckets, memory, page):
         kv_events.tell(head, rows, names, memory, kv_events.REMOVED, at)
         if rows[at, kv.REFS] == 0:
             kv_eviction.leave(head, rows, names, memory, at)
+        else:
+            kv_eviction.drop(head, rows, memory, at)
         _unlink(head, rows, buckets, at)
         if rows[at, kv.REFS] == 0:
             _blank(head, rows, at)
