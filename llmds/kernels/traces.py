@@ -71,11 +71,11 @@ def fill_prompt(block_ids, indptr, input_lengths, block_size, seed, vocabulary, 
         state = np.int64(mix(block_ids[block] ^ salt))
         count = min(block_size, left)
         for pair in range(count >> 1):
-            bits = mix(state + pair * _STEP)
+            bits = mix(np.int64(state + pair * _STEP))
             out[at + 2 * pair] = np.int32(((bits >> _HALF) * size) >> _HALF)
             out[at + 2 * pair + 1] = np.int32(((bits & _LOW) * size) >> _HALF)
         if count & 1:
-            bits = mix(state + (count >> 1) * _STEP)
+            bits = mix(np.int64(state + (count >> 1) * _STEP))
             out[at + count - 1] = np.int32(((bits >> _HALF) * size) >> _HALF)
         at += count
         left -= count
