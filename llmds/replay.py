@@ -82,11 +82,13 @@ def hit_rate_curve(
     sizes = arguments.integers("sizes", sizes, 1, 2**31 - 1)
     arguments.one_of("policy", policy, (*POLICIES, OPTIMAL))
     _need_blocks(trace)
-    if policy in ("lru", OPTIMAL):
-        found, blocks = (lru_hits if policy == "lru" else optimal_hits)(trace, sizes)
-        return found / np.maximum(blocks, 1)
+    workers = thread_count(threads)
     rates = np.zeros(len(sizes))
     with bar(progress, len(sizes), f"replaying under {policy}", "sizes") as advance:
+        if policy in ("lru", OPTIMAL):
+            found, blocks = (lru_hits if policy == "lru" else optimal_hits)(trace, sizes)
+            advance(len(sizes))
+            return found / np.maximum(blocks, 1)
 
         def fill(run: slice) -> None:
             for place in range(run.start, run.stop):
@@ -94,7 +96,7 @@ def hit_rate_curve(
                 rates[place] = _replay(trace, cache, 0, kv_replay.replay_alone, False).hit_rate
                 advance(1)
 
-        in_pieces(len(sizes), fill, thread_count(threads))
+        in_pieces(len(sizes), fill, workers)
     return rates
 
 
