@@ -47,7 +47,8 @@ def test_a_replay_is_what_single_calls_are(policy, pages):
     refused = evictions = 0
     for seed in range(5):
         requests, cache, other = grown(seed, 80), fresh(pages, policy), fresh(pages, policy)
-        assert replayed(requests, cache) == (found := one_by_one(requests, other))
+        found = one_by_one(requests, other)
+        assert replayed(requests, cache) == found
         assert cache.stats() == other.stats()
         assert replayed(requests, cache) == one_by_one(requests, other), "a second trace follows"
         refused, evictions = refused + found.count(-1), evictions + cache.stats()["evictions"]
