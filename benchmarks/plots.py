@@ -263,7 +263,6 @@ def hits(record: Row) -> Figure | None:
         axes.set_xscale("log")
         axes.set_xticks(sizes, [f"{size // 1000}k" if size % 1000 == 0 else str(size) for size in sizes])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.set_xlabel("pages", fontsize=9)
         axes.set_title(load, fontsize=10)
@@ -271,6 +270,7 @@ def hits(record: Row) -> Figure | None:
         axes.set_axis_off()
     for axes in panels[::columns]:
         axes.set_ylabel("hit rate")
+    panels[0].set_ylim(0, 1.08 * max(row[str(size)] for row in rows for size in sizes))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize=9)
     figure.suptitle(
@@ -287,9 +287,10 @@ def serving(record: Row) -> Figure | None:
         "replay": "requests a second, block ids alone",
         "attach, pages of 512": "attach and detach a second, token ids in pages of 512",
         "attach, pages of 16": "attach and detach a second, token ids in pages of 16",
-        "attach beside Python, pages of 512": "the first requests alone, pages of 512",
-        "attach beside Python, pages of 16": "the first requests alone, pages of 16",
-        "decode step": "steps a second, one token each for running sequences, pages of 16",
+        "attach beside Python, pages of 512": "the same of fewer requests, beside plain Python, pages of 512",
+        "attach beside Python, pages of 16": "the same of fewer requests, beside plain Python, pages of 16",
+        "decode step, pages of 512": "steps a second, one token for each running sequence, pages of 512",
+        "decode step": "the same in pages of 16",
         "match waiting": "look-ups of a whole waiting queue a second",
     }
     present = [task for task in told if _rows(record, task)]
