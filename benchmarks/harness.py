@@ -23,6 +23,7 @@ OURS = "llmds"
 _PACKAGES = (
     "llmds", "numpy", "numba", "scipy", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict", "hnswlib",
     "pynndescent", "PyStemmer", "rank-bm25", "scalable-vs", "tantivy", "usearch",
+    "vllm",
 )  # fmt: skip
 
 

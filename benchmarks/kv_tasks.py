@@ -12,7 +12,7 @@ from llmds import KVCache, Trace, traces
 from llmds.kv_arrays import POLICIES
 from llmds.replay import OPTIMAL, hit_rate_curve
 
-from . import harness, kv_peers
+from . import harness, kv_engines, kv_peers
 from .harness import OURS
 from .kv_peers import PlainCache
 
@@ -91,7 +91,7 @@ def attach(bench: Bench) -> None:
 
 
 def python(bench: Bench) -> None:
-    """The same beside plain Python, which gets lists, or arrays whose bytes it hashes."""
+    """The same beside plain Python, which gets lists, or arrays whose bytes it hashes, and beside engines (lists)."""
     arrays = bench.tokens(bench.options.python_requests)
     lists = [array.tolist() for array in arrays]
     for page_size in (BLOCK, SMALL):
@@ -108,7 +108,13 @@ def python(bench: Bench) -> None:
             call()
         found = [cache.stats()["hit_tokens"] // page_size for cache in ours] + [cache.hits for cache in plain]
         _same("pages found", *found)
-        bench.race(f"attach beside Python, pages of {page_size}", contenders, len(arrays))
+        pages_found = dict.fromkeys(contenders, found[0])
+        for name, engine in kv_engines.engines(page_size, pages).items():
+            contenders[name] = partial(_attach_all, engine, lists)
+            contenders[name]()
+            pages_found[name] = engine.hits
+        extra = {name: {"pages_found": count} for name, count in pages_found.items()}
+        bench.race(f"attach beside Python, pages of {page_size}", contenders, len(arrays), extra=extra)
 
 
 def lists(bench: Bench) -> None:

@@ -6,7 +6,8 @@ A block id stands for 512 seeded random token ids, the last block is cut to the 
     replay     the trace over block ids, at 10,000 pages, beside an OrderedDict simulation of just what is found
     attach     attach and detach of int32 arrays of token ids, hashed and compared, by page size, type of the entries
                and whether they are stored: of the first requests alone, since tokens of all take 580 MB
-    python     the same of fewer requests beside a plain Python cache (a dict of chained hashes, which it trusts)
+    python     the same of fewer requests beside a plain Python cache (a dict of chained hashes, which it trusts), and
+               beside vLLM's KV cache manager where that is installed (it never takes the last token from the cache)
     lists      attach from Python lists, over what turning these lists into arrays costs
     decode     one append_many for 256 running sequences
     match      match_prefix_many of 1,000 waiting requests over block ids, the cache warm from those before
