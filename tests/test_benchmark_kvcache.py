@@ -40,7 +40,9 @@ def test_engines_find_what_we_find_or_are_left_out(trace, capsys):
     for engine in engines.values():
         plain = kv_peers.PlainCache(16, 4000)
         for a, b in pairwise(starts):
-            given = tokens[a:b].tolist() + [1] * (b % 16 == a % 16)  # a last token of its own, which vLLM leaves out
+            given = tokens[a:b].tolist() + [1] * int(
+                (b - a) % 16 == 0
+            )  # a last token of its own, which vLLM leaves out
             for cache in (plain, engine):
                 cache.attach(0, given)
                 cache.detach(0)
