@@ -23,6 +23,7 @@ OURS = "llmds"
 _PACKAGES = (
     "llmds", "numpy", "numba", "scipy", "aiolimiter", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict",
     "hnswlib", "limits", "lru-dict", "pynndescent", "PyStemmer", "rank-bm25", "scalable-vs", "tantivy", "usearch",
+    "vllm",
 )  # fmt: skip
 
 

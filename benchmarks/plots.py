@@ -20,6 +20,7 @@ _COLOURS = {
     "SVS": "#ff7f0e", "pyglass": "#17becf", "bm25s": "#1f77b4", "tantivy": "#2ca02c", "rank_bm25": "#8c564b",
 }  # fmt: skip
 _MARKERS = "osD^v"
+_POINTS = "osD^vPX*<>"
 _LINES = ("-", "--", ":", "-.", (0, (5, 1)))
 
 
@@ -266,6 +267,79 @@ def ratios(record: Row) -> Figure | None:
     return figure
 
 
+def hits(record: Row) -> Figure | None:
+    """Hit rates over pages by eviction policy, a panel for each load; the optimum dashed."""
+    rows = [row for row in record["results"] if row["task"].startswith("hits: ")]
+    if not rows:
+        return None
+    loads, names = _names(row["load"] for row in rows), _names(row["contender"] for row in rows)
+    sizes = [size for size in record["parameters"]["sizes"] if str(size) in rows[0]]
+    columns = min(len(loads), 3)
+    lines = -(-len(loads) // columns)
+    figure = Figure(figsize=(0.6 + 4.2 * columns, 0.9 + 3.6 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for axes, load in zip(panels, loads, strict=False):
+        for row in (row for row in rows if row["load"] == load):
+            name = row["contender"]
+            bound = {"color": "#555555", "linestyle": "--"}
+            style = (
+                bound if name == "optimal" else {"color": f"C{names.index(name)}", "marker": _POINTS[names.index(name)]}
+            )
+            axes.plot(sizes, [row[str(size)] for size in sizes], label=name, markersize=4, linewidth=1.5, **style)
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{size // 1000}k" if size % 1000 == 0 else str(size) for size in sizes])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+        axes.set_xlabel("pages", fontsize=9)
+        axes.set_title(load, fontsize=10)
+    for axes in panels[len(loads) :]:
+        axes.set_axis_off()
+    for axes in panels[::columns]:
+        axes.set_ylabel("hit rate")
+    panels[0].set_ylim(0, 1.08 * max(row[str(size)] for row in rows for size in sizes))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize=9)
+    figure.suptitle(
+        "blocks found in a cache, by its pages and by what it evicts (dashed: no policy finds more)", fontsize=11
+    )
+    return figure
+
+
+def serving(record: Row) -> Figure | None:
+    """KVCache: calls a second beside plain Python, and what was recorded of engines, in grey and without a ratio."""
+    if record.get("benchmark") != "kvcache":
+        return None
+    told = {
+        "replay": "requests a second, block ids alone",
+        "attach, pages of 512": "attach and detach a second, token ids in pages of 512",
+        "attach, pages of 16": "attach and detach a second, token ids in pages of 16",
+        "attach beside Python, pages of 512": "the same of fewer requests, beside plain Python, pages of 512",
+        "attach beside Python, pages of 16": "the same of fewer requests, beside plain Python, pages of 16",
+        "decode step, pages of 512": "steps a second, one token for each running sequence, pages of 512",
+        "decode step": "the same in pages of 16",
+        "match waiting": "look-ups of a whole waiting queue a second",
+    }
+    present = [task for task in told if _rows(record, task)]
+    if not present:
+        return None
+    names = {task: len(_rows(record, task)) for task in present}
+    figure = Figure(figsize=(9, 0.8 + sum(0.7 + 0.34 * names[task] for task in present)), layout="constrained")
+    panels = figure.subplots(len(present), 1, squeeze=False, height_ratios=[1 + names[task] for task in present])[:, 0]
+    for axes, task in zip(panels, present, strict=True):
+        rows = [
+            row if "seconds" in row else {**row, "operations": row["recorded_a_second"], "median_seconds": 1.0}
+            for row in _rows(record, task)
+        ]
+        _bars(axes, rows, told[task])
+        for bar, row in zip(axes.patches, rows, strict=True):
+            if "seconds" not in row:
+                bar.set(facecolor="none", edgecolor="#7f7f7f", hatch="///")
+    given = record["parameters"]
+    title = f"KVCache: {given['trace']}, one thread (hatched: not measured in this run, recorded on another machine)"
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "curves": curves,
     "build": build,
@@ -276,6 +350,8 @@ _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "growth": growth,
     "hybrid": hybrid,
     "ratios": ratios,
+    "hits": hits,
+    "serving": serving,
 }
 
 

@@ -14,6 +14,7 @@ _COMMANDS = {
     "search": ("search", "search an index, for one query or many"),
     "eval": ("evaluate", "score a run against relevance judgements"),
     "info": ("info", "tell what an index holds"),
+    "replay": ("replay", "tell what KV caches of several sizes find of a trace, by eviction policy"),
     "warmup": ("warmup", "compile every kernel now, so that nothing waits for it later"),
 }
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments
 from .kernels import kv_replay, kv_tables
+from .kv_arrays import POLICIES
 from .kv_cache import MAX_ID, KVCache
 from .progress import Progress, bar
 from .reuse import lru_hits, optimal_hits
@@ -79,21 +80,32 @@ def hit_rate_curve(
     ([0.5, 0.5], [0.5, 0.5])
     """
     sizes = arguments.integers("sizes", sizes, 1, 2**31 - 1)
+    arguments.one_of("policy", policy, (*POLICIES, OPTIMAL))
     _need_blocks(trace)
-    if policy in ("lru", OPTIMAL):
-        found, blocks = (lru_hits if policy == "lru" else optimal_hits)(trace, sizes)
-        return found / np.maximum(blocks, 1)
+    workers = thread_count(threads)
     rates = np.zeros(len(sizes))
     with bar(progress, len(sizes), f"replaying under {policy}", "sizes") as advance:
+        if policy in ("lru", OPTIMAL):
+            found, blocks = (lru_hits if policy == "lru" else optimal_hits)(trace, sizes)
+            advance(len(sizes))
+            return found / np.maximum(blocks, 1)
 
         def fill(run: slice) -> None:
             for place in range(run.start, run.stop):
-                cache = KVCache(trace.block_size, int(sizes[place]), store=False, eviction=policy)
+                cache = cache_for(trace, int(sizes[place]), policy)
                 rates[place] = _replay(trace, cache, 0, kv_replay.replay_alone, False).hit_rate
                 advance(1)
 
-        in_pieces(len(sizes), fill, thread_count(threads))
+        in_pieces(len(sizes), fill, workers)
     return rates
+
+
+def cache_for(trace: Trace, pages: int, policy: str) -> KVCache:
+    """An empty cache for a trace, without room for entries.
+
+    It has no more pages than the trace has blocks: with as many, nothing is ever evicted, and more would find no more.
+    """
+    return KVCache(trace.block_size, min(pages, max(len(trace.block_ids), 1)), store=False, eviction=policy)
 
 
 def _need_blocks(trace: Trace) -> None:

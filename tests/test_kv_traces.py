@@ -2,33 +2,13 @@
 
 import gzip
 import json
-from collections import OrderedDict
 
 import numpy as np
 import pytest
+from trace_model import plain_simulation
 
 from llmds.kv_cache import KVCache
 from llmds.paged_allocator import OutOfPagesError
-
-
-def plain_simulation(requests, capacity):
-    """(blocks found, blocks looked for): the leading blocks of a request that are cached, under LRU.
-
-    All of its blocks are held at once, then let go, the last one first. A request longer than the pool cannot
-    be held: it passes by and neither counts nor leaves a trace.
-    """
-    cached, hits, total = OrderedDict(), 0, 0
-    for blocks in requests:
-        if len(blocks) > capacity:
-            continue
-        found = next((i for i, block in enumerate(blocks) if block not in cached), len(blocks))
-        hits, total = hits + found, total + len(blocks)
-        for block in blocks[:found]:
-            del cached[block]
-        while len(cached) + len(blocks) > capacity:
-            cached.popitem(last=False)
-        cached.update(dict.fromkeys(blocks[::-1]))
-    return hits, total
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from functools import cache as memo
 
 import numpy as np
 import pytest
-from test_kv_traces import plain_simulation
 from test_traces import made
+from trace_model import grown, of, plain_simulation
 
 from llmds import reuse
 from llmds.kernels import reuse as kernels
@@ -17,22 +17,6 @@ from llmds.paged_allocator import OutOfPagesError
 from llmds.traces import Trace, synthetic
 
 MOONCAKE = {1000: (0.0445, 0.1792), 3000: (0.0653, 0.2916), 10_000: (0.2116, 0.3664), 30_000: (0.3257, 0.3664)}
-
-
-def of(requests):
-    """A trace of lists of ids, one token a block."""
-    return made(*((0.0, len(ids), 1, ids) for ids in requests), block_size=1)
-
-
-def grown(seed, requests=60, longest=9):
-    """Lists of ids that mean prefixes: each request follows an earlier one for a while."""
-    chance, made_so_far, following = random.Random(seed), [[]], 0
-    for _ in range(requests):
-        start = list(chance.choice(made_so_far))[: chance.randrange(longest)]
-        more = chance.randrange(0 if start else 1, longest + 1 - len(start))
-        made_so_far.append(start + list(range(following, following + more)))
-        following += more
-    return made_so_far[1:]
 
 
 def plain_places(requests):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import kv_file
 from ..admissions import AdmissionController
 from ..cmsketch import CountMinSketch
 from ..documents import Documents
@@ -16,10 +17,12 @@ from ..encoders import LSAEncoder
 from ..hnsw import HNSW
 from ..indexed_heap import IndexedHeap
 from ..inverted_index import InvertedIndex
-from ..kernels import heap, hnsw_build
+from ..kernels import heap, hnsw_build, kv_upgrade, table
+from ..kv_arrays import POLICIES
 from ..kv_cache import KVCache
 from ..paged_allocator import PagedAllocator
 from ..progress import bar
+from ..replay import hit_rate_curve, replay
 from ..retrieval_pipeline import RetrievalPipeline
 from ..reuse import lru_hits, optimal_hits
 from ..scheduler import Scheduler
@@ -130,25 +133,37 @@ def _pages() -> None:
 
 def _kv_cache() -> None:
     for options in ({}, {"store": False}):
-        cache = KVCache(4, 32, **options)  # type: ignore[arg-type]
+        cache = KVCache(4, 32, events=8, **options)  # type: ignore[arg-type]
         cache.attach(0, [1, 2, 3, 4, 5, 6], prefix_tokens=[1, 2, 3, 4, 5])
         cache.attach(1, [1, 2, 3, 4, 5, 9], prefix_tokens=[1, 2, 3, 4, 5])
         cache.attach_many([2, 3], np.arange(12), [0, 6, 12])
         cache.attach_blocks(4, [7, 8])
+        cache.attach_blocks_many([6], [7, 8], [0, 2])
         cache.fork(1, 5)
         cache.append(5, [1])
         cache.append_many([0, 1], np.arange(2))
         cache.write(5, 0, [9])
         cache.truncate(5, 3)
         cache.match_prefix([1, 2, 3, 4, 5])
+        cache.match_prefix_many([7, 8], [0, 2], blocks=True)
+        cache.pin([1, 2, 3, 4])
+        cache.unpin([1, 2, 3, 4])
+        cache.block_hashes([1, 2, 3, 4])
         cache.block_table([0, 1, 5])
+        cache.events()
         cache.stats()
+        repr(cache)
         cache.detach(5)
         cache.reserve(40)
         cache.shrink_to_fit()
         if cache.store:
             cache.get(0)
         _passes_through_a_file(cache)
+    old = np.full(kv_upgrade.old_size(1), -1)  # what a file of version 1 holds of an empty cache
+    old[: kv_upgrade.HEAD] = 0
+    old[[kv_upgrade.MAX_PAGES, kv_upgrade.PAGE_SIZE]] = 1
+    seqs = table.new(16, kv_upgrade.SEQ_COLUMNS)
+    kv_file._from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
 
 
 def _scheduler() -> None:
@@ -256,6 +271,9 @@ def _traces() -> None:
     trace.stats()
     lru_hits(trace, [100])
     optimal_hits(trace, [100])
+    for policy in POLICIES:
+        replay(trace, KVCache(trace.block_size, 9, store=False, eviction=policy))
+        hit_rate_curve(trace, [9], policy)
     _passes_through_a_file(trace)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "azure.csv"

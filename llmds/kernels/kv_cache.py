@@ -26,7 +26,7 @@ from .kv_tables import ABSENT, FULL, NO_PAGES, OK, OUTSIDE, PRESENT, TWICE, UNPR
 from .table import RETIRED
 
 # A helper is compiled anew for a literal and for an int32, so both are made int64 before a call.
-_ZERO, _ONE = np.int64(0), np.int64(1)
+_ZERO, _ONE, _FALSE, _TRUE = np.int64(0), np.int64(1), np.bool_(False), np.bool_(True)
 SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 
 
@@ -283,11 +283,11 @@ def _settle(head, rows, names, buckets, memory, srows, tables, ids, store, origi
     page, page_size, size = np.int64(tables[slot]), head[kv.PAGE_SIZE], head[kv.PAGE_SIZE] * head[kv.ID_BYTES]
     name = page_name(store, page * size, size, before)
     same = find(
-        head, rows, names, buckets, ids, store, origin, store, store, parent, salt, name, name, False, page * size,
+        head, rows, names, buckets, ids, store, origin, store, store, parent, salt, name, name, _FALSE, page * size,
         page_size,
     )  # fmt: skip
     if same < 0:
-        link(head, rows, names, buckets, memory, page, parent, salt, name, name, page_size, True)
+        link(head, rows, names, buckets, memory, page, parent, salt, name, name, page_size, _TRUE)
     elif rows[same, kv.STATE] & kv.OWN == 0 or same_entries(
         head, store, origin, same, store, page * page_size, page_size
     ):

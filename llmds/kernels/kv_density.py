@@ -50,6 +50,7 @@ AT_RISK = REUSES + CLASSES * BUCKETS
 HAZARD = AT_RISK + CLASSES * BUCKETS
 WAITING = HAZARD + CLASSES * BUCKETS
 PAGES = WAITING + RING * CLASSES
+_REUSES, _AT_RISK = np.int64(REUSES), np.int64(AT_RISK)  # a literal would be compiled for by itself
 
 CLASS_BITS, COUNT_BITS, TIME_BITS, TAG_BITS = 4, 5, 32, 22
 _COUNT, _TIME, _TAG = CLASS_BITS, CLASS_BITS + COUNT_BITS, CLASS_BITS + COUNT_BITS + TIME_BITS
@@ -343,12 +344,12 @@ def _learn(memory):
     for bucket in range(BUCKETS):
         reuses, at_risk = 2.0, 100.0
         for class_ in range(CLASSES):
-            reuses += _smooth(memory, REUSES, class_, bucket)
-            at_risk += _smooth(memory, AT_RISK, class_, bucket) * FACTORS[class_]
+            reuses += _smooth(memory, _REUSES, class_, bucket)
+            at_risk += _smooth(memory, _AT_RISK, class_, bucket) * FACTORS[class_]
         for class_ in range(CLASSES):
             prior = WEIGHT * min(reuses / at_risk * FACTORS[class_], 0.95)
-            seen = _smooth(memory, AT_RISK, class_, bucket) + WEIGHT
-            hazard = (_smooth(memory, REUSES, class_, bucket) + prior) / seen
+            seen = _smooth(memory, _AT_RISK, class_, bucket) + WEIGHT
+            hazard = (_smooth(memory, _REUSES, class_, bucket) + prior) / seen
             memory[HAZARD + class_ * BUCKETS + bucket] = np.int64(min(hazard, 0.98) * ONE)
     for class_ in range(CLASSES):
         for age in range(BUCKETS):

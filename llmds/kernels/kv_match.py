@@ -13,7 +13,7 @@ from .kv_pool import acquire, find, release
 from .kv_tables import FULL, NO_PAGES, OK, UNPINNED
 from .simd import word_at
 
-_ZERO = np.int64(0)
+_ZERO, _FALSE = np.int64(0), np.bool_(False)
 
 
 @njit(cache=True)
@@ -106,8 +106,9 @@ def _follow(head, rows, names, buckets, ids, store, origin, tokens, at, stop, sa
             count, start = page_size, at * size
             key = name = page_name(tokens, start, page_size * size, key)
         page = find(
-            head, rows, names, buckets, ids, store, origin, tokens, tokens, parent, salt, key, name, False, start, count
-        )
+            head, rows, names, buckets, ids, store, origin, tokens, tokens, parent, salt, key, name, _FALSE, start,
+            count,
+        )  # fmt: skip
         if page < 0:
             break
         parent = page

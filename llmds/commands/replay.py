@@ -1,0 +1,145 @@
+"""`llmds replay`: what caches of several sizes find of a trace, by eviction policy."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..kv_arrays import POLICIES
+from ..paged_allocator import MAX_PAGES
+from ..progress import bar
+from ..replay import OPTIMAL, cache_for, hit_rate_curve, replay
+from ..trace import Trace
+from ..traces import read
+
+PAGES = (1_000, 3_000, 10_000, 30_000)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument(
+        "trace", metavar="TRACE", help="requests with block ids: Mooncake's JSON lines (plain or .gz), or a saved trace"
+    )
+    parser.add_argument(
+        "--pages", type=int, nargs="+", default=PAGES, metavar="N",
+        help="sizes of the cache, one page a block of the trace (default 1000 3000 10000 30000)",
+    )  # fmt: skip
+    names = (*POLICIES, OPTIMAL)
+    parser.add_argument(
+        "--policy", nargs="+", choices=names, default=names, metavar="NAME",
+        help=f"of {', '.join(names)}, the bound that only knowledge of the future reaches (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="a list of objects, one for each policy and size")
+    parser.add_argument("--plot", metavar="FILE", help="draw hit rates over pages, in the format of FILE's suffix")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read, replay, tell."""
+    for pages in options.pages:
+        if not 1 <= pages <= MAX_PAGES:
+            raise ValueError(f"--pages must lie in 1..2**31-1, got {pages}")
+    if options.plot:
+        _check_plot(options.plot)
+    trace = read(options.trace)
+    if len(trace) and not len(trace.block_ids):
+        raise ValueError(f"{options.trace}: has lengths alone, a replay needs block ids")
+    rows = replayed(trace, list(dict.fromkeys(options.pages)), list(dict.fromkeys(options.policy)))
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        blocks = f"{len(trace.block_ids):,} blocks of {trace.block_size} tokens"
+        print(f"{len(trace):,} requests, {blocks}, {trace.stats()['seen_before']:.4f} of them seen before\n")
+        print(_table(rows, "hit rate", "hit_rate", ".4f"))
+        print()
+        print(_table(rows, "requests/s", "requests_per_second", ",.0f"))
+        _tell_refused(trace, min(options.pages))
+    if options.plot:
+        _plot(options.plot, rows, Path(options.trace).name)
+
+
+def replayed(trace: Trace, sizes: list[int], policies: list[str]) -> list[dict[str, Any]]:
+    """A row for each policy and size, with a progress bar."""
+    rows: list[dict[str, Any]] = []
+    if set(policies) - {OPTIMAL}:
+        first = cache_for(trace, 1, POLICIES[0])  # compiles, or loads what was compiled, before time is taken
+        first.reserve(100)
+        replay(trace[:1], first)
+    with bar(True, len(policies) * len(sizes) * len(trace), "replaying", "requests") as advance:
+        for policy in policies:
+            for size in sizes:
+                speed = None
+                if policy == OPTIMAL:
+                    rate = float(hit_rate_curve(trace, [size], policy)[0])
+                    advance(len(trace))
+                else:
+                    came = replay(trace, cache_for(trace, size, policy), progress=_steps(advance))
+                    rate, speed = came.hit_rate, came.requests_per_second
+                rows.append({"policy": policy, "pages": size, "hit_rate": rate, "requests_per_second": speed})
+    return rows
+
+
+def _steps(advance: Callable[[int], None]) -> Callable[[int, int], None]:
+    """What tells a bar of more than one replay how far this one is."""
+    told = 0
+
+    def step(done: int, total: int) -> None:
+        nonlocal told
+        advance(done - told)
+        told = done
+
+    return step
+
+
+def _table(rows: list[dict[str, Any]], title: str, column: str, form: str) -> str:
+    """One line for each policy, one column for each size."""
+    sizes = list(dict.fromkeys(row["pages"] for row in rows))
+    by_policy: dict[str, list[str]] = {}
+    for row in rows:
+        by_policy.setdefault(row["policy"], []).append("-" if row[column] is None else f"{row[column]:{form}}")
+    width = max(len(name) for name in (title, *by_policy)) + 2
+    lines = [f"{title:<{width}}" + "".join(f"{size:>13,}" for size in sizes) + "  pages"]
+    return "\n".join(lines + [f"{name:<{width}}" + "".join(f"{v:>13}" for v in by_policy[name]) for name in by_policy])
+
+
+def _tell_refused(trace: Trace, pages: int) -> None:
+    refused = int((np.diff(trace.indptr) > pages).sum())
+    if refused:
+        print(f"\n{refused:,} requests have more blocks than {pages:,} pages: there they pass by and do not count")
+
+
+def _check_plot(path: str) -> None:
+    """ImportError or ValueError now, not after the work."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError("--plot needs the package matplotlib: pip install 'llmds[plots]'") from error
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: the suffix must be one of {', '.join(known)}")
+    if not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{path}: no such folder")
+
+
+def _plot(path: str, rows: list[dict[str, Any]], title: str) -> None:
+    """Hit rate over pages, one line a policy, the optimum dashed."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        mine = sorted((row["pages"], row["hit_rate"]) for row in rows if row["policy"] == policy)
+        style = {"color": "#555555", "linestyle": "--"} if policy == OPTIMAL else {"marker": "o", "markersize": 4}
+        axes.plot(*zip(*mine, strict=True), label=policy, **style)
+    sizes = sorted({row["pages"] for row in rows})
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="pages", ylabel="hit rate", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
