@@ -14,6 +14,7 @@ _COMMANDS = {
     "search": ("search", "search an index, for one query or many"),
     "eval": ("evaluate", "score a run against relevance judgements"),
     "info": ("info", "tell what an index holds"),
+    "simulate": ("simulate", "serve a trace with a simulated replica of an engine, and tell the latencies"),
     "warmup": ("warmup", "compile every kernel now, so that nothing waits for it later"),
 }
 

@@ -113,7 +113,9 @@ def run(
                 continue
             # In the next step others may start, after a preemption or because a deadline has passed meanwhile.
             due = whole[RUNNING] < whole[SLOTS] and scheduling.parts(arena)[2][table.COUNT] > 0
-            count = _ONE if prefill > 0 or whole[PENDING] == STEP or due else _alike(whole, outputs, counts, running, pool)
+            count = (
+                _ONE if prefill > 0 or whole[PENDING] == STEP or due else _alike(whole, outputs, counts, running, pool)
+            )
             before, now, done = real[NOW], real[NOW], _ZERO
             soonest = arrivals[whole[ARRIVED]] if whole[ARRIVED] < n and whole[RUNNING] < whole[SLOTS] else np.inf
             while done < count and (done == 0 or now < soonest):
