@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 # name -> the module it lives in
 _HOME = {
     "AdmissionController": "admissions",
+    "CostModel": "cost_model",
     "CountMinSketch": "cmsketch",
     "Documents": "documents",
     "HNSW": "hnsw",
@@ -24,28 +25,34 @@ _HOME = {
     "OutOfPagesError": "paged_allocator",
     "PageStats": "paged_allocator",
     "PagedAllocator": "paged_allocator",
+    "Replica": "simulator",
     "Request": "scheduler",
     "RetrievalPipeline": "retrieval_pipeline",
     "Scheduler": "scheduler",
+    "Simulation": "simulator",
     "SentenceTransformerEncoder": "encoders",
+    "Sweep": "simulator",
     "Timer": "utils",
     "TokenLRU": "token_lru",
     "Tokenizer": "tokenizer",
     "Trace": "traces",
     "memory_profiler": "utils",
+    "simulate": "simulator",
+    "sweep": "simulator",
 }
-_MODULES = {*_HOME.values(), "kernels", "reuse", "storage"}
+_MODULES = {*_HOME.values(), "kernels", "reuse", "serving_plots", "storage"}
 
 __all__ = [
-    "HNSW", "AdmissionController", "CountMinSketch", "Documents", "IndexedHeap", "InvertedIndex", "KVCache",
-    "LSAEncoder", "LatencyRecorder", "MemoryProfiler", "OutOfPagesError", "PageStats", "PagedAllocator", "Request",
-    "RetrievalPipeline", "Scheduler", "SentenceTransformerEncoder", "Timer", "TokenLRU", "Tokenizer", "Trace",
-    "memory_profiler",
+    "HNSW", "AdmissionController", "CostModel", "CountMinSketch", "Documents", "IndexedHeap", "InvertedIndex",
+    "KVCache", "LSAEncoder", "LatencyRecorder", "MemoryProfiler", "OutOfPagesError", "PageStats", "PagedAllocator",
+    "Replica", "Request", "RetrievalPipeline", "Scheduler", "SentenceTransformerEncoder", "Simulation", "Sweep",
+    "Timer", "TokenLRU", "Tokenizer", "Trace", "memory_profiler", "simulate", "sweep",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from .admissions import AdmissionController
     from .cmsketch import CountMinSketch
+    from .cost_model import CostModel
     from .documents import Documents
     from .encoders import LSAEncoder, SentenceTransformerEncoder
     from .hnsw import HNSW
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from .paged_allocator import OutOfPagesError, PagedAllocator, PageStats
     from .retrieval_pipeline import RetrievalPipeline
     from .scheduler import Request, Scheduler
+    from .simulator import Replica, Simulation, Sweep, simulate, sweep
     from .token_lru import TokenLRU
     from .tokenizer import Tokenizer
     from .traces import Trace

@@ -15,6 +15,7 @@ _COMMANDS = {
     "eval": ("evaluate", "score a run against relevance judgements"),
     "info": ("info", "tell what an index holds"),
     "replay": ("replay", "tell what KV caches of several sizes find of a trace, by eviction policy"),
+    "simulate": ("simulate", "serve a trace with a simulated replica of an engine, and tell the latencies"),
     "warmup": ("warmup", "compile every kernel now, so that nothing waits for it later"),
 }
 

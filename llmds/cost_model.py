@@ -9,6 +9,13 @@ from . import arguments
 from .kernels import step_cost as kernels
 
 
+def _positive(name: str, value: float, high: float = 1e30) -> float:
+    checked = arguments.real(name, value, 0.0, high)
+    if checked == 0:
+        raise ValueError(f"{name} must be more than 0, got {value}")
+    return checked
+
+
 @dataclass(frozen=True)
 class Model:
     """A dense decoder-only transformer, as far as its speed is concerned.
@@ -26,6 +33,12 @@ class Model:
     kv_bytes: float = 2.0
     source: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "kv_heads", "head_dim"):
+            arguments.integer(name, getattr(self, name), 1, 1 << 20)
+        for name in ("parameters", "parameter_bytes", "kv_bytes"):
+            _positive(name, getattr(self, name))
+
     @property
     def kv_bytes_per_token(self) -> float:
         """Bytes of keys and values that one token takes in all layers."""
@@ -40,6 +53,10 @@ class Hardware:
     bandwidth: float
     memory: float
     source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("flops", "bandwidth", "memory"):
+            _positive(name, getattr(self, name))
 
 
 # Layers and heads: `config.json` of each model on Hugging Face; parameters: its model card.
@@ -80,7 +97,9 @@ class CostModel:
     def __post_init__(self) -> None:
         for name in ("compute", "memory"):
             values = getattr(self, name)
-            if not isinstance(values, Sequence) or len(values) != kernels.INPUTS:
+            if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
+                raise TypeError(f"{name} must be a sequence of {kernels.INPUTS} coefficients, got {values!r}")
+            if len(values) != kernels.INPUTS:
                 raise ValueError(f"{name} must be {kernels.INPUTS} coefficients, got {values!r}")
             checked = tuple(arguments.real(f"{name}[{i}]", value, 0.0, 1e9) for i, value in enumerate(values))
             object.__setattr__(self, name, checked)
@@ -112,8 +131,8 @@ class CostModel:
         1 is a bound, engines reach less, so measure yours. `overhead`: seconds a step that neither side covers.
         """
         devices = arguments.integer("devices", devices, 1, 1 << 20)
-        flops = devices * hardware.flops * _share("compute_efficiency", compute_efficiency)
-        bandwidth = devices * hardware.bandwidth * _share("bandwidth_efficiency", bandwidth_efficiency)
+        flops = devices * hardware.flops * _positive("compute_efficiency", compute_efficiency, 1.0)
+        bandwidth = devices * hardware.bandwidth * _positive("bandwidth_efficiency", bandwidth_efficiency, 1.0)
         token, pair = 2 * model.parameters / flops, 4.0 * model.layers * model.heads * model.head_dim / flops
         weights, entry = model.parameters * model.parameter_bytes / bandwidth, model.kv_bytes_per_token / bandwidth
         return cls((0.0, token, token, pair, pair), (weights, entry, entry, entry, 0.0), overhead)
@@ -122,9 +141,14 @@ class CostModel:
         self, prefill_tokens: float, decode_sequences: float, context_tokens: float, attended_pairs: float = 0.0
     ) -> float:
         """Seconds of a step of these P, D, C and A."""
-        return float(
-            kernels.seconds(self.coefficients, prefill_tokens, decode_sequences, context_tokens, attended_pairs)
-        )
+        given = {
+            "prefill_tokens": prefill_tokens,
+            "decode_sequences": decode_sequences,
+            "context_tokens": context_tokens,
+            "attended_pairs": attended_pairs,
+        }
+        step = [arguments.real(name, value, 0.0, 1e300) for name, value in given.items()]
+        return float(kernels.seconds(self.coefficients, *step))
 
     @property
     def coefficients(self) -> np.ndarray:
@@ -136,7 +160,10 @@ def kv_pages(model: Model, hardware: Hardware, page_size: int, *, devices: int =
     """Pages of `page_size` tokens that fit beside the parameters in `utilisation` of the memory of all devices."""
     page_size = arguments.integer("page_size", page_size, 1, 2**31 - 1)
     devices = arguments.integer("devices", devices, 1, 1 << 20)
-    room = devices * hardware.memory * _share("utilisation", utilisation) - model.parameters * model.parameter_bytes
+    room = (
+        devices * hardware.memory * _positive("utilisation", utilisation, 1.0)
+        - model.parameters * model.parameter_bytes
+    )
     pages = int(room / (model.kv_bytes_per_token * page_size))
     if pages < 1:
         raise ValueError(f"devices must be more: {devices} have no room for a page beside the parameters")
@@ -157,10 +184,3 @@ def preset(name: str) -> tuple[Model, Hardware, int]:
         known = f"MODEL of {', '.join(MODELS)} and HARDWARE of {', '.join(HARDWARE)}"
         raise ValueError(f"preset must be MODEL@HARDWARE or MODEL@HARDWARExN, with {known}, got {name!r}")
     return MODELS[model], HARDWARE[hardware], devices
-
-
-def _share(name: str, value: float) -> float:
-    share = arguments.real(name, value, 0.0, 1.0)
-    if share == 0:
-        raise ValueError(f"{name} must be more than 0, got {value}")
-    return share

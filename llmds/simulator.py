@@ -1,9 +1,10 @@
 """A replica of a serving engine on a trace: continuous batching, iteration by iteration, in simulated time."""
 
-import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from .kv_arrays import POLICIES as EVICTIONS
 from .kv_cache import KVCache
 from .progress import Progress, bar
 from .scheduler import Scheduler
+from .threads import SECONDS_A_CALL, in_pieces
 from .threads import count as thread_count
-from .threads import in_pieces
 from .trace import Trace
 
-_STEPS = 1 << 10  # of a kernel call at first, which must return within 100 ms
-_SAMPLES = 4096
+_STEPS = 1 << 7  # of a kernel call at first, which must return within 100 ms
+_SAMPLES = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +32,14 @@ class Simulation:
 
     arrivals: float64 (n,). started, first_token, finished: float64 (n,), when a request was first given pages, had its
     first token, had its last. refused: bool (n,), by admission or because its tokens never fit in the pages.
-    output_lengths, cached_tokens, preemptions: int64 (n,): tokens asked for, prompt tokens found in the KV cache,
-    how often it had to begin anew.
-    timeline: float64 (m, 5): time, sequences running, requests waiting, pages referenced, tokens computed so far, at
-    most 4,096 times, evenly spread.
-    simulated_seconds; wall_seconds; steps of the engine; busy_seconds, in which it computed; running_seconds, the sum
-    over time of sequences running; prefill_tokens and decode_tokens computed.
+    output_lengths, cached_tokens, preemptions: int64 (n,): tokens asked for, prompt tokens found in the KV cache (again
+    each time it began anew), how often it had to begin anew.
+    timeline: float64 (m, 5): time, sequences running, requests waiting, pages referenced, tokens computed so far (each
+    at the beginning of a step), at most 1,024 times, evenly spread.
+    slots of the replica; simulated_seconds; wall_seconds it took to simulate these (in a sweep, with other threads
+    beside it); steps of the engine; busy_seconds, in which it computed; running_seconds, the sum over time of sequences
+    running; prefill_tokens and decode_tokens computed. The last token of a prompt yields the first of the answer, so
+    decode_tokens counts the others.
     """
 
     arrivals: np.ndarray
@@ -64,7 +67,7 @@ class Simulation:
 
     @property
     def tpot(self) -> np.ndarray:
-        """Time per output token after the first, float64 (n,); NaN where there is but one."""
+        """Time per output token after the first, float64 (n,); NaN where there is no more than one."""
         more = np.where(self.output_lengths > 1, self.output_lengths - 1.0, np.nan)
         return (self.finished - self.first_token) / more
 
@@ -76,7 +79,7 @@ class Simulation:
     def meets(
         self, *, ttft_ms: float | None = None, tpot_ms: float | None = None, latency_ms: float | None = None
     ) -> np.ndarray:
-        """Which requests finished within all the limits given, bool (n,). One token alone has no time per token."""
+        """Which requests finished within all the limits given, bool (n,). One token alone meets any `tpot_ms`."""
         met = np.isfinite(self.finished)
         if ttft_ms is not None:
             met &= self.ttft <= arguments.real("ttft_ms", ttft_ms, 0.0) / 1000
@@ -94,8 +97,16 @@ class Simulation:
         return met / self.simulated_seconds if self.simulated_seconds else 0.0
 
     def summary(self) -> dict[str, float]:
-        """Counts, rates, and percentiles in milliseconds (`ttft_p50_ms` and so on; NaN where nothing finished)."""
+        """Counts, rates, and percentiles. O(n).
+
+        `simulated_seconds`, `wall_seconds`, `requests`, how many `finished` and were `refused`, `steps`;
+        `requests_per_second` finished, `tokens_per_second` of their answers; `utilisation`, the share of time in which
+        the engine computed; `slots_used`, the mean share of slots in use while it did; `prefill_tokens`,
+        `decode_tokens`, `cached_tokens`, `preemptions`; and `mean`, `p50`, `p90`, `p99` of `ttft`, `tpot` and `latency`
+        in milliseconds, as `ttft_mean_ms` and so on, NaN where there is none.
+        """
         done, seconds = np.isfinite(self.finished), self.simulated_seconds
+        answered = int(np.maximum(self.output_lengths[done], 1).sum())
         found: dict[str, float] = {
             "simulated_seconds": seconds,
             "wall_seconds": self.wall_seconds,
@@ -104,7 +115,7 @@ class Simulation:
             "refused": int(self.refused.sum()),
             "steps": self.steps,
             "requests_per_second": float(done.sum()) / seconds if seconds else 0.0,
-            "tokens_per_second": self.decode_tokens / seconds if seconds else 0.0,
+            "tokens_per_second": answered / seconds if seconds else 0.0,
             "utilisation": self.busy_seconds / seconds if seconds else 0.0,
             "slots_used": self.running_seconds / (self.busy_seconds * self.slots) if self.busy_seconds else 0.0,
             "prefill_tokens": self.prefill_tokens,
@@ -132,9 +143,11 @@ class Replica:
     cost: seconds of a step. slots: sequences that run at the same time. pages, page_size: the KV cache; None for
     page_size is the trace's block size where its prompts have block ids, else 16; None for pages has room for all slots
     with the trace's longest request. eviction: as of KVCache. policy, aging: as of Scheduler, which knows of a
-    request its prompt's length. max_batch_tokens: prompt tokens and decoded ones of a step; prefill_chunk: prompt
-    tokens of one request in a step, None: a prompt is computed whole (if it is longer than what a step holds, alone).
-    rate: how many times as fast as in the trace requests arrive.
+    request its prompt's length. max_batch_tokens: prompt tokens and decoded ones of a step. prefill_chunk: prompt
+    tokens of one request in a step; None: a prompt is computed whole, beside others if it fits in the step, else
+    without another. rate: how many times as fast as in the trace requests arrive.
+
+    TypeError or ValueError name what is wrong.
     """
 
     cost: CostModel
@@ -154,7 +167,8 @@ class Replica:
         checked = {
             "slots": arguments.integer("slots", self.slots, 1, 1 << 14),
             "max_batch_tokens": arguments.integer("max_batch_tokens", self.max_batch_tokens, 1, 2**62),
-            "aging": arguments.real("aging", self.aging, 0.0, 1e300),
+            "policy": _scheduler(arguments.text("policy", self.policy), self.aging).policy,
+            "aging": float(self.aging),
             "rate": arguments.real("rate", self.rate, 1e-9, 1e9),
             "eviction": arguments.one_of("eviction", self.eviction, EVICTIONS),
         }
@@ -165,7 +179,7 @@ class Replica:
             object.__setattr__(self, name, value)
 
     def page_size_for(self, trace: Trace) -> int:
-        """Tokens a page: that of the trace's blocks, where it has any."""
+        """Tokens a page: those of the trace's blocks, where it has any. ValueError if page_size says otherwise."""
         if self.page_size is None:
             return trace.block_size if len(trace.block_ids) else 16
         if len(trace.block_ids) and self.page_size != trace.block_size:
@@ -173,11 +187,11 @@ class Replica:
         return self.page_size
 
     def pages_for(self, trace: Trace) -> int:
-        """Pages of the KV cache."""
+        """Pages of the KV cache. O(n) where `pages` is None."""
         if self.pages is not None:
             return self.pages
-        longest = int((trace.input_lengths + trace.output_lengths).max(initial=1))
-        return min(self.slots * (-(-longest // self.page_size_for(trace)) + 1), 2**31 - 1)
+        longest = int(_entries(trace).max(initial=1))
+        return min(self.slots * -(-longest // self.page_size_for(trace)), 2**31 - 1)
 
 
 def simulate(
@@ -191,22 +205,28 @@ def simulate(
     """Serve a trace with one replica, and tell what came of each request.
 
     The requests arrive when the trace says, wait in a `Scheduler`, hold pages of a `KVCache` from their start to
-    their end, and are computed in steps that take as long as `replica.cost` says. Prompts with block ids share the
-    pages of what is cached of them; as in an engine, at least one token of a prompt is computed. Where pages run out
-    in decoding, the request that was started last waits anew, and what it had is computed again. A request that
-    would not fit into the pages alone is refused.
+    their end, and are computed in steps that take as long as `replica.cost` says. In a step, every sequence whose
+    prompt is done decodes a token; prompts under way go on; and who waits is started, in the policy's order, up to the
+    first for whom there is no slot, page or token left. A prompt's last token yields the first of the answer, so an
+    answer of no tokens takes as long as one of one.
 
-    slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; what "edf" goes by.
+    Prompts with block ids share the pages of their whole blocks, with whoever runs and with what is still cached; they
+    are found from the start of the first of them on, even while its chunks are being computed. At least one token of
+    a prompt is computed, as in an engine. Where pages run out in decoding, the request that was started last waits
+    anew, behind those of its key, and all that it had is computed again. A request that would not fit into the pages
+    alone is refused.
+
+    slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; "edf" alone knows them.
     admission: refuses requests when they arrive, by their prompt's and answer's tokens; it starts as it is and is
-    not changed. The same arguments give the same result, bit for bit. O(steps * sequences running), less where the
-    same sequences decode for long; tens of bytes for each request and page.
+    not changed. The same arguments give the same result, bit for bit (but for `wall_seconds`). O(steps * sequences
+    running), less where the same sequences decode for long; tens of bytes for each request and page.
 
     >>> trace = Trace([0.0, 0.1], [100, 100], [3, 2])
     >>> result = simulate(trace, Replica(CostModel.linear(step=1.0), slots=1))
     >>> result.started.tolist(), result.first_token.tolist(), result.finished.tolist()
     ([0.0, 3.0], [1.0, 4.0], [3.0, 5.0])
     """
-    run = _Run(trace, replica, slo_ms, admission)
+    run = _Run(trace, replica, _deadlines(trace, slo_ms), _admitted(trace, replica.rate, admission))
     began = time.perf_counter()
     with bar(progress, len(trace), "simulating", "requests") as advance:
         while run.go_on():
@@ -224,13 +244,32 @@ class Sweep:
     results: list[Simulation]
 
     def table(self) -> dict[str, np.ndarray]:
-        """One column for each key of the grid and of `Simulation.summary`, one row a configuration."""
+        """One column for each key of the grid and of `Simulation.summary`, one row a configuration.
+
+        A cost model is told by its place in the grid, int64. O(all requests).
+        """
+        columns = {
+            name: np.array([values.index(getattr(each, name)) for each in self.replicas], np.int64)
+            if name == "cost"
+            else np.array([getattr(each, name) for each in self.replicas])
+            for name, values in self.grid.items()
+        }
         rows = [result.summary() for result in self.results]
-        named = [name for name in self.grid if name != "cost"]
-        keys = {name: np.array([getattr(replica, name) for replica in self.replicas]) for name in named}
-        if not rows:
-            return keys
-        return {**keys, **{name: np.array([row[name] for row in rows]) for name in rows[0]}}
+        return {**columns, **{name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else ())}}
+
+    def goodput(
+        self, *, ttft_ms: float | None = None, tpot_ms: float | None = None, latency_ms: float | None = None
+    ) -> np.ndarray:
+        """`Simulation.goodput` of each configuration, float64 (m,). O(all requests)."""
+        limits = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": latency_ms}
+        return np.array([result.goodput(**limits) for result in self.results], np.float64)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __repr__(self) -> str:
+        grid = " x ".join(f"{len(values)} {name}" for name, values in self.grid.items())
+        return f"Sweep({len(self)} configurations{f': {grid}' if grid else ''})"
 
 
 def sweep(
@@ -245,54 +284,55 @@ def sweep(
 ) -> Sweep:
     """`simulate` every combination of `grid`, a sequence of values for each of some fields of Replica, on all cores.
 
-    What the grid does not name is as in `replica`. The results do not depend on the number of `threads`.
+    What the grid does not name is as in `replica`. The results do not depend on the number of `threads` (but for
+    `wall_seconds`). Nothing is simulated if a combination is impossible: TypeError or ValueError. Memory: about 70
+    bytes for each request and 40 kB for each configuration.
 
-    >>> trace = Trace([0.0, 0.1], [100, 100], [3, 2])
-    >>> swept = sweep(trace, Replica(CostModel.linear(step=1.0)), {"slots": [1, 2], "policy": ["fcfs", "sjf"]})
-    >>> swept.table()["latency_mean_ms"].tolist()
-    [3950.0, 3950.0, 2950.0, 2950.0]
+    >>> trace = Trace([0.0, 0.1, 0.2], [100, 900, 100], [1, 1, 1])
+    >>> cost = CostModel.linear(prefill_token=0.01)
+    >>> sweep(trace, Replica(cost), {"slots": [1, 2], "policy": ["fcfs", "sjf"]}).table()["ttft_mean_ms"].round()
+    array([7233., 4567., 7567., 7567.])
     """
     known = [field.name for field in fields(Replica)]
-    values = {name: list(given) for name, given in grid.items()}
-    for name in values:
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"grid must be a mapping from fields of Replica to sequences of values, got {grid!r}")
+    values = {}
+    for name, given in grid.items():
         if name not in known:
             raise ValueError(f"grid must name fields of Replica ({', '.join(known)}), got {name!r}")
-    chosen = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
-    replicas = [replace(replica, **point) for point in chosen]
+        if isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray)):
+            raise TypeError(f"grid[{name!r}] must be a sequence of values, got {given!r}")
+        values[name] = list(given)
+    replicas = [replace(replica, **dict(zip(values, point, strict=True))) for point in product(*values.values())]
     for each in replicas:
         each.page_size_for(trace)
+    workers, deadlines = thread_count(threads), _deadlines(trace, slo_ms)
+    admitted = {rate: _admitted(trace, rate, admission) for rate in {each.rate for each in replicas}}
     results: list[Any] = [None] * len(replicas)
     with bar(progress, len(replicas), "sweeping", "configurations") as advance:
 
         def fill(part: slice) -> None:
             for place in range(part.start, part.stop):
-                run, began = _Run(trace, replicas[place], slo_ms, admission), time.perf_counter()
+                each, began = replicas[place], time.perf_counter()
+                run = _Run(trace, each, deadlines, admitted[each.rate])
                 while run.go_on():
                     pass
                 results[place] = run.outcome(time.perf_counter() - began)
                 advance(1)
 
-        in_pieces(len(replicas), fill, thread_count(threads))
+        in_pieces(len(replicas), fill, workers)
     return Sweep(values, replicas, results)
 
 
 class _Run:
     """A simulation under way."""
 
-    def __init__(self, trace: Trace, replica: Replica, slo_ms: ArrayLike | None, admission: AdmissionController | None):
+    def __init__(self, trace: Trace, replica: Replica, deadlines: np.ndarray, admitted: np.ndarray):
         self.trace, self.replica, n = trace, replica, len(trace)
         self.arrivals = trace.arrivals / replica.rate
-        self.slos = np.full(n, np.inf)
-        if slo_ms is not None:
-            given = arguments.reals("slo_ms", np.full(n, slo_ms) if np.ndim(slo_ms) == 0 else slo_ms, 0.0)
-            arguments.same_length(arrivals=self.arrivals, slo_ms=given)
-            self.slos = given / 1000
+        self.slos = deadlines if replica.policy == "edf" else np.full(n, np.inf)
         pages, page_size = replica.pages_for(trace), replica.page_size_for(trace)
-        total = trace.input_lengths + trace.output_lengths
-        # a copy of the last page of a prompt may be needed beside its pages
-        self.accepted = -(-total // page_size) < pages
-        if admission is not None:
-            self.accepted &= admitted(admission, self.arrivals, total, None)
+        self.accepted = admitted & (-(-_entries(trace) // page_size) <= pages)
         self.whole, self.real = np.zeros(kernels.WHOLE, np.int64), np.zeros(kernels.REAL)
         self.whole[kernels.SLOTS], self.whole[kernels.BUDGET] = replica.slots, replica.max_batch_tokens
         self.whole[kernels.CHUNK] = replica.prefill_chunk or 0
@@ -301,7 +341,7 @@ class _Run:
         self.samples = np.zeros((_SAMPLES, kernels.SAMPLE))
         self.running = np.zeros((replica.slots, kernels.RUN), np.int64)
         self.order, self.tickets = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self.scheduler = Scheduler(max_wait_ms=0.0, policy=replica.policy, aging=replica.aging, clock=float)
+        self.scheduler = _scheduler(replica.policy, replica.aging)
         self.cache = KVCache(page_size, pages, store=False, dtype=np.float32, eviction=replica.eviction)
         self.keys, self.cost, self.steps, self.told = np.zeros(n), replica.cost.coefficients, _STEPS, 0
 
@@ -321,7 +361,7 @@ class _Run:
             self.cache._make_room(state)
         elif code == kernels.MORE:
             took = time.perf_counter() - began
-            self.steps = max(1, min(8 * self.steps, int(self.steps * 0.04 / max(took, 1e-6))))
+            self.steps = max(1, min(8 * self.steps, int(self.steps * SECONDS_A_CALL / max(took, 1e-6))))
         return bool(code != kernels.FINISHED_ALL)
 
     def arrived(self) -> int:
@@ -352,8 +392,32 @@ class _Run:
         )
 
 
-def admitted(
-    admission: AdmissionController, arrivals: np.ndarray, tokens: np.ndarray, tenants: np.ndarray | None
-) -> np.ndarray:
+def _scheduler(policy: str, aging: float) -> Scheduler:
+    """One in which nobody is overdue by waiting, so that the policy decides."""
+    return Scheduler(max_wait_ms=math.inf, policy=policy, aging=aging, clock=float)
+
+
+def _entries(trace: Trace) -> np.ndarray:
+    """Entries of the KV cache that each request holds at its end, int64 (n,): its last token is never computed."""
+    return trace.input_lengths + np.maximum(trace.output_lengths - 1, 0)
+
+
+def _deadlines(trace: Trace, slo_ms: ArrayLike | None) -> np.ndarray:
+    """Seconds after arrival, float64 (n,), inf where there is no deadline."""
+    if slo_ms is None:
+        return np.full(len(trace), np.inf)
+    if np.ndim(slo_ms) == 0:
+        return np.full(len(trace), arguments.real("slo_ms", slo_ms, 0.0) / 1000)
+    given = arguments.reals("slo_ms", slo_ms, 0.0)
+    arguments.same_length(trace=trace.arrivals, slo_ms=given)
+    return given / 1000
+
+
+def _admitted(trace: Trace, rate: float, admission: AdmissionController | None) -> np.ndarray:
     """What a copy of an admission controller says to requests that arrive so much later than now: bool (n,)."""
-    return admission.under(lambda: 0.0).should_admit_many(arrivals, tokens, tenants)
+    if admission is None:
+        return np.ones(len(trace), np.bool_)
+    if not isinstance(admission, AdmissionController):
+        raise TypeError(f"admission must be an AdmissionController, got {admission!r}")
+    tokens = trace.input_lengths + trace.output_lengths
+    return admission.under(lambda: 0.0).should_admit_many(trace.arrivals / rate, tokens)

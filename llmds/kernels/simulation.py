@@ -3,7 +3,8 @@
 One replica serves up to `slots` sequences. Before each step the waiting requests that there are slots, tokens and pages
 for are started, in the scheduler's order; the first that does not fit ends that. A step computes prompts, in chunks,
 beside one token for each sequence whose prompt is done; the last chunk of a prompt yields the first token. Where
-pages run out, the sequence that was started last waits again, and what it had is computed anew.
+pages run out, the sequence that was started last waits again, and what it had is computed anew. Whole blocks of a
+prompt can be found by others from its start on.
 Policies are those of `scheduling` and of the KV cache: nothing here decides who is next or what is evicted.
 
 What goes in, arrays of one entry a request in order of arrival unless said otherwise:
@@ -26,7 +27,7 @@ from . import kv_attach, kv_cache, kv_match, kv_pool, scheduling, table
 from . import kv_layout as kv
 from . import kv_tables as seq
 from .compiling import njit
-from .kv_tables import OK
+from .kv_tables import pages_for
 from .step_cost import seconds
 
 STARTED, FIRST, FINISHED, TIMES = 0, 1, 2, 3
@@ -38,9 +39,10 @@ NOW, BUSY, OCCUPIED, INTERVAL, NEXT_SAMPLE, REAL = range(6)
 REQUEST, LEFT, PART, RUN = 0, 1, 2, 3
 
 FINISHED_ALL, MORE, SCHEDULER_FULL, CACHE_FULL = 0, 1, 2, 3
-# what comes next
-NOTHING, PAGES, NEWCOMERS, STEP, MORE_PAGES, END = 0, 1, 2, 3, 4, 5
+# what comes next: AGAIN is PAGES after somebody was preempted
+NOTHING, PAGES, AGAIN, NEWCOMERS, STEP, MORE_PAGES, END = 0, 1, 2, 3, 4, 5, 6
 _FITS, _WAITS, _NO_ROOM = 0, 1, 2
+_TOGETHER = np.int64(1 << 12)  # steps that are taken as one at most, and by which a call may exceed those it was given
 _ZERO, _ONE, _TRUE = np.int64(0), np.int64(1), np.bool_(True)
 
 
@@ -52,11 +54,13 @@ def run(
     """Go on until all requests have finished, or for about `steps` steps.
 
     FINISHED_ALL; MORE; or room is wanted: SCHEDULER_FULL (`scheduling.resized`), CACHE_FULL (`kv_tables.resized`). In
-    each case call again. O(steps * running), less where the same sequences decode for long.
+    the last three cases call again; where a call ends makes no difference to what comes out. O(steps * running), less
+    where the same sequences decode for long.
     """
     n, stop = arrivals.shape[0], whole[STEPS] + steps
     nothing, one = np.empty(0, np.uint8), np.zeros(1, np.int64)
     requests = np.zeros((1, kv_attach.REQUEST), np.int64)
+    path = np.empty(pool[kv.MAX_PAGES] if blocks.shape[0] > 0 else _ZERO, np.int64)
     decoding = np.empty(whole[SLOTS], np.int64)
     while whole[STEPS] < stop or whole[PENDING] != NOTHING:
         if whole[PENDING] == NOTHING:
@@ -64,17 +68,19 @@ def run(
                 return SCHEDULER_FULL
             _sample(whole, real, samples, arena, pool)
             whole[PENDING] = PAGES
-        if whole[PENDING] == PAGES:  # one for each token that is decoded, or somebody waits again
-            code, whole[PENDING] = seq.NO_PAGES, NEWCOMERS
-            while code == seq.NO_PAGES:
-                decodes, _, _, _ = _plan(whole, running, inputs, counts, decoding)
-                code, _, _ = kv_cache.append(pool, seqs, tables, ids, store, decoding[:decodes], _ONE, nothing)
-                if code == seq.FULL:
-                    whole[PENDING] = PAGES
-                    return CACHE_FULL
-                if code == seq.NO_PAGES:
-                    _preempt(whole, real, counts, running, tickets, sizes, keys, arena, pool, seqs, tables, ids, store)
-                    whole[PENDING] = STEP  # who waits again, and anybody else, does so for this step at least
+        while whole[PENDING] == PAGES or whole[PENDING] == AGAIN:  # a page for each token decoded, or somebody waits
+            decodes, _, _, _ = _plan(whole, running, inputs, counts, decoding)
+            code, _, _ = kv_cache.append(pool, seqs, tables, ids, store, decoding[:decodes], _ONE, nothing)
+            if code == seq.FULL:
+                return CACHE_FULL
+            if code == seq.NO_PAGES:
+                _preempt(
+                    whole, real, inputs, counts, indptr, running, tickets, sizes, keys, arena, pool, seqs, tables, ids,
+                    store,
+                )  # fmt: skip
+                whole[PENDING] = AGAIN
+            else:  # who was preempted, and anybody else, waits for this step at least
+                whole[PENDING] = NEWCOMERS if whole[PENDING] == PAGES else STEP
         if whole[PENDING] == NEWCOMERS or whole[PENDING] == STEP:
             decodes, context, prefill, pairs = _plan(whole, running, inputs, counts, decoding)
             while whole[PENDING] == NEWCOMERS and whole[RUNNING] < whole[SLOTS]:
@@ -83,8 +89,8 @@ def run(
                     break
                 r, room = order[ticket], whole[BUDGET] - prefill - decodes
                 code, left = _enter(
-                    whole, inputs, counts, blocks, indptr, r, room, prefill == 0, requests, nothing, pool, seqs, tables,
-                    ids, store,
+                    whole, inputs, counts, blocks, indptr, r, room, prefill == 0, requests, path, nothing, pool, seqs,
+                    tables, ids, store,
                 )  # fmt: skip
                 if code == _NO_ROOM:
                     return CACHE_FULL
@@ -105,7 +111,11 @@ def run(
                     return FINISHED_ALL
                 real[NOW] = max(real[NOW], arrivals[whole[ARRIVED]])
                 continue
-            count = _ONE if prefill > 0 else _alike(whole, outputs, counts, running, pool, stop)
+            # In the next step others may start, after a preemption or because a deadline has passed meanwhile.
+            due = whole[RUNNING] < whole[SLOTS] and scheduling.parts(arena)[2][table.COUNT] > 0
+            count = (
+                _ONE if prefill > 0 or whole[PENDING] == STEP or due else _alike(whole, outputs, counts, running, pool)
+            )
             before, now, done = real[NOW], real[NOW], _ZERO
             soonest = arrivals[whole[ARRIVED]] if whole[ARRIVED] < n and whole[RUNNING] < whole[SLOTS] else np.inf
             while done < count and (done == 0 or now < soonest):
@@ -160,7 +170,7 @@ def _plan(whole, running, inputs, counts, decoding):
     for i in range(whole[RUNNING]):
         if running[i, LEFT] > 0:
             r, room = running[i, REQUEST], max(whole[BUDGET] - decodes - prefill, _ZERO)
-            part = min(running[i, LEFT], whole[CHUNK] if whole[CHUNK] > 0 else running[i, LEFT], room)
+            part = running[i, LEFT] if whole[CHUNK] == 0 else min(running[i, LEFT], whole[CHUNK], room)
             running[i, PART] = part
             prefill += part
             pairs += _attended(inputs[r] + counts[r, MADE] - running[i, LEFT], part)
@@ -174,50 +184,49 @@ def _attended(before, part):
 
 
 @njit(cache=True)
-def _enter(whole, inputs, counts, blocks, indptr, r, room, first, requests, nothing, pool, seqs, tables, ids, store):
+def _enter(
+    whole, inputs, counts, blocks, indptr, r, room, first, requests, path, nothing, pool, seqs, tables, ids, store
+):  # fmt: skip
     """Give a request its pages, if it may start in a step with `room` tokens left: (code, prompt tokens to compute).
 
-    Without chunks, a prompt must fit, unless it is the `first` of the step.
+    Without chunks, a prompt must fit, unless it is the `first` of the step. `path`: int64, for the pages found.
     """
-    total, made, page_size = inputs[r] + counts[r, MADE], counts[r, MADE], pool[kv.PAGE_SIZE]
-    named = indptr[r + 1] - indptr[r]
-    if room <= 0 and not (first and whole[CHUNK] == 0 and room == whole[BUDGET]):
+    total, page_size = inputs[r] + counts[r, MADE], pool[kv.PAGE_SIZE]
+    named, found, free = min(indptr[r + 1] - indptr[r], inputs[r] // page_size), _ZERO, kv_pool.available(pool)
+    if room <= 0:
         return _WAITS, _ZERO
-    if whole[CHUNK] == 0 and total > room and not first:
-        cached = _ZERO
-        if named > 0:
-            found = np.zeros(1, np.int64)
-            kv_match.match_many(
-                pool, seqs, tables, ids, store, blocks, indptr[r : r + 2], np.zeros(1, np.int64), _TRUE, found
-            )
-            cached = min(found[0] * page_size, total - 1)
-        if total - cached > room:
-            return _WAITS, _ZERO
-    hits = pool[kv.HITS]
+    if named > 0:
+        head, rows, names, buckets, _ = kv.parts(pool)
+        found, _ = kv_match.follow(
+            head, rows, names, buckets, ids, store, np.empty((0, 3), np.int64), blocks, indptr[r], indptr[r] + named,
+            _ZERO, _TRUE, path,
+        )  # fmt: skip
+        for i in range(found):
+            free -= rows[path[i], kv.REFS] == 0
+    cached, needed = min(found * page_size, total - 1), pages_for(total, page_size)
+    if needed - found > free or (whole[CHUNK] == 0 and total - cached > room and not first):
+        return _WAITS, _ZERO
+    shead, srows, _ = table.parts(seqs)
+    # for both calls below at once: what the first has attached could be found though nobody computed it
+    if not seq.has_room(shead, srows, tables, _ONE, named + 2 * needed):
+        return _NO_ROOM, _ZERO
+    rest = total - named * page_size
     requests[0, kv_attach.SEQ], requests[0, kv_attach.FIRST_ID], requests[0, kv_attach.NAMED] = r, indptr[r], named
     requests[0, kv_attach.LENGTH] = named * page_size if named > 0 else total
-    code, _, _ = kv_attach.attach(
-        pool, seqs, tables, ids, store, requests, nothing, blocks if named > 0 else nothing, named > 0
+    by_blocks = named > 0
+    kv_attach.attach(
+        pool, seqs, tables, ids, store, requests, nothing, blocks if by_blocks else nothing, np.bool_(by_blocks)
     )
-    if code == OK and named > 0:
-        kv_cache.truncate(pool, seqs, tables, ids, store, r, inputs[r])
-        if made > 0:
-            one = np.full(1, r)
-            code, _, _ = kv_cache.append(pool, seqs, tables, ids, store, one, made, nothing)
-            if code != OK:
-                kv_cache.detach(pool, seqs, tables, ids, store, r)
-    if code != OK:
-        return (_NO_ROOM if code == seq.FULL else _WAITS), _ZERO
-    cached = min(pool[kv.HITS] - hits, total - 1)
+    if by_blocks and rest > 0:
+        kv_cache.append(pool, seqs, tables, ids, store, np.full(1, r), rest, nothing)
     counts[r, CACHED] += cached
     return _FITS, total - cached
 
 
 @njit(cache=True)
-def _alike(whole, outputs, counts, running, pool, stop):
+def _alike(whole, outputs, counts, running, pool):
     """How many steps go by in which the same sequences decode, and there are pages for all of them."""
-    n = whole[RUNNING]
-    count = stop - whole[STEPS]
+    n, count = whole[RUNNING], _TOGETHER
     for i in range(n):
         r = running[i, REQUEST]
         count = min(count, max(outputs[r], 1) - counts[r, MADE])
@@ -225,10 +234,19 @@ def _alike(whole, outputs, counts, running, pool, stop):
 
 
 @njit(cache=True)
-def _preempt(whole, real, counts, running, tickets, sizes, keys, arena, pool, seqs, tables, ids, store):
+def _preempt(
+    whole, real, inputs, counts, indptr, running, tickets, sizes, keys, arena, pool, seqs, tables, ids, store
+):  # fmt: skip
     """The sequence that was started last waits again, and loses its pages."""
     whole[RUNNING] -= 1
-    r = running[whole[RUNNING], REQUEST]
+    r, left = running[whole[RUNNING], REQUEST], running[whole[RUNNING], LEFT]
+    if left > 0 and indptr[r + 1] > indptr[r]:  # pages that were never computed are not to be found
+        head, rows, names, buckets, memory = kv.parts(pool)
+        _, srows, sbuckets = table.parts(seqs)
+        at = (inputs[r] + counts[r, MADE] - left) // head[kv.PAGE_SIZE]
+        page = np.int64(tables[srows[table.find(srows, sbuckets, r), seq.START] + at])
+        if rows[page, kv.BUCKET] >= 0:
+            kv_pool.forget(head, rows, names, buckets, memory, page)
     kv_cache.detach(pool, seqs, tables, ids, store, r)
     scheduling.update(arena, real[NOW], tickets[r], sizes[r], keys[r])
     counts[r, PREEMPTED] += 1

@@ -1,0 +1,118 @@
+"""`llmds simulate`: a replica of a serving engine on a trace of requests, and the latencies that come of it."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from ..cost_model import HARDWARE, MODELS, CostModel, kv_pages, preset
+from ..kv_arrays import POLICIES as EVICTIONS
+from ..simulator import Replica, Simulation, simulate
+from ..trace import Trace
+from ..traces import read
+from . import plot_files
+
+PRESET = "llama-3.1-8b@h100-sxm"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument(
+        "trace", metavar="TRACE", help="requests: Mooncake's JSON lines or Azure's CSV (plain or .gz), or a saved trace"
+    )
+    parser.add_argument(
+        "--preset", default=PRESET, metavar="MODEL@HARDWARE[xN]",
+        help=f"whose roofline gives the time of a step, on N devices; models: {', '.join(MODELS)}; "
+        f"hardware: {', '.join(HARDWARE)} (default {PRESET})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--efficiency", type=float, nargs="+", default=[1.0], metavar="SHARE",
+        help="of the peak FLOP/s and bandwidth that is reached: one share, or one for each; 1 is a bound that no engine "
+        "reaches (default 1)",
+    )  # fmt: skip
+    parser.add_argument("--policy", default="fcfs", metavar="NAME", help="who is started next, as of Scheduler: fcfs, sjf or edf (default fcfs)")  # fmt: skip
+    parser.add_argument("--slo-ms", type=float, metavar="MS", help="deadline of every request after its arrival, for --policy edf")  # fmt: skip
+    parser.add_argument("--slots", type=int, default=256, metavar="N", help="sequences that run at the same time (default 256)")  # fmt: skip
+    parser.add_argument("--pages", type=int, metavar="N", help="pages of the KV cache (default: what fits beside the parameters)")  # fmt: skip
+    parser.add_argument("--eviction", default="lru", choices=EVICTIONS, help="which cached pages go first (default lru)")  # fmt: skip
+    parser.add_argument("--max-batch-tokens", type=int, default=8192, metavar="N", help="tokens of a step (default 8192)")  # fmt: skip
+    parser.add_argument("--prefill-chunk", type=int, metavar="N", help="tokens of one prompt in a step (default: all)")  # fmt: skip
+    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="how many times as fast as in the trace requests arrive (default 1)")  # fmt: skip
+    parser.add_argument("--limit-seconds", type=float, metavar="S", help="only the requests of the trace's first S seconds")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one object")
+    parser.add_argument("--plot", metavar="FILE", help="draw latencies to FILE, in the format of its suffix, and what went on when beside it, to a file named -timeline")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read, simulate, tell."""
+    if options.plot:
+        plot_files.check(options.plot)
+    model, hardware, devices = preset(options.preset)
+    if len(options.efficiency) > 2:
+        raise ValueError(f"--efficiency must be one share or two, got {len(options.efficiency)}")
+    cost = CostModel.roofline(
+        model, hardware, devices=devices, compute_efficiency=options.efficiency[0],
+        bandwidth_efficiency=options.efficiency[-1],
+    )  # fmt: skip
+    trace = read(options.trace)
+    if options.limit_seconds is not None:
+        trace = trace.until(options.limit_seconds)
+    replica = Replica(
+        cost, options.slots, options.pages, eviction=options.eviction, policy=options.policy,
+        max_batch_tokens=options.max_batch_tokens, prefill_chunk=options.prefill_chunk, rate=options.rate,
+    )  # fmt: skip
+    page_size = replica.page_size_for(trace)
+    pages = options.pages or kv_pages(model, hardware, page_size, devices=devices)
+    replica = Replica(**{**vars(replica), "pages": pages})
+    simulate(trace[:1], replica)  # compiles, or loads what was compiled, before time is taken
+    came = simulate(trace, replica, slo_ms=options.slo_ms, progress=True)
+    if options.json:
+        told = {
+            "preset": options.preset, "policy": replica.policy, "slots": replica.slots, "pages": pages,
+            "page_size": page_size, **came.summary(),
+        }  # fmt: skip
+        print(json.dumps({name: None if _is_nan(value) else value for name, value in told.items()}))
+    else:
+        print(_told(trace, replica, options.preset, came))
+    if options.plot:
+        _plot(Path(options.plot), came, Path(options.trace).name)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _told(trace: Trace, replica: Replica, name: str, came: Simulation) -> str:
+    """A table for people."""
+    found = came.summary()
+    cached = found["cached_tokens"] / max(int(trace.input_lengths[~came.refused].sum()), 1)
+    cache = f"{replica.pages:,} pages of {replica.page_size_for(trace)} tokens"
+    rows = [
+        f"{name}, {replica.policy}, {replica.slots} slots, {cache}\n",
+        f"{'requests':<22}{found['requests']:>12,}",
+        f"{'finished':<22}{found['finished']:>12,}",
+        f"{'refused':<22}{found['refused']:>12,}",
+        f"{'preemptions':<22}{found['preemptions']:>12,}",
+        f"{'simulated':<22}{found['simulated_seconds']:>12,.1f} s",
+        f"{'in':<22}{found['wall_seconds']:>12,.2f} s",
+        f"{'finished':<22}{found['requests_per_second']:>12,.2f} requests/s",
+        f"{'answered':<22}{found['tokens_per_second']:>12,.0f} tokens/s",
+        f"{'engine busy':<22}{found['utilisation']:>12.1%}",
+        f"{'slots in use then':<22}{found['slots_used']:>12.1%}",
+        f"{'prompts cached':<22}{cached:>12.1%}",
+        "",
+        f"{'milliseconds':<22}" + "".join(f"{column:>12}" for column in ("mean", "p50", "p90", "p99")),
+    ]
+    for title, key in (("to first token", "ttft"), ("per token after it", "tpot"), ("to last token", "latency")):
+        values = (found[f"{key}_{column}_ms"] for column in ("mean", "p50", "p90", "p99"))
+        rows.append(f"{title:<22}" + "".join(f"{'-' if _is_nan(value) else f'{value:,.1f}':>12}" for value in values))
+    return "\n".join(rows)
+
+
+def _plot(path: Path, came: Simulation, title: str) -> None:
+    from .. import serving_plots
+
+    beside = path.with_name(f"{path.stem}-timeline{path.suffix}")
+    for figure, place in ((serving_plots.latency_cdf({title: came}), path), (serving_plots.timeline(came), beside)):
+        figure.suptitle(title, fontsize=11)
+        figure.savefig(place, dpi=130)
