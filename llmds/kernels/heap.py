@@ -38,7 +38,14 @@ def new(capacity, max_heap):
 def push(heap, key, score):
     """Add `key` (int64, absent) with `score` (float64). OK, PRESENT, FULL or NOT_A_NUMBER. O(log n)."""
     head, rows, buckets = table.parts(heap)
-    return _push(head, rows, buckets, key, score)
+    return _push(head, rows, buckets, key, score, head[NEXT_ORDER])
+
+
+@njit(cache=True)
+def push_in_turn(heap, key, score, order):
+    """As `push`, with a place among equals (int64, 0 or more, the lowest first) in place of the last one. O(log n)."""
+    head, rows, buckets = table.parts(heap)
+    return _push(head, rows, buckets, key, score, order)
 
 
 @njit(cache=True)
@@ -102,7 +109,7 @@ def push_many(heap, keys, scores):
     if head[RETIRED] or rows.shape[0] - head[COUNT] < keys.shape[0]:
         return FULL, 0
     for e in range(keys.shape[0]):
-        if _push(head, rows, buckets, keys[e], scores[e]) != OK:
+        if _push(head, rows, buckets, keys[e], scores[e], head[NEXT_ORDER]) != OK:
             for back in range(e):
                 _take_out(head, rows, buckets, table.find(rows, buckets, keys[back]))
             head[NEXT_ORDER] -= e
@@ -237,7 +244,7 @@ def _sink(count, rows, stored, buckets, at):
 
 
 @njit(cache=True)
-def _push(head, rows, buckets, key, score):
+def _push(head, rows, buckets, key, score, order):
     if head[RETIRED]:
         return FULL
     if score != score:
@@ -250,8 +257,8 @@ def _push(head, rows, buckets, key, score):
     stored = rows.view(np.float64)
     table.insert(rows, buckets, at, key)
     stored[at, SCORE] = head[SIGN] * score
-    rows[at, ORDER] = head[NEXT_ORDER]
-    head[NEXT_ORDER] += 1
+    rows[at, ORDER] = order
+    head[NEXT_ORDER] = max(head[NEXT_ORDER], order + 1)
     head[COUNT] = head[TOP] = at + 1
     _float(rows, stored, buckets, at)
     return OK

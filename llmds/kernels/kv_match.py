@@ -27,7 +27,7 @@ def match_many(pool, seqs, tables, ids, store, tokens, indptr, salts, blocks, ma
     path, origin = np.empty(0, np.int64), np.empty((0, 3), np.int64)
     head, rows, names, buckets, _ = kv.parts(pool)
     for e in range(matched.shape[0]):
-        matched[e], _ = _follow(
+        matched[e], _ = follow(
             head, rows, names, buckets, ids, store, origin, tokens, indptr[e], indptr[e + 1], salts[e], blocks, path
         )
     return OK, _ZERO, _ZERO
@@ -40,7 +40,7 @@ def pin(pool, seqs, tables, ids, store, tokens, count, salt, blocks):
         return FULL, _ZERO, _ZERO
     head, rows, names, buckets, memory = kv.parts(pool)
     path, origin = np.empty(count, np.int64), np.empty((0, 3), np.int64)
-    matched, pages = _follow(head, rows, names, buckets, ids, store, origin, tokens, _ZERO, count, salt, blocks, path)
+    matched, pages = follow(head, rows, names, buckets, ids, store, origin, tokens, _ZERO, count, salt, blocks, path)
     fresh = _ZERO
     for i in range(pages):
         fresh += rows[path[i], kv.PINS] == 0
@@ -64,7 +64,7 @@ def unpin(pool, seqs, tables, ids, store, tokens, count, salt, blocks):
         return FULL, _ZERO, _ZERO
     head, rows, names, buckets, memory = kv.parts(pool)
     path, origin = np.empty(count, np.int64), np.empty((0, 3), np.int64)
-    matched, pages = _follow(head, rows, names, buckets, ids, store, origin, tokens, _ZERO, count, salt, blocks, path)
+    matched, pages = follow(head, rows, names, buckets, ids, store, origin, tokens, _ZERO, count, salt, blocks, path)
     pinned = _ZERO
     while pinned < pages and rows[path[pinned], kv.PINS] > 0:
         pinned += 1
@@ -94,7 +94,7 @@ def page_names(tokens, size, page_size, salt, hashes):
 
 
 @leaf(cache=True)
-def _follow(head, rows, names, buckets, ids, store, origin, tokens, at, stop, salt, blocks, path):
+def follow(head, rows, names, buckets, ids, store, origin, tokens, at, stop, salt, blocks, path):
     """(ids, pages) of tokens[at:stop] that can be found; the pages are left in `path` as far as it reaches."""
     page_size, size, parent, key = head[kv.PAGE_SIZE], head[kv.ID_BYTES], head[kv.MAX_PAGES], root_name(salt)
     step, first, pages, count, start = np.int64(1) if blocks else page_size, at, _ZERO, _ZERO, _ZERO
