@@ -9,7 +9,7 @@ and call again.
 import numpy as np
 
 from . import clock, table
-from .compiling import njit
+from .compiling import leaf, njit
 from .heap import ABSENT, FULL, OK
 from .scheduling_layout import (
     AGAIN,
@@ -89,7 +89,7 @@ def submit_prompt(arena, now, tokens, slo, key, tenant, first, ids, salt):
     if head[RETIRED] or head[COUNT] == rows.shape[0]:
         return np.int64(-1)
     if head[POLICY] == WFQ:
-        tenant = tenant_row(state[6], tenant)
+        tenant = tenant_row(state[6], state[7], state[8], tenant)
         if tenant < 0:
             return np.int64(-1)
     now = clock.advance(head.view(np.float64), now)
@@ -105,7 +105,7 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
     (m,); they are copied. indptr (0,): none. Not under CUSTOM.
     """
     state = opened(arena)
-    head, rows, theirs = state[0], state[1], state[6]
+    head, rows, thead, theirs, their_buckets = state[0], state[1], state[6], state[7], state[8]
     own = parts(arena)[5]
     size, data = own[ID_BYTES], own[PROMPT_HEAD:].view(np.uint8)
     m = tokens.shape[0]
@@ -113,9 +113,9 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
         return np.int64(-1)
     if head[POLICY] == WFQ:
         for e in range(tenants.shape[0]):
-            if tenant_row(theirs, tenants[e]) < 0:
+            if tenant_row(thead, theirs, their_buckets, tenants[e]) < 0:
                 return np.int64(-1)
-        if tenants.shape[0] == 0 and tenant_row(theirs, _ZERO) < 0:
+        if tenants.shape[0] == 0 and tenant_row(thead, theirs, their_buckets, _ZERO) < 0:
             return np.int64(-1)
     now = clock.advance(head.view(np.float64), now)
     first, ids, salt, at = head[NEXT_ID], _ZERO, _ZERO, _ZERO
@@ -128,7 +128,7 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
             own[LIVE] += ids * size
         tenant = tenants[e] if tenants.shape[0] > 0 else _ZERO
         if head[POLICY] == WFQ:
-            tenant = tenant_row(theirs, tenant)
+            tenant = tenant_row(thead, theirs, their_buckets, tenant)
         slo, key = slos[e] if slos.shape[0] > 0 else np.inf, keys[e] if keys.shape[0] > 0 else 0.0
         _submit(state, now, tokens[e], slo, key, tenant, at, ids, salt)
     return first
@@ -244,13 +244,13 @@ def bill(arena, ids, tokens):
 @njit(cache=True)
 def set_weight(arena, tenant, weight):
     """Give a tenant (int64) a weight (float64, above 0): OK, or FULL where one more finds no room. O(1)."""
-    head, _, _, _, _, _, tenants = opened(arena)
+    head, _, _, _, _, _, thead, theirs, buckets = opened(arena)
     if head[RETIRED]:
         return FULL
-    row = tenant_row(tenants, tenant)
+    row = tenant_row(thead, theirs, buckets, tenant)
     if row < 0:
         return FULL
-    table.parts(tenants)[1].view(np.float64)[row, WEIGHT] = weight
+    theirs.view(np.float64)[row, WEIGHT] = weight
     return OK
 
 
@@ -261,7 +261,7 @@ def drop_idle(arena):
     Nothing is lost: were they to come back, they would begin no lower.
     """
     state = opened(arena)
-    thead, theirs, buckets = table.parts(state[6])
+    thead, theirs, buckets = state[6], state[7], state[8]
     counters, least = theirs.view(np.float64), least_counter(state)
     for row in range(thead[TOP]):
         if theirs[row, table.BUCKET] >= 0 and theirs[row, REQUESTS] > 0:
@@ -279,7 +279,7 @@ def look_up(arena, request_id):
 
     O(1).
     """
-    head, rows, buckets, _, _, _, tenants = opened(arena)
+    head, rows, buckets, _, _, _, _, theirs, _ = opened(arena)
     row = table.find(rows, buckets, request_id)
     if row < 0:
         return ABSENT, _ZERO, 0.0, 0.0, 0.0, False, _ZERO, _ZERO
@@ -288,16 +288,15 @@ def look_up(arena, request_id):
     if head[POLICY] == FCFS or head[POLICY] == EDF:
         key += epoch
     if head[POLICY] == WFQ:
-        theirs = table.parts(tenants)[1]
         key, tenant = theirs.view(np.float64)[tenant, COUNTER], theirs[tenant, KEY]
     submitted, deadline = epoch + reals[row, SUBMITTED], epoch + reals[row, DEADLINE]
     in_flight = rows[row, OLDER] == IN_FLIGHT
     return OK, rows[row, TOKENS], key, submitted, deadline, in_flight, rows[row, COMPUTED], tenant
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _submit(state, now, tokens, slo, key, tenant, first, ids, salt):
-    head, rows, buckets, _, _, _, tenants = state
+    head, rows, buckets, _, _, _, _, theirs, _ = state
     row, request_id, reals = head[COUNT], head[NEXT_ID], rows.view(np.float64)
     table.insert(rows, buckets, row, request_id)
     head[NEXT_ID] += 1
@@ -306,12 +305,12 @@ def _submit(state, now, tokens, slo, key, tenant, first, ids, salt):
     rows[row, FIRST], rows[row, IDS], rows[row, SALT] = first, ids, salt
     reals[row, SUBMITTED], reals[row, DEADLINE] = now, now + slo
     if head[POLICY] == WFQ:
-        table.parts(tenants)[1][tenant, REQUESTS] += 1
+        theirs[tenant, REQUESTS] += 1
     join(state, row, now, 0.0 if head[POLICY] == LPM else key)
     return request_id
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _mark(rows, buckets, ids):
     """Mark all of ids as completing, -1; or none, and the place of the first that is not in flight, or comes twice."""
     for e in range(ids.shape[0]):
@@ -324,11 +323,10 @@ def _mark(rows, buckets, ids):
     return -1
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _forget(state, prompts, row, now):
     """Take out a request that is in flight or completing; the last row takes its place."""
-    head, rows, buckets, _, _, _, tenants = state
-    theirs = table.parts(tenants)[1]
+    head, rows, buckets, _, _, _, _, theirs, _ = state
     if now > rows.view(np.float64)[row, DEADLINE]:
         head[MISSES] += 1
     if head[POLICY] == WFQ:

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import clock, heap, histogram, table
 from . import kv_layout as kv
-from .compiling import njit
+from .compiling import leaf, njit
 from .heap import OK
 from .kv_match import follow
 from .scheduling_layout import (
@@ -145,7 +145,7 @@ def _found(cache, rows, row, prompts, blocks):
     return found * head[kv.PAGE_SIZE] if blocks else found
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _share(rows, queue, row, start, left, taken):
     """How many tokens of a request to compute from `start` on, `left` being allowed; -1 if it must wait."""
     count = min(rows[row, TOKENS] - start, queue[CHUNK])
@@ -156,7 +156,7 @@ def _share(rows, queue, row, start, left, taken):
     return count if taken == 0 and left > 0 else np.int64(-1)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _hand_out(state, ledger, row, start, count, now, batch, place):
     head, rows = state[0], state[1]
     batch[place] = rows[row, KEY]
@@ -169,7 +169,7 @@ def _hand_out(state, ledger, row, start, count, now, batch, place):
     rows[row, COMPUTED] = start + count
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _close(ledger, taken):
     ledger[LAST] = taken if taken > 0 else ledger[LAST]
     if taken > 0:
@@ -177,10 +177,10 @@ def _close(ledger, taken):
         ledger[HANDED_OUT] += taken
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _ready_at(state, ledger):
     """The second from which a batch is ready; see `ready_at`."""
-    head, _, _, queue, _, _, _ = state
+    head, _, _, queue, _, _, _, _, _ = state
     if queue[WAITING] == 0:
         return np.inf
     if queue[WAITING] >= ledger[MAX_SIZE] or head[WAITING_TOKENS] >= ledger[MAX_TOKENS]:
@@ -188,10 +188,10 @@ def _ready_at(state, ledger):
     return min(_oldest(state)[0] + ledger.view(np.float64)[MAX_WAIT], _service_due(state, ledger))
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _oldest(state):
     """(the second since when somebody waits, the row)."""
-    head, rows, buckets, _, _, again, _ = state
+    head, rows, buckets, _, _, again, _, _, _ = state
     reals, row = rows.view(np.float64), head[OLDEST]
     code, since, request_id = heap.peek(again)
     if code == OK:
@@ -202,16 +202,16 @@ def _oldest(state):
     return reals[row, QUEUED], row
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _service_due(state, ledger):
     code, deadline, _ = heap.peek(state[4])
     return deadline - ledger.view(np.float64)[SERVICE] if code == OK else np.inf
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _next(state, ledger, now):
     """The row of the waiting request that goes next."""
-    head, rows, buckets, queue, deadlines, _, _ = state
+    head, rows, buckets, queue, deadlines, _, _, _, _ = state
     (since, oldest), service_due = _oldest(state), _service_due(state, ledger)
     patience = PATIENCE if head.view(np.float64)[AGING] > 0 else np.inf
     wait_over = since + min(ledger.view(np.float64)[MAX_WAIT], patience)

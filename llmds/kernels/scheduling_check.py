@@ -105,8 +105,7 @@ def first_fault(arena):
     -1 if there is none, -2 where head, queues and links do not add up. Safe on any contents of a `well_formed` arena.
     """
     prompts = parts(arena)[5]
-    head, rows, buckets, queue, deadlines, again, tenants = opened(arena)
-    thead, theirs, their_buckets = table.parts(tenants)
+    head, rows, buckets, queue, deadlines, again, thead, theirs, their_buckets = opened(arena)
     if (
         table.first_fault(head, rows, buckets) != -1
         or table.first_fault(thead, theirs, their_buckets) != -1
@@ -143,7 +142,7 @@ def first_fault(arena):
         tokens += share(rows, queue, row)
         if head[POLICY] != WFQ or rows[row, AHEAD] == NOBODY:
             firsts += 1
-            if not _stands(queue, rows[row, KEY], rank(head, rows, tenants, row), turn):
+            if not _stands(queue, rows[row, KEY], rank(head, rows, theirs, row), turn):
                 return np.int64(row)
         if reals[row, ASKED_KEY] != key_of(head, rows, reals, row, reals[row, ASKED_KEY]):
             return np.int64(row)
@@ -207,7 +206,7 @@ def upgraded(old, id_bytes):
     if table.first_fault(before, earlier, buckets) != -1 or heap.first_fault(queue) != -1 or before[POLICY] > CUSTOM:
         return False, none
     arena = new(capacity, _ZERO, _ZERO, before[POLICY], before.view(np.float64)[AGING], NO_CHUNK, id_bytes, _ZERO)
-    head, rows, buckets, orders, deadlines, _, tenants = opened(arena)
+    head, rows, buckets, orders, deadlines, _, _, theirs, _ = opened(arena)
     for slot in range(COUNT, HEAD):
         head[slot] = before[slot]
     _, places, their_buckets = table.parts(queue)
@@ -225,7 +224,7 @@ def upgraded(old, id_bytes):
             continue
         rows[row, TURN] = places[place, heap.ORDER]
         orders[WAITING] += 1
-        heap.push_in_turn(orders, rows[row, KEY], rank(head, rows, tenants, row), rows[row, TURN])
+        heap.push_in_turn(orders, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
         if reals[row, DEADLINE] < np.inf:
             heap.push_in_turn(deadlines, rows[row, KEY], reals[row, DEADLINE], rows[row, TURN])
     return True, arena

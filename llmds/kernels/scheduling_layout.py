@@ -107,10 +107,12 @@ def parts(arena):
 
 @njit(cache=True)
 def opened(arena):
-    """What the kernels pass on: (head, rows, buckets) of the requests, then queue, deadlines, again and tenants."""
+    """What the kernels pass on: (head, rows, buckets) of the requests, then queue, deadlines, again, then (head, rows,
+    buckets) of the tenants."""
     requests, queue, deadlines, again, tenants, _ = parts(arena)
     head, rows, buckets = table.parts(requests)
-    return head, rows, buckets, queue, deadlines, again, tenants
+    thead, theirs, their_buckets = table.parts(tenants)
+    return head, rows, buckets, queue, deadlines, again, thead, theirs, their_buckets
 
 
 @njit(cache=True)

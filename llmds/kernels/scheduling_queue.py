@@ -6,7 +6,7 @@
 import numpy as np
 
 from . import heap, table
-from .compiling import njit
+from .compiling import leaf, njit
 from .scheduling_layout import (
     AGAIN,
     AGING,
@@ -45,11 +45,11 @@ from .scheduling_layout import (
 from .table import COUNT, KEY
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def join(state, row, now, key):
     """Let a request begin to wait at the arena's second `now`, behind all equals; `key` counts where the caller gives
     it. O(log n)."""
-    head, rows, _, queue, _, _, _ = state
+    head, rows, _, queue, _, _, _, _, _ = state
     rows.view(np.float64)[row, QUEUED] = now
     rows[row, TURN] = queue[NEXT_TURN]
     queue[NEXT_TURN] += 1
@@ -62,20 +62,20 @@ def join(state, row, now, key):
     _enter(state, row, key, False)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def rejoin(state, row):
     """Let a request in flight wait again in its old place, under WFQ before all others of its tenant. O(log n)."""
-    _, rows, _, _, _, again, _ = state
+    _, rows, _, _, _, again, _, _, _ = state
     reals = rows.view(np.float64)
     rows[row, OLDER] = AGAIN
     heap.push_in_turn(again, rows[row, KEY], reals[row, QUEUED], rows[row, TURN])
     _enter(state, row, reals[row, ASKED_KEY], True)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def leave(state, row):
     """Let a waiting request be in flight. O(log n)."""
-    head, rows, _, queue, deadlines, again, tenants = state
+    head, rows, _, queue, deadlines, again, thead, theirs, _ = state
     if rows[row, OLDER] == AGAIN:
         heap.delete(again, rows[row, KEY])
     else:
@@ -84,24 +84,24 @@ def leave(state, row):
     queue[WAITING] -= 1
     head[WAITING_TOKENS] -= share(rows, queue, row)
     if head[POLICY] == WFQ:
-        _leave_tenant(head, rows, queue, tenants, row)
+        _leave_tenant(head, rows, queue, thead, theirs, row)
     else:
         heap.delete(queue, rows[row, KEY])
     if rows.view(np.float64)[row, DEADLINE] < np.inf:
         heap.delete(deadlines, rows[row, KEY])
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def rekey(state, row, key):
     """Give a waiting request the key that goes with its tokens, or `key` where the caller gives it. O(log n)."""
-    head, rows, _, queue, _, _, tenants = state
+    head, rows, _, queue, _, _, _, theirs, _ = state
     reals = rows.view(np.float64)
     reals[row, ASKED_KEY] = key_of(head, rows, reals, row, key)
     if head[POLICY] != WFQ:
-        heap.update(queue, rows[row, KEY], rank(head, rows, tenants, row), heap.ANY_WAY)
+        heap.update(queue, rows[row, KEY], rank(head, rows, theirs, row), heap.ANY_WAY)
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def key_of(head, rows, reals, row, key):
     """The policy's key of a request; `key` where neither its tokens nor its times are it."""
     if head[POLICY] == SJF:
@@ -115,25 +115,25 @@ def key_of(head, rows, reals, row, key):
     return 0.0 if head[POLICY] == WFQ else key
 
 
-@njit(cache=True)
-def rank(head, rows, tenants, row):
+@leaf(cache=True)
+def rank(head, rows, theirs, row):
     """By what a request stands in the queue, float64."""
     reals = rows.view(np.float64)
     key = reals[row, ASKED_KEY]
     if head[POLICY] == WFQ:
-        key = table.parts(tenants)[1].view(np.float64)[rows[row, TENANT], COUNTER]
+        key = theirs.view(np.float64)[rows[row, TENANT], COUNTER]
     if np.isinf(key):  # nothing ages it, and an infinite sum on the other side would make it NaN
         return key
     return key + head.view(np.float64)[AGING] * reals[row, QUEUED]
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def share(rows, queue, row):
     """How many tokens of a request a batch computes that has room for them."""
     return min(rows[row, TOKENS] - rows[row, COMPUTED], queue[CHUNK])
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def link(head, rows, older, newer):
     """Make two rows, or NOBODY for an end, neighbours in the order of waiting."""
     if older == NOBODY:
@@ -146,22 +146,22 @@ def link(head, rows, older, newer):
         rows[newer, OLDER] = older
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def charge(state, tenant, tokens):
     """Count `tokens` as computed for a tenant (a row of `tenants`), under WFQ. O(log n)."""
-    head, rows, _, queue, _, _, tenants = state
-    _, theirs, _ = table.parts(tenants)
+    head, rows, _, queue, _, _, _, theirs, _ = state
     counters = theirs.view(np.float64)
     counters[tenant, COUNTER] += tokens / counters[tenant, WEIGHT]
     front = theirs[tenant, FRONT]
     if front != NOBODY:
-        heap.update(queue, rows[front, KEY], rank(head, rows, tenants, front), heap.ANY_WAY)
+        heap.update(queue, rows[front, KEY], rank(head, rows, theirs, front), heap.ANY_WAY)
 
 
-@njit(cache=True)
-def tenant_row(tenants, tenant):
-    """The row of a tenant's number, made with weight 1 if it is new; -1 if there is no room. Expected O(1)."""
-    head, rows, buckets = table.parts(tenants)
+@leaf(cache=True)
+def tenant_row(head, rows, buckets, tenant):
+    """The row of a tenant's number among the tenants, made with weight 1 if it is new; -1 if there is no room.
+
+    Expected O(1)."""
     row = table.find(rows, buckets, tenant)
     if row >= 0:
         return row
@@ -181,8 +181,7 @@ def least_counter(state):
 
     O(1), with ageing O(tenants who wait).
     """
-    head, rows, buckets, queue, _, _, tenants = state
-    thead, theirs, _ = table.parts(tenants)
+    head, rows, buckets, queue, _, _, thead, theirs, _ = state
     if queue[COUNT] == 0:
         return thead.view(np.float64)[LEFT]
     counters, least = theirs.view(np.float64), np.inf
@@ -194,9 +193,9 @@ def least_counter(state):
     return least
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _enter(state, row, key, first):
-    head, rows, _, queue, deadlines, _, tenants = state
+    head, rows, _, queue, deadlines, _, _, theirs, _ = state
     reals = rows.view(np.float64)
     reals[row, ASKED_KEY] = key_of(head, rows, reals, row, key)
     queue[WAITING] += 1
@@ -204,16 +203,15 @@ def _enter(state, row, key, first):
     if head[POLICY] == WFQ:
         _enter_tenant(state, row, first)
     else:
-        heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, tenants, row), rows[row, TURN])
+        heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
     if reals[row, DEADLINE] < np.inf:
         heap.push_in_turn(deadlines, rows[row, KEY], reals[row, DEADLINE], rows[row, TURN])
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def _enter_tenant(state, row, first):
     """Put a request before all of its tenant's if `first`, else behind them."""
-    head, rows, _, queue, _, _, tenants = state
-    _, theirs, _ = table.parts(tenants)
+    head, rows, _, queue, _, _, _, theirs, _ = state
     tenant = rows[row, TENANT]
     front, back = theirs[tenant, FRONT], theirs[tenant, BACK]
     if front == NOBODY:
@@ -230,24 +228,23 @@ def _enter_tenant(state, row, first):
         rows[back, BEHIND] = theirs[tenant, BACK] = row
         rows[row, AHEAD], rows[row, BEHIND] = back, NOBODY
         return
-    heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, tenants, row), rows[row, TURN])
+    heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
 
 
-@njit(cache=True)
-def _leave_tenant(head, rows, queue, tenants, row):
-    thead, theirs, _ = table.parts(tenants)
+@leaf(cache=True)
+def _leave_tenant(head, rows, queue, thead, theirs, row):
     tenant, ahead, behind = rows[row, TENANT], rows[row, AHEAD], rows[row, BEHIND]
     relink(rows, theirs, tenant, ahead, behind)
     if ahead != NOBODY:
         return
     heap.delete(queue, rows[row, KEY])
     if behind != NOBODY:
-        heap.push_in_turn(queue, rows[behind, KEY], rank(head, rows, tenants, behind), rows[behind, TURN])
+        heap.push_in_turn(queue, rows[behind, KEY], rank(head, rows, theirs, behind), rows[behind, TURN])
     else:
         thead.view(np.float64)[LEFT] = theirs.view(np.float64)[tenant, COUNTER]
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def relink(rows, theirs, tenant, ahead, behind):
     """Make two waiting requests of a tenant, or NOBODY for an end, neighbours."""
     if ahead == NOBODY:
