@@ -21,8 +21,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 OURS = "llmds"
 _PACKAGES = (
-    "llmds", "numpy", "numba", "scipy", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict", "hnswlib",
-    "pynndescent", "PyStemmer", "rank-bm25", "scalable-vs", "tantivy", "usearch",
+    "llmds", "numpy", "numba", "scipy", "aiolimiter", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict",
+    "hnswlib", "limits", "lru-dict", "pynndescent", "PyStemmer", "rank-bm25", "scalable-vs", "tantivy", "usearch",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Plots of the benchmarks of HNSW, BM25 and hybrid search, drawn from their JSON alone."""
+"""Plots of the benchmarks, drawn from their JSON alone."""
 
 import json
 import math
@@ -240,6 +240,32 @@ def hybrid(record: Row) -> Figure | None:
     return figure
 
 
+def ratios(record: Row) -> Figure | None:
+    """The small structures: how many times as fast as each peer, task by task, on a logarithmic axis."""
+    if record.get("benchmark") != "structures":
+        return None
+    tasks = _names(row["task"] for row in record["results"] if "ours_over_this" in row)
+    figure = Figure(figsize=(9.5, 1.4 + 0.3 * len(tasks)), layout="constrained")
+    axes = figure.subplots()
+    peers = _names(row["contender"] for row in record["results"] if row["contender"] != OURS)
+    for at, peer in enumerate(peers):
+        rows = [row for row in record["results"] if row["contender"] == peer]
+        places = [tasks.index(row["task"]) for row in rows]
+        colour = f"C{at % 10}"
+        axes.plot(
+            [row["ours_over_this"] for row in rows], places, _MARKERS[at % len(_MARKERS)], color=colour, label=peer
+        )
+    axes.axvline(1.0, color="grey", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes.set_yticks(range(len(tasks)), tasks, fontsize=8)
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=5)
+    axes.set_title(f"speed of llmds over each peer's: {record['parameters']['items']:,} items, one thread", fontsize=11)
+    return figure
+
+
 _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "curves": curves,
     "build": build,
@@ -249,6 +275,7 @@ _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "speeds": speeds,
     "growth": growth,
     "hybrid": hybrid,
+    "ratios": ratios,
 }
 
 

@@ -1,14 +1,16 @@
-"""The small structures beside their peers: heap, token cache and sketch, one call an item and in bulk.
+"""The small structures beside their peers: heap, token cache, sketch and admission, one call an item and in bulk.
 
 Peers are used as an expert would: heapq with lazy deletion, heapdict; an OrderedDict that counts tokens,
-cachetools.LRUCache with `getsizeof`; datasketches' count_min_sketch of the same shape. All loops hold
-their methods in local names. Where results are defined they are compared before anything is timed.
+cachetools.LRUCache with `getsizeof`, lru-dict (which bounds items, not tokens: as many as the others hold);
+datasketches' count_min_sketch of the same shape; token buckets and sliding windows in a dict, limits, aiolimiter. All
+loops hold their methods in local names. Where results are defined they are compared before anything is timed.
 """
 
 import argparse
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import cachetools
@@ -18,7 +20,9 @@ import numpy as np
 
 from llmds import CountMinSketch, IndexedHeap, TokenLRU
 
-from . import harness
+from . import admission_bench, harness
+
+_PARTS = ("heap", "cache", "sketch", "admission")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +30,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--items", type=int, default=100_000, help="items or calls in each task (default 100000)")
     parser.add_argument("--batch", type=int, default=1024, help="items a call in the batched cache task (default 1024)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("heap", "cache", "sketch"), nargs="+", default=("heap", "cache", "sketch"))
+    parser.add_argument("--tenants", type=int, default=100, help="tenants in the admission tasks (default 100)")
+    parser.add_argument("--only", choices=_PARTS, nargs="+", default=_PARTS)
 
 
 def run(options: argparse.Namespace) -> None:
     """The structures asked for; every task is told as it is done."""
-    parameters = {"items": options.items, "batch": options.batch, "seed": options.seed, "rounds": options.rounds}
+    parameters = {name: getattr(options, name) for name in ("items", "batch", "tenants", "seed", "rounds")}
     contest = harness.Contest("structures", parameters)
     if "heap" in options.only:
         _heap(contest, np.random.default_rng(options.seed), options.items, options.rounds)
@@ -39,7 +44,9 @@ def run(options: argparse.Namespace) -> None:
         _cache(contest, np.random.default_rng(options.seed), options.items, options.batch, options.rounds)
     if "sketch" in options.only:
         _sketch(contest, np.random.default_rng(options.seed), options.items, options.rounds)
-    contest.finish(options.out)
+    if "admission" in options.only:
+        admission_bench.race(contest, options.items, options.tenants, options.seed, options.rounds)
+    harness.draw(contest.finish(options.out))
 
 
 class LazyHeap:
@@ -191,12 +198,35 @@ class OrderedCache:
             self.total -= items.popitem(last=False)[1]
 
 
+def _filled_cache(budget: int, keys: list[int], values: list[int]) -> OrderedCache:
+    cache = OrderedCache(budget)
+    for key, value in zip(keys, values, strict=True):
+        cache.put(key, value)
+    return cache
+
+
 class CachetoolsCache:
     """cachetools.LRUCache under the same names."""
 
     def __init__(self, budget: int):
         cache: Any = cachetools.LRUCache(budget, getsizeof=int)
         self.get, self.put = cache.get, cache.__setitem__
+
+
+def _counting_cache(items: int) -> Callable[[], Any] | None:
+    """What makes lru-dict's cache of so many items under the same names; None if it is not installed."""
+    try:
+        lru = import_module("lru").LRU
+    except ImportError:
+        print("not installed, left out: lru-dict")
+        return None
+
+    class CountingCache:
+        def __init__(self) -> None:
+            cache = lru(items)
+            self.get, self.put = cache.get, cache.__setitem__
+
+    return CountingCache
 
 
 def _cache(contest: harness.Contest, rng: np.random.Generator, n: int, batch: int, rounds: int) -> None:
@@ -212,6 +242,8 @@ def _cache(contest: harness.Contest, rng: np.random.Generator, n: int, batch: in
         "OrderedDict": lambda: OrderedCache(budget),
         "cachetools": lambda: CachetoolsCache(budget),
     }
+
+    counting = _counting_cache(len(_filled_cache(budget, key_list, token_list).items))
 
     def mixed(cache: Any) -> int:
         """Look every key up, put what is missing. The number of hits."""
@@ -256,6 +288,8 @@ def _cache(contest: harness.Contest, rng: np.random.Generator, n: int, batch: in
     bulk_hits = put_many(names["llmds"]()).get_many(keys).tolist()
     _same("cache: hits after puts", {"bulk": bulk_hits, **{name: get(put(make())) for name, make in names.items()}})
 
+    if counting is not None:
+        names["lru-dict"], hits["lru-dict"] = counting, mixed(counting())
     rate = {name: {"hit_rate": count / n} for name, count in hits.items()}
     peers = {name: make for name, make in names.items() if name != "llmds"}
     contest.race("cache get, put if missing, single", dict.fromkeys(names, mixed), n, rounds, names, rate)

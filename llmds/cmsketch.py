@@ -1,19 +1,36 @@
 """How often items came, in bounded memory: never too low, seldom much too high."""
 
 import math
+import threading
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from . import arguments, storage
 from .direct import Direct
 from .growing import chunks
+from .kernels import heavy, table
 from .kernels import sketch as kernels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Strings packed at a time: what it takes stays in the processor's cache, which halves the time of packing.
 _STRINGS = 1 << 12
-_direct = Direct(kernels)
+_MOST, _MOST_WATCHED = int(kernels.MOST), 2**24
+_direct, _heavy = Direct(kernels), Direct(heavy)
+# The arrays of all sketches that watch nothing: an arena without rows.
+_NOTHING = np.zeros(table.HEAD + 1, np.int64), np.empty(0, np.uint8)
+_NOTHING[0][[table.COLUMNS, table.FREE, table.HEAD]] = heavy.COLUMNS, -1, -1
+
+
+class HeavyHitter(NamedTuple):
+    """An item that came often: at most `estimate` times, and at least `estimate - error` times."""
+
+    item: str | int
+    estimate: int
+    error: int
 
 
 class CountMinSketch(storage.Structure):
@@ -26,6 +43,11 @@ class CountMinSketch(storage.Structure):
     An item is a str or an int64; 5 and "5" are two items. The same `seed` gives the same counters in
     every process. Memory: 8 * (width * depth + 8) bytes, allocated once.
 
+    With `heavy_hitters` > 0 the sketch watches so many items, those that come most often, by Space-Saving (Metwally,
+    Agrawal and El Abbadi 2005): `top_k` lists them. Every item that came more often than the total count over
+    `heavy_hitters` is among them. It costs O(log heavy_hitters) more an item added, and 72 to 80 bytes each, and their
+    strings (16 KiB or more).
+
     A single call is atomic under the GIL: threads may share a sketch.
 
     >>> sketch = CountMinSketch()
@@ -34,30 +56,48 @@ class CountMinSketch(storage.Structure):
     (3, 1, 0)
     >>> sketch.is_hot("what is a heap?", 3), sketch.get_total_count()
     (True, 4)
+    >>> sketch = CountMinSketch(heavy_hitters=10)
+    >>> sketch.add_many(["heap", "page", "heap", "cache", "heap", "page"])
+    >>> sketch.top_k(2)
+    [HeavyHitter(item='heap', estimate=3, error=0), HeavyHitter(item='page', estimate=2, error=0)]
     """
 
-    _schema: ClassVar[storage.Schema] = {"sketch": (np.int64, 1)}
-    _unpickled: ClassVar[tuple[str, ...]] = ()
+    # The watched items lie in _heavy and _texts (see kernels.heavy), which are not saved where nothing is watched.
+    # A change is one kernel call; the lock is for exchanging the two arrays.
+    _schema: ClassVar[storage.Schema] = {"sketch": (np.int64, 1), "heavy": (np.int64, 1), "texts": (np.uint8, 1)}
+    _version: ClassVar[int] = 2
 
-    def __init__(self, width: int = 2048, depth: int = 4, *, seed: int = 0):
+    def __init__(self, width: int = 2048, depth: int = 4, *, seed: int = 0, heavy_hitters: int = 0):
         width = arguments.integer("width", width, 1, kernels.MAX_WIDTH)
         depth = arguments.integer("depth", depth, 1, kernels.MAX_DEPTH)
         seed = arguments.integer("seed", seed)
+        watched = arguments.integer("heavy_hitters", heavy_hitters, 0, _MOST_WATCHED)
         self._sketch = np.zeros(kernels.HEAD + width * depth, np.int64)
         self._sketch[[kernels.WIDTH, kernels.DEPTH, kernels.SEED]] = width, depth, seed
+        self._assemble(*(heavy.new(watched) if watched else _NOTHING))
+
+    def _assemble(self, watched: np.ndarray, texts: np.ndarray) -> None:
+        self._heavy, self._texts, self._watches = watched, texts, bool(watched[table.CAPACITY])
+        self._lock = threading.RLock()
 
     def add(self, item: str | int, count: int = 1) -> None:
         """Count an item `count` times. O(depth), and the length of a str. ValueError if the count is negative."""
-        if type(count) is not int or not 0 <= count <= kernels.MOST:
+        if type(count) is not int or not 0 <= count <= _MOST:
             count = arguments.integer("count", count, 0)
-        if type(item) is str:
-            _direct.add_string(self._sketch, item.encode("utf-8", "surrogatepass"), count)
-        else:
+        if type(item) is not str:
             item = _item(item)
-            if isinstance(item, str):
-                _direct.add_string(self._sketch, item.encode("utf-8", "surrogatepass"), count)
-            else:
-                _direct.add_int(self._sketch, item, count)
+            if not isinstance(item, str):
+                if not self._watches:
+                    return _direct.add_int(self._sketch, item, count)
+                while _heavy.add_int(self._sketch, watched := self._heavy, texts := self._texts, item, count):
+                    self._make_room(watched, texts, 0)
+                return None
+        data = item.encode("utf-8", "surrogatepass")
+        if not self._watches:
+            return _direct.add_string(self._sketch, data, count)
+        while _heavy.add_string(self._sketch, watched := self._heavy, texts := self._texts, data, count):
+            self._make_room(watched, texts, len(data))
+        return None
 
     def estimate(self, item: str | int) -> int:
         """How often the item came, or more. O(depth), and the length of a str."""
@@ -80,22 +120,53 @@ class CountMinSketch(storage.Structure):
         """The sum of all counts added."""
         return int(self._sketch[kernels.TOTAL])
 
+    def top_k(self, k: int | None = None) -> list[HeavyHitter]:
+        """The k items that came most often (all that are watched if None), the most frequent first.
+
+        An item came at most `estimate` times and at least `estimate - error` times, as far as `decay` has left them.
+        ValueError unless the sketch was made with `heavy_hitters`. O(heavy_hitters (depth + log heavy_hitters)).
+        """
+        if not self._watches:
+            raise ValueError("top_k needs a sketch made with heavy_hitters > 0")
+        k = len(self._heavy) if k is None else arguments.integer("k", k, 0)
+        with self._lock:
+            records, texts = heavy.listed(self._sketch, self._heavy, self._texts)
+        uppers, errors = records[:, heavy.UPPER], records[:, heavy.ABOVE]
+        best = np.lexsort((records[:, heavy.HASH], errors, -uppers))
+        return _shown(records[best[uppers[best] > 0][:k]], texts)
+
+    def decay(self) -> None:
+        """Halve all counts, rounding down, so that what came lately weighs more. O(width * depth).
+
+        The ageing of TinyLFU (Einziger, Friedman and Manes 2017), which calls it once in so many additions. Estimates
+        stay upper bounds of the halved counts; the total is halved too, unless it has saturated.
+        """
+        with self._lock:
+            heavy.decay(self._sketch, self._heavy)
+
     def reset(self) -> None:
         """Count from 0 again. O(width * depth)."""
-        kernels.reset(self._sketch)
+        with self._lock:
+            heavy.reset(self._sketch, self._heavy)
 
     def merge(self, other: "CountMinSketch") -> None:
         """Add what `other` counted, which stays as it is. O(width * depth).
 
         Estimates stay upper bounds; they may be higher than if one sketch had seen everything, because its
-        conservative updates would have known more. ValueError unless width, depth and seed are the same.
+        conservative updates would have known more. So may the errors of `top_k`, whose promise holds for both together
+        (Cafaro, Pulimeno and Tempesta 2016). ValueError unless width, depth, seed and heavy_hitters are the same.
         """
         if not isinstance(other, CountMinSketch):
             raise TypeError(f"other must be a CountMinSketch, got {type(other).__name__}")
-        ours, theirs = (self.width, self.depth, self.seed), (other.width, other.depth, other.seed)
+        ours, theirs = self._settings(), other._settings()
         if ours != theirs:
-            raise ValueError(f"(width, depth, seed) of other must be {ours}, got {theirs}")
-        kernels.merge(self._sketch, other._sketch)
+            raise ValueError(f"(width, depth, seed, heavy_hitters) of other must be {ours}, got {theirs}")
+        with other._lock:  # copies, so that two sketches merged into each other wait for nobody
+            sketch, watched, texts = heavy.copied(other._sketch, other._heavy, other._texts)
+        with self._lock:
+            if self._watches:
+                self._heavy, self._texts = heavy.merged(self._heavy, self._texts, watched, texts)
+            kernels.merge(self._sketch, sketch)
 
     def add_many(self, items: Any, counts: Any = 1) -> None:
         """As `add` for m items in order: a sequence of str, or integers (m,); `counts` an int, or integers (m,).
@@ -111,8 +182,19 @@ class CountMinSketch(storage.Structure):
             arguments.same_length(items=range(n), counts=counts)
         for part, arrays in pieces:
             some = counts if len(counts) == 1 else counts[part]
-            add: Any = kernels.add_strings if len(arrays) == 2 else kernels.add_ints
-            add(self._sketch, *arrays, some)
+            strings = len(arrays) == 2
+            if not self._watches:
+                add: Any = kernels.add_strings if strings else kernels.add_ints
+                add(self._sketch, *arrays, some)
+                continue
+            add, start = heavy.add_strings if strings else heavy.add_ints, part.start
+            done = 0
+            while done < part.stop - start:
+                watched, texts = self._heavy, self._texts
+                done = int(add(self._sketch, watched, texts, *arrays, some, done))
+                if done < part.stop - start:
+                    more = int(arrays[1][done + 1] - arrays[1][done]) if strings else 0
+                    self._make_room(watched, texts, more)
 
     def estimate_many(self, items: Any) -> np.ndarray:
         """As `estimate` for m items: a sequence of str, or integers (m,). int64 (m,). O(m depth)."""
@@ -138,12 +220,18 @@ class CountMinSketch(storage.Structure):
         """What the hashes depend on, besides the items."""
         return int(self._sketch[kernels.SEED])
 
+    @property
+    def heavy_hitters(self) -> int:
+        """How many items are watched, for `top_k`."""
+        return int(self._heavy[table.CAPACITY])
+
     def stats(self) -> dict[str, Any]:
-        """`width`, `depth`, `seed`, `total_count`, `error_bound`, and `error_probability`, exp(-depth)."""
+        """`width`, `depth`, `seed`, `heavy_hitters`, `total_count`, `error_bound`; `error_probability`, exp(-depth)."""
         return {
             "width": self.width,
             "depth": self.depth,
             "seed": self.seed,
+            "heavy_hitters": self.heavy_hitters,
             "total_count": self.get_total_count(),
             "error_bound": self.get_error_bound(),
             "error_probability": math.exp(-self.depth),
@@ -151,22 +239,67 @@ class CountMinSketch(storage.Structure):
 
     def __repr__(self) -> str:
         shape = f"width={self.width}, depth={self.depth}, seed={self.seed}"
+        shape += f", heavy_hitters={self.heavy_hitters}" if self._watches else ""
         return f"CountMinSketch({shape}, {self.get_total_count()} counted)"
 
+    def _settings(self) -> tuple[int, ...]:
+        return self.width, self.depth, self.seed, self.heavy_hitters
+
+    def _make_room(self, watched: np.ndarray, texts: np.ndarray, more: int) -> None:
+        """Have arrays other than these, with room for `more` bytes; nothing to do if another thread was faster."""
+        with self._lock:
+            if self._heavy is watched and self._texts is texts:
+                self._texts = heavy.refitted(watched, texts, more)
+
     def _to_arrays(self) -> storage.Arrays:
-        return {"sketch": self._sketch}
+        with self._lock:
+            if not self._watches:
+                return {"sketch": self._sketch}
+            return {"sketch": self._sketch, "heavy": self._heavy, "texts": self._texts}
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "CountMinSketch":
+    def _restored(cls, arrays: storage.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
+        if not arrays.keys() & {"heavy", "texts"}:  # as in all files of version 1
+            arrays = {**arrays, **dict(zip(("heavy", "texts"), _NOTHING, strict=True))}
+        return super()._restored(arrays, where, mmap, **given)
+
+    @classmethod
+    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+        watched = arrays["heavy"]
+        storage.expect(bool(table.well_formed(watched, heavy.COLUMNS)), "the items it watches do not add up")
         self = cls.__new__(cls)
         self._sketch = arrays["sketch"]
+        self._assemble(watched, arrays["texts"])
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            sketch, watched, texts = heavy.copied(self._sketch, self._heavy, self._texts)
+            return {**super().__getstate__(), "_sketch": sketch, "_heavy": watched, "_texts": texts}
 
     def _fault(self) -> str | None:
         fault = int(kernels.first_fault(self._sketch))
         if fault == -2:
             return "width, depth, total count and length do not fit one another"
-        return None if fault == -1 else f"row {fault} holds a negative counter, or more than was counted"
+        if fault != -1:
+            return f"row {fault} holds a negative counter, or more than was counted"
+        fault = int(heavy.first_fault(self._sketch, self._heavy, self._texts))
+        if fault != -1:
+            return "the items it watches are damaged"
+        try:
+            _shown(*heavy.listed(self._sketch, self._heavy, self._texts))
+        except UnicodeDecodeError as error:
+            return f"an item that it watches is no UTF-8 ({error})"
+        return None
+
+
+def _shown(records: np.ndarray, texts: np.ndarray) -> list[HeavyHitter]:
+    """Records of `kernels.heavy.listed` with their items."""
+    data = texts.tobytes()
+    return [
+        HeavyHitter(at if size < 0 else data[at : at + size].decode("utf-8", "surrogatepass"), upper, error)
+        for _, upper, error, at, size in records.tolist()
+    ]
 
 
 def _item(item: Any) -> str | int:

@@ -1,7 +1,7 @@
 """Kernels called from Python without Numba's dispatcher, for single calls that are shorter than it is."""
 
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numba import typeof
 
@@ -15,12 +15,18 @@ class Direct:
     and have brought the rest to one type, as the class floor does anyway.
     """
 
+    # Plain attributes: a class that has `__getattr__` pays 30 ns for every attribute, found or not.
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
     def __init__(self, module: ModuleType):
-        self._module = module
+        for name, kernel in vars(module).items():
+            if hasattr(kernel, "overloads"):
+                setattr(self, name, self._first(name, kernel))
 
-    def __getattr__(self, name: str) -> Any:
-        kernel = getattr(self._module, name)
-
+    def _first(self, name: str, kernel: Any) -> Any:
         def first(*arguments: Any) -> Any:
             if any(isinstance(argument, int) and not -(2**63) <= argument < 2**63 for argument in arguments):
                 raise OverflowError("an int does not fit int64")  # the dispatcher would compile for uint64

@@ -1,11 +1,13 @@
 """Admission control beside a list of all that is in the window."""
 
+import copy
 import math
 import threading
 
 import face
 import numpy as np
 import pytest
+from admission_model import Clock, Model
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -13,58 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from llmds.admissions import AdmissionController
 from llmds.kernels import admission as kernels
 
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self, now=0.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
 TICK = 1 / 64  # all times are multiples of it, so that no sum is rounded
 MOST = 2**31 - 1
 tokens_ = st.integers(0, 30) | st.just(MOST)
-
-
-class Model:
-    def __init__(self, qps, rate, window):
-        self.requests, self.tokens, self.window = math.floor(qps * window), rate * window, window
-        self.now, self.inside, self.next, self.last = -math.inf, [], 0, None
-        self.admitted = self.rejected = 0
-
-    def tell_time(self, now):
-        self.now = max(self.now, now)
-        self.inside = [entry for entry in self.inside if entry["time"] + self.window > self.now]
-
-    def count(self, tokens, settled):
-        self.inside.append({"ticket": self.next, "time": self.now, "tokens": tokens, "settled": settled})
-        self.next += 1
-
-    def should_admit(self, tokens):
-        if len(self.inside) + 1 > self.requests:
-            self.rejected += 1
-            return (False, "qps")
-        if sum(entry["tokens"] for entry in self.inside) + tokens > self.tokens:
-            self.rejected += 1
-            return (False, "tokens")
-        self.admitted += 1
-        self.last = self.next
-        self.count(tokens, False)
-        return (True, "admitted")
-
-    def record(self, tokens, ticket):
-        if ticket is None:
-            unsettled = [entry for entry in self.inside if not entry["settled"]]
-            if not unsettled:
-                self.count(tokens, True)
-                return
-            ticket = unsettled[0]["ticket"]
-        for entry in self.inside:
-            if entry["ticket"] == ticket:
-                entry.update(tokens=tokens, settled=True)
+tenants_ = st.sampled_from([None, 0, -5, 2**63 - 1])
 
 
 class BesideModel(RuleBasedStateMachine):
@@ -74,31 +28,49 @@ class BesideModel(RuleBasedStateMachine):
         qps=st.sampled_from([0, 0.5, 4, 16, math.inf]),
         rate=st.sampled_from([0, 7.5, 100, math.inf]),
         window=st.sampled_from([0.25, 1, 3]),
+        their_qps=st.sampled_from([0, 4, math.inf]),
+        their_rate=st.sampled_from([0, 20, math.inf]),
         start=st.integers(-100, 100).map(lambda ticks: ticks * TICK),
     )
-    def start(self, qps, rate, window, start):
+    def start(self, qps, rate, window, their_qps, their_rate, start):
         self.clock = Clock(start)
-        self.door = AdmissionController(qps, rate, window, clock=self.clock)
-        self.model = Model(min(qps, 1e9), rate, window)
+        limits = {"tenant_qps_target": their_qps, "tenant_token_rate_limit": their_rate}
+        self.door = AdmissionController(qps, rate, window, clock=self.clock, **limits)
+        self.model = Model(min(qps, 1e9), rate, window, their_qps, their_rate)
         self.qps, self.rate = qps, rate
 
     @rule(ticks=st.integers(-4, 40))
     def time_passes(self, ticks):
         self.clock.now += ticks * TICK
 
-    @rule(tokens=tokens_)
-    def should_admit(self, tokens):
+    @rule(tokens=tokens_, tenant=tenants_)
+    def should_admit(self, tokens, tenant):
         self.model.tell_time(self.clock.now)
-        assert self.door.should_admit(tokens) == self.model.should_admit(tokens)
+        wait = self.door.retry_after(tokens, tenant=tenant)
+        assert wait == self.model.retry_after(tokens, tenant, self.clock.now)
+        assert self.door.should_admit(tokens, tenant=tenant) == self.model.should_admit(tokens, tenant)
 
-    @rule(items=st.lists(st.tuples(st.integers(0, 8), tokens_), max_size=20))
-    def should_admit_many(self, items):
-        times = max(self.model.now, self.clock.now) + np.cumsum([step for step, _ in items]) * TICK
+    @rule(
+        tenant=tenants_.filter(lambda tenant: tenant is not None),
+        qps=st.sampled_from([None, 0, 4, 16, math.inf]),
+        rate=st.sampled_from([None, 0, 60, math.inf]),
+    )
+    def set_limits(self, tenant, qps, rate):
+        self.door.set_limits(tenant, qps, rate)
+        self.model.own[tenant] = (qps, rate)
+
+    @rule(
+        items=st.lists(st.tuples(st.integers(0, 8), tokens_, tenants_.map(lambda tenant: tenant or 0)), max_size=20),
+        named=st.booleans(),
+    )
+    def should_admit_many(self, items, named):
+        times = max(self.model.now, self.clock.now) + np.cumsum([step for step, _, _ in items]) * TICK
         expected = []
-        for now, (_, tokens) in zip(times.tolist(), items, strict=True):
+        for now, (_, tokens, tenant) in zip(times.tolist(), items, strict=True):
             self.model.tell_time(now)
-            expected.append(self.model.should_admit(tokens)[0])
-        answers = self.door.should_admit_many(times, [tokens for _, tokens in items])
+            expected.append(self.model.should_admit(tokens, tenant if named else None)[0])
+        by = [tenant for _, _, tenant in items] if named else None
+        answers = self.door.should_admit_many(times, [tokens for _, tokens, _ in items], by)
         assert answers.dtype == np.bool_ and answers.tolist() == expected
 
     @rule(tokens=tokens_, data=st.data())
@@ -142,6 +114,12 @@ class BesideModel(RuleBasedStateMachine):
             "rejected_requests": model.rejected,
             "rejection_rate": model.rejected / asked if asked else 0.0,
         }
+        for tenant in (0, -5, 2**63 - 1, 77):
+            theirs = [entry["tokens"] for entry in model.inside if entry["tenant"] == tenant]
+            limits = model.limits(tenant)
+            assert list(door.tenant_stats(tenant).values()) == [
+                len(theirs) / model.window, limits[0], sum(theirs) / model.window, limits[1]
+            ]  # fmt: skip
         door.check()
 
 
@@ -268,6 +246,19 @@ REFUSED = [
     (lambda door: door.should_admit_many([9.0], [-1]), ValueError),
     (lambda door: door.should_admit_many([9.0], [1.5]), TypeError),
     (lambda door: door.reserve(-1), ValueError),
+    (lambda door: door.should_admit(1, tenant=2**63), ValueError),
+    (lambda door: door.should_admit(1, tenant=True), TypeError),
+    (lambda door: door.should_admit(1, tenant="a"), TypeError),
+    (lambda door: door.retry_after(-1), ValueError),
+    (lambda door: door.retry_after(1, tenant=0.5), TypeError),
+    (lambda door: door.set_limits("a", 1), TypeError),
+    (lambda door: door.set_limits(1, -1), ValueError),
+    (lambda door: door.set_limits(1, 1, math.nan), ValueError),
+    (lambda door: door.set_limits(1, 1, "1"), TypeError),
+    (lambda door: door.tenant_stats(1.5), TypeError),
+    (lambda door: door.should_admit_many([9.0], [1], [1, 2]), ValueError),
+    (lambda door: door.should_admit_many([9.0], [1], []), ValueError),
+    (lambda door: door.should_admit_many([9.0], [1], [1.5]), TypeError),
 ]
 
 
@@ -275,11 +266,13 @@ REFUSED = [
 def test_a_refused_call_changes_nothing(call, error):
     door = AdmissionController(clock=Clock(5.0))
     door.should_admit(10), door.should_admit(20), door.record_request(15)
-    before = door._to_arrays()["arena"]
+    door.should_admit(10, tenant=1), door.set_limits(2, 5)
+    before = door._to_arrays()
     with pytest.raises(error):
         call(door)
     door.check()
-    np.testing.assert_array_equal(door._to_arrays()["arena"], before)
+    for name, array in door._to_arrays().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 @pytest.mark.parametrize(
@@ -293,6 +286,8 @@ def test_a_refused_call_changes_nothing(call, error):
         ({"window_size": 0}, ValueError),
         ({"window_size": math.inf}, ValueError),
         ({"clock": 5.0}, TypeError),
+        ({"tenant_qps_target": -1}, ValueError),
+        ({"tenant_token_rate_limit": "1"}, TypeError),
     ],
 )
 def test_refused_settings(options, error):
@@ -327,7 +322,7 @@ def test_an_interrupted_call_has_decided_on_a_prefix(monkeypatch):
     calls, admit_many = [], kernels.admit_many
 
     def interrupted(*arguments):
-        calls.append(len(arguments[1]))
+        calls.append(len(arguments[2]))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return admit_many(*arguments)
@@ -380,43 +375,49 @@ def test_every_type_shares_one_compilation():
     door.record_request(3, ticket=np.int16(0))
     for dtype in (np.int8, np.uint64):
         door.should_admit_many(np.array([2, 2], dtype)[::-1], np.array([3, 4], dtype))
-    names = ("new", "admit", "admit_many", "record", "expire")
+    door.should_admit(1, tenant=np.int8(3)), door.retry_after(np.int16(3), tenant=4), door.retry_after()
+    door.should_admit_many([2, 2], [3, 4], np.array([5, 6], np.int8)), door.set_limits(1, 2), door.set_limits(1, 2.5, 3)
+    names = ("new", "admit", "admit_many", "record", "expire", "retry_after", "set_limits")
     assert {len(getattr(kernels, name).signatures) for name in names} == {1}
 
 
-def filled(clock):
-    door = AdmissionController(0.75, 100, 8, clock=clock)
-    for tokens in (10, 500, 30, 20, 40):
-        clock.now += 1.5
-        door.should_admit(tokens)
-    door.record_request(7, ticket=1)
-    return door
+@pytest.mark.parametrize("epoch", [0.0, 1.7e9, -3.3])
+def test_a_request_is_admitted_when_it_was_told_to_come_again_and_not_earlier(epoch):
+    rng, clock = np.random.default_rng(4), Clock(epoch)
+    door = AdmissionController(0.7, 90, 10, clock=clock, tenant_token_rate_limit=30)
+    waits = []
+    for _ in range(400):
+        tokens, tenant = int(rng.integers(0, 400)), int(rng.integers(3))
+        wait = door.retry_after(tokens, tenant=tenant)
+        if wait == math.inf:
+            assert tokens > 300
+            continue
+        waits.append(wait)
+        start = clock.now
+        if wait > 0:
+            clock.now = start + wait * (1 - 1e-6) - 1e-6 * abs(epoch > 1e6)
+            assert not copy.deepcopy(door).should_admit(tokens, tenant=tenant)[0]
+        clock.now = start + wait
+        assert door.should_admit(tokens, tenant=tenant) == (True, "admitted")
+        clock.now += rng.exponential(1.0)
+    assert 50 < np.count_nonzero(waits) < len(waits)
 
 
-def test_files_and_pickles_keep_everything(tmp_path):
-    clock = Clock(100.0)
-    door = filled(clock)
-    for other in face.keeps_everything(door, tmp_path, clock=clock):
-        assert other.stats() == door.stats() and other.last_ticket == door.last_ticket
-
-
-def test_saved_times_are_ages(tmp_path):
-    clock = Clock(100.0)
-    door = filled(clock)
-    clock.now = 109.25
-    door.save(tmp_path / "door.npz")
-    other_clock = Clock(-3.0)
-    other = AdmissionController.load(tmp_path / "door.npz", clock=other_clock)
-    assert len(other) == len(door) == 5
-    with pytest.raises(ValueError, match=r"-3\.0"):
-        other.should_admit_many([-3.5], [1])
-    other_clock.now, clock.now = -2.75, 109.5
-    assert len(other) == len(door) == 4
-    assert other.should_admit_many([-1.25], [0]).tolist() == [True] and len(other) == 4
-    other.check()
-
-
-def test_no_damaged_file_passes_or_crashes(tmp_path):
-    clock = Clock(3.0)
-    face.survives_damage(filled(clock), tmp_path, clock=clock)
-    face.refuses_other_files(AdmissionController, tmp_path, clock=clock)
+def test_tenants_who_left_are_forgotten_and_limits_are_not():
+    clock = Clock()
+    door = AdmissionController(math.inf, math.inf, 10, clock=clock, tenant_qps_target=0.1)
+    n = 5000
+    door.set_limits(-1, 100.0)
+    assert door.should_admit_many(np.arange(n) / 1000, np.ones(n, np.int64), np.arange(n)).all()
+    assert not door.should_admit(0, tenant=n - 1)[0] and door.should_admit(0, tenant=n)[0]
+    full = door.nbytes
+    clock.now = 100.0
+    assert len(door) == 0 and door.tenant_stats(5)["current_qps"] == 0
+    door.shrink_to_fit(), door.check()
+    assert door.nbytes < full
+    assert door.should_admit(1, tenant=5)[0] and not door.should_admit(1, tenant=5)[0]
+    assert all(door.should_admit(1, tenant=-1)[0] for _ in range(50)), "its own limit is ten times as high"
+    door.reset()
+    assert door.should_admit(1, tenant=5)[0] and door.tenant_stats(-1)["target_qps"] == 100.0
+    door.set_limits(-1)
+    assert door.tenant_stats(-1)["target_qps"] == 0.1

@@ -259,6 +259,17 @@ def test_the_bm25_benchmark_runs_and_is_drawn(tmp_path, rng, monkeypatch, capsys
         assert (tmp_path / "bm25-speeds.png").exists() and (tmp_path / "bm25-growth.png").exists()
 
 
+def test_the_benchmark_of_the_structures_runs_and_is_drawn(tmp_path, monkeypatch):
+    for peer in ("cachetools", "datasketches", "heapdict"):
+        pytest.importorskip(peer)
+    out = tmp_path / "structures.json"
+    ran(monkeypatch, "structures", "--items", 400, "--rounds", 1, "--tenants", 5, "--out", out)
+    tasks = {row["task"] for row in json.loads(out.read_text())["results"] if row["contender"] == "llmds"}
+    assert {"heap pop, bulk", "cache get, single", "sketch add str, bulk"} <= tasks
+    assert {"admission of 1 key, whole trace", "admission of 5 tenants, single"} <= tasks
+    assert can_draw() == (tmp_path / "structures-ratios.png").exists()
+
+
 def can_draw():
     return importlib.util.find_spec("matplotlib") is not None
 

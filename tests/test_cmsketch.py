@@ -37,16 +37,18 @@ def places(item, width, depth, seed):
 class BesideModel(RuleBasedStateMachine):
     """Counters are those of conservative update, one item after the other; estimates are never too low."""
 
-    @initialize(width=st.integers(1, 9), depth=st.integers(1, 4), seed=st.sampled_from([0, 7, -1]))
+    @initialize(width=st.integers(1, 9), depth=st.integers(1, 6), seed=st.sampled_from([0, 7, -1]))
     def start(self, width, depth, seed):
         self.sketch, self.shape = CountMinSketch(width, depth, seed=seed), (width, depth, seed)
         self.forget()
 
     def forget(self):
         self.exact, self.rows = Counter(), [[0] * self.shape[0] for _ in range(self.shape[1])]
+        self.total = 0
 
     def count(self, item, count):
         self.exact[item] += count
+        self.total += count
         at = places(item, *self.shape)
         raised = min(row[place] for row, place in zip(self.rows, at, strict=True)) + count
         for row, place in zip(self.rows, at, strict=True):
@@ -69,6 +71,14 @@ class BesideModel(RuleBasedStateMachine):
         self.sketch.merge(self.sketch)
         self.exact.update(dict(self.exact))
         self.rows = [[2 * counter for counter in row] for row in self.rows]
+        self.total *= 2
+
+    @rule()
+    def decay(self):
+        self.sketch.decay()
+        self.exact = Counter({item: count // 2 for item, count in self.exact.items()})
+        self.rows = [[counter // 2 for counter in row] for row in self.rows]
+        self.total //= 2
 
     @rule()
     def reset(self):
@@ -80,9 +90,8 @@ class BesideModel(RuleBasedStateMachine):
         if not hasattr(self, "sketch"):
             return
         self.sketch.check()
-        total = sum(self.exact.values())
-        assert self.sketch.get_total_count() == total
-        assert self.sketch.get_error_bound() == pytest.approx(math.e / self.shape[0] * total)
+        assert self.sketch.get_total_count() == self.total
+        assert self.sketch.get_error_bound() == pytest.approx(math.e / self.shape[0] * self.total)
         estimates = [self.sketch.estimate(item) for item in ITEMS]
         for item, estimate in zip(ITEMS, estimates, strict=True):
             expected = min(row[at] for row, at in zip(self.rows, places(item, *self.shape), strict=True))
@@ -120,6 +129,16 @@ def test_errors_stay_within_the_bound_as_often_as_promised():
         excess = sketch.estimate_many(np.arange(50_000)) - exact
         assert excess.min() >= 0
         assert (excess > sketch.get_error_bound()).mean() <= math.exp(-depth)
+
+
+def test_what_came_lately_weighs_more_after_decay():
+    sketch = CountMinSketch(256, 4)
+    for day in range(10):
+        sketch.add_many(np.full(1000, day))
+        sketch.decay()
+    estimates = sketch.estimate_many(np.arange(10)).tolist()
+    assert estimates == sorted(estimates) and estimates[-1] == 500 and estimates[0] <= 2
+    assert 990 <= sketch.get_total_count() <= 1000
 
 
 def test_conservative_update_is_far_closer_than_plain_update():
@@ -310,7 +329,7 @@ def test_stats_and_repr_tell_what_it_is():
     sketch = CountMinSketch(100, 2, seed=5)
     sketch.add("a", 50)
     assert sketch.stats() == {
-        "width": 100, "depth": 2, "seed": 5, "total_count": 50,
+        "width": 100, "depth": 2, "seed": 5, "heavy_hitters": 0, "total_count": 50,
         "error_bound": pytest.approx(math.e / 2), "error_probability": pytest.approx(math.exp(-2)),
     }  # fmt: skip
     assert repr(sketch) == "CountMinSketch(width=100, depth=2, seed=5, 50 counted)"

@@ -59,7 +59,11 @@ def test_warm_up_compiles_every_kernel_once(tmp_path):
         "for module in iter_modules(llmds.kernels.__path__):\n"
         "    for name, value in vars(import_module('llmds.kernels.' + module.name)).items():\n"
         "        own = hasattr(value, 'py_func') and value.py_func.__module__ == 'llmds.kernels.' + module.name\n"
-        "        if own and len(value.signatures) != 1: print(module.name, name, len(value.signatures))\n"
+        "        inlined = own and value.targetoptions.get('inline') == 'always'\n"
+        "        n = len(value.signatures) if own and not inlined else 1\n"
+        "        if n != 1: print(module.name, name, n)\n"
     )
     # What hashes a string has two: one str comes as bytes, many come in an array.
-    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines() == ["hashing hash_bytes 2", "sketch hash_string 2"]
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines() == [
+        "hashing hash_bytes 2", "heavy _count_string 2", "heavy _written 2", "sketch hash_string 2"
+    ]  # fmt: skip

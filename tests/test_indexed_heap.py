@@ -206,6 +206,51 @@ def test_an_interrupted_bulk_call_loses_nothing(monkeypatch):
     assert len(heap) == n and heap.pop() == (0.0, 0)
 
 
+@pytest.mark.parametrize("max_heap", [False, True])
+@pytest.mark.parametrize("grid", [1, 4, 1000])
+def test_bulk_calls_of_every_size_beside_a_sorted_dict(max_heap, grid):
+    """Few of many and many of many go different ways; a coarse grid makes ties."""
+    rng, sign = np.random.default_rng(grid), -1 if max_heap else 1
+    heap, model, order = IndexedHeap(max_heap), {}, 0
+    special = np.array([-math.inf, -0.0, 0.0, math.inf])
+    for _ in range(120):
+        m = int(rng.choice([1, 3, 20, 150, 500]))
+        drawn = np.where(rng.random(m) < 0.1, rng.choice(special, m), rng.integers(-grid, grid + 1, m) / 4)
+        way = rng.integers(3)
+        if way == 0:
+            fresh = np.setdiff1d(rng.integers(-(10**6), 10**6, m), list(model))
+            heap.push_many(fresh, drawn[: len(fresh)])
+            for key, score in zip(fresh.tolist(), drawn.tolist(), strict=False):
+                model[key], order = (score, order), order + 1
+        elif way == 1 and model:
+            some = rng.choice(list(model), m)  # with repeats: the last one counts
+            heap.update_many(some, drawn)
+            for key, score in zip(some.tolist(), drawn.tolist(), strict=True):
+                model[key] = (score, model[key][1])
+        else:
+            best = sorted(model, key=lambda key: (sign * model[key][0], model[key][1]))[:m]
+            found_scores, found_keys = heap.pop_many(m)
+            assert found_keys.tolist() == best
+            assert found_scores.tolist() == [model.pop(key)[0] for key in best]
+        heap.check()
+        assert len(heap) == len(model)
+
+
+def test_kernels_refuse_what_is_no_number():
+    heap = IndexedHeap()
+    heap.push_many(range(50), np.ones(50))
+    before, some = heap._to_arrays()["arena"].copy(), np.array([60, 61, 62])
+    scores = np.array([1.0, np.nan, 2.0])
+    assert kernels.push_many(heap._arena, np.arange(60, 63), scores) == (kernels.FULL, 0)
+    heap.reserve(100)
+    assert kernels.push_many(heap._arena, some, scores) == (kernels.NOT_A_NUMBER, 1)
+    assert kernels.update_many(heap._arena, some - 30, scores) == (kernels.NOT_A_NUMBER, 1)
+    assert kernels.push_many(heap._arena, np.array([60, 61, 7]), np.ones(3)) == (kernels.PRESENT, 2)
+    heap.check()
+    heap.shrink_to_fit()
+    np.testing.assert_array_equal(heap._to_arrays()["arena"], before)
+
+
 def test_bulk_scores_of_unknown_keys_are_nan():
     heap = IndexedHeap(max_heap=True)
     heap.push_many([4, 5], [1, 2])

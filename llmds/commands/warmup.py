@@ -106,8 +106,16 @@ def _sketch() -> None:
     sketch.estimate_many(["a"])
     sketch.estimate_many([1])
     sketch.merge(CountMinSketch(64, 2))
+    sketch.decay()
     sketch.reset()
     _passes_through_a_file(sketch)
+    watching = CountMinSketch(64, 2, heavy_hitters=2)
+    watching.add("a" * 20_000)
+    watching.add(1)
+    watching.add_many(["a", "b"])
+    watching.add_many([1, 2])
+    watching.merge(watching)
+    watching.top_k(1)
 
 
 def _pages() -> None:
@@ -163,6 +171,10 @@ def _admission() -> None:
     admission.record_request(7)
     admission.record_request(1)
     admission.should_admit_many([1e12, 1e12], [1, 2])
+    admission.set_limits(1, 2.0)
+    admission.should_admit(5, tenant=1)
+    admission.retry_after(5, tenant=1)
+    admission.tenant_stats(1)
     admission.stats()
     admission.reset()
     admission.reserve(40)

@@ -38,7 +38,7 @@ def new(capacity, columns):
     return arena
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def bucket_count(capacity):
     """Buckets of an arena of `capacity` rows: the power of two that keeps it at most half full."""
     buckets = 2
@@ -47,7 +47,7 @@ def bucket_count(capacity):
     return buckets
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def parts(arena):
     """(head, rows, buckets), views of `arena`."""
     capacity, columns = arena[CAPACITY], arena[COLUMNS]
@@ -61,8 +61,8 @@ def find(rows, buckets, key):
     mask = buckets.shape[0] - 1
     bucket = np.int64(mix(key)) & mask
     while True:
-        row = np.int64(buckets[bucket])
-        if row < 0 or rows[row, KEY] == key:
+        row = np.int64(buckets[np.uint64(bucket)])
+        if row < 0 or rows[np.uint64(row), KEY] == key:
             return row
         bucket = (bucket + 1) & mask
 
@@ -77,6 +77,26 @@ def insert(rows, buckets, row, key):
     buckets[bucket] = row
     rows[row, KEY] = key
     rows[row, BUCKET] = bucket
+
+
+@leaf(cache=True)
+def home(buckets, key):
+    """The bucket in which the search for `key` begins."""
+    return np.int64(mix(key)) & (buckets.shape[0] - 1)
+
+
+@leaf(cache=True)
+def claim(rows, buckets, row, key, bucket):
+    """The row of `key`, or -1: then `row` (free) has become it, as by `insert`. `bucket`: its `home`. Expected O(1)."""
+    while buckets[bucket] >= 0:
+        other = np.int64(buckets[bucket])
+        if rows[other, KEY] == key:
+            return other
+        bucket = (bucket + 1) & (buckets.shape[0] - 1)
+    buckets[bucket] = row
+    rows[row, KEY] = key
+    rows[row, BUCKET] = bucket
+    return np.int64(-1)
 
 
 @leaf(cache=True)
@@ -153,7 +173,7 @@ def resized(arena, capacity):
     return larger
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def well_formed(arena, columns):
     """Whether `parts` may cut this array (any int64 array (n,)) into an arena of `columns` columns."""
     if arena.shape[0] < HEAD:
@@ -168,7 +188,7 @@ def well_formed(arena, columns):
     )
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def first_fault(head, rows, buckets):
     """First row that its bucket does not lead to, that a look-up misses, or that the free chain loses; -1 if none.
 
