@@ -44,7 +44,14 @@ def new(capacity, max_heap):
 def push(heap, key, score):
     """Add `key` (int64, absent) with `score` (float64). OK, PRESENT, FULL or NOT_A_NUMBER. O(log n)."""
     head, rows, buckets = table.parts(heap)
-    return _push(head, rows, buckets, key, score)
+    return _push(head, rows, buckets, key, score, head[NEXT_ORDER])
+
+
+@leaf(cache=True)
+def push_in_turn(heap, key, score, order):
+    """As `push`, with a place among equals (int64, 0 or more, the lowest first) in place of the last one. O(log n)."""
+    head, rows, buckets = table.parts(heap)
+    return _push(head, rows, buckets, key, score, order)
 
 
 @leaf(cache=True)
@@ -355,7 +362,7 @@ def _pop_sorted(head, rows, buckets, scores, keys):
 
 
 @leaf(cache=True)
-def _push(head, rows, buckets, key, score):
+def _push(head, rows, buckets, key, score, order):
     if head[RETIRED]:
         return FULL
     if score != score:
@@ -367,8 +374,8 @@ def _push(head, rows, buckets, key, score):
         return PRESENT
     stored = rows.view(np.float64)
     stored[at, SCORE] = head[SIGN] * score
-    rows[at, ORDER] = head[NEXT_ORDER]
-    head[NEXT_ORDER] += 1
+    rows[at, ORDER] = order
+    head[NEXT_ORDER] = max(head[NEXT_ORDER], order + 1)
     head[COUNT] = head[TOP] = at + 1
     _float(rows, stored, buckets, at)
     return OK

@@ -1,447 +1,337 @@
-"""Requests that wait, are handed out in batches, and finish: one int64 array and a small ledger.
+"""Requests that wait, are handed out in batches (`scheduling_batch`), and finish. The arrays: `scheduling_layout`.
 
-The arena is three arenas end to end, of one capacity, cut apart by `parts`:
-
-    requests   a `table` of requests by id, rows dense: row[TOKENS], row[ASKED_KEY] (the policy's key),
-               row[SUBMITTED], row[QUEUED] (when its present waiting began), row[DEADLINE] (inf: none), and
-               the links row[OLDER], row[NEWER] of those waiting, in the order in which they began to
-               wait (rows, NOBODY at the ends; OLDER is IN_FLIGHT for a request handed out)
-    queue      a `heap` of those waiting by rank: the key plus AGING times the second in which waiting began.
-               Waiting a second lowers every key by AGING, so the order between two never changes by
-               waiting alone, and what stands in the heap never has to
-    deadlines  a `heap` of those waiting that have a deadline
-
-Times are the arena's seconds (`clock`), as the bits of float64, and so are keys. Keys come from the
-policy: SJF tokens, FCFS the second in which waiting began, EDF the deadline, CUSTOM from the caller.
-
-The ledger, int64 (LEDGER,), holds what concerns batches: their limits, their number, and from HISTOGRAM on
-a `histogram` of the waits of all that were handed out.
-
-FULL (-1 where a count is returned) means that nothing was changed, and `resized` must make room
-first, or that it already has (the arena is retired): take the new one and call again.
+Times are what the caller's clock shows (float64, finite); where one is earlier than another that was seen, time stands
+still. Ids are those that `submit` gives. FULL (-1 where a count or an id is returned) means that nothing was changed,
+and `scheduling_layout.resized` must make room first, or that it already has (the arena is retired): take the new one
+and call again.
 """
 
 import numpy as np
 
-from . import clock, heap, histogram, table
-from .compiling import njit
+from . import clock, table
+from .compiling import leaf, njit
 from .heap import ABSENT, FULL, OK
-from .table import CAPACITY, COUNT, FREE, HEAD, KEY, RETIRED, TOP
+from .scheduling_layout import (
+    AGAIN,
+    AHEAD,
+    ASKED_KEY,
+    BEHIND,
+    COMPLETED,
+    COMPLETING,
+    COMPUTED,
+    COUNTER,
+    DEADLINE,
+    EDF,
+    FCFS,
+    FIRST,
+    ID_BYTES,
+    IDS,
+    IN_FLIGHT,
+    LIVE,
+    LPM,
+    MISSES,
+    NEWER,
+    NEXT_ID,
+    NOBODY,
+    OLDER,
+    POLICY,
+    PREEMPTIONS,
+    PROMPT_HEAD,
+    REQUESTS,
+    SALT,
+    SUBMITTED,
+    TENANT,
+    TOKENS,
+    USED,
+    WAITING_TOKENS,
+    WEIGHT,
+    WFQ,
+    WIDTH,
+    opened,
+    parts,
+)
+from .scheduling_queue import (
+    charge,
+    join,
+    least_counter,
+    leave,
+    link,
+    rejoin,
+    rekey,
+    relink,
+    share,
+    tenant_row,
+)
+from .table import COUNT, KEY, RETIRED, TOP
 
-SJF, FCFS, EDF, CUSTOM = 0, 1, 2, 3
-
-NEXT_ID, OLDEST, NEWEST, POLICY, AGING, COMPLETED, MISSES, WAITING_TOKENS = 8, 9, 10, 11, 12, 13, 14, 15
-TOKENS, ASKED_KEY, SUBMITTED, QUEUED, DEADLINE, OLDER, NEWER, WIDTH = 2, 3, 4, 5, 6, 7, 8, np.int64(9)
-_SMALLEST_FIRST = np.bool_(False)
-NOBODY, IN_FLIGHT, COMPLETING = -1, -2, -3
-MOST_TOKENS = 2**31 - 1
-
-MAX_SIZE, MAX_TOKENS, MAX_WAIT, SERVICE, BATCHES, HANDED_OUT, HISTOGRAM = 0, 1, 2, 3, 4, 5, 6
-LEDGER = HISTOGRAM + histogram.STEPS
+# what becomes of the tokens of requests that wait again: all are lost, kept, or kept by those alone that have more
+LOST, KEPT, REST = np.int64(0), np.int64(1), np.int64(2)
+_ZERO = np.int64(0)
 
 
 @njit(cache=True)
-def new(capacity, policy, aging):
-    """An empty arena for `capacity` requests under `policy`, keys sinking by `aging` (float64) a second."""
-    arena = np.empty(_heap_start(capacity, np.int64(2)), np.int64)
-    _join(arena, table.new(capacity, WIDTH), heap.new(capacity, _SMALLEST_FIRST), heap.new(capacity, _SMALLEST_FIRST))
-    arena[OLDEST] = arena[NEWEST] = NOBODY
-    arena[POLICY] = policy
-    seconds = arena.view(np.float64)
-    seconds[AGING], seconds[clock.LATEST] = aging, -np.inf
-    return arena
+def submit(arena, now, tokens, slo, key, tenant):
+    """Id of a new request of `tokens` (int64), due `slo` seconds (float64, inf: never) after `now`; -1 for FULL.
 
-
-@njit(cache=True)
-def new_ledger(max_size, max_tokens, max_wait, service):
-    """A ledger for batches of at most `max_size` requests and `max_tokens` tokens; seconds of waiting that make one
-    ready, and seconds that serving one takes (float64, waiting may be inf)."""
-    ledger = np.zeros(LEDGER, np.int64)
-    ledger[MAX_SIZE], ledger[MAX_TOKENS] = max_size, max_tokens
-    seconds = ledger.view(np.float64)
-    seconds[MAX_WAIT], seconds[SERVICE] = max_wait, service
-    return ledger
-
-
-@njit(cache=True)
-def parts(arena):
-    """(requests, queue, deadlines), views of `arena`, each an arena in itself."""
-    capacity = arena[CAPACITY]
-    first, second = _heap_start(capacity, np.int64(0)), _heap_start(capacity, np.int64(1))
-    return arena[:first], arena[first:second], arena[second:]
-
-
-@njit(cache=True)
-def submit(arena, now, tokens, slo, key):
-    """Id of a new request of `tokens` (int64), due `slo` seconds (float64, inf: never) after the clock's `now`.
-
-    `key` (float64, no NaN) counts under CUSTOM alone. -1 for FULL. O(log n).
+    `key` (float64, no NaN) counts under CUSTOM and PRIORITY alone, `tenant` (int64) under WFQ. O(log n).
     """
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
+    return submit_prompt(arena, now, tokens, slo, key, tenant, _ZERO, _ZERO, _ZERO)
+
+
+@njit(cache=True)
+def submit_prompt(arena, now, tokens, slo, key, tenant, first, ids, salt):
+    """As `submit`, of a request whose prompt is `ids` ids from `first` on in an array of the caller's, or in the arena.
+
+    For `scheduling_batch.take_batch_cached`, which looks them up under `salt`.
+    """
+    state = opened(arena)
+    head, rows = state[0], state[1]
     if head[RETIRED] or head[COUNT] == rows.shape[0]:
         return np.int64(-1)
+    if head[POLICY] == WFQ:
+        tenant = tenant_row(state[6], state[7], state[8], tenant)
+        if tenant < 0:
+            return np.int64(-1)
     now = clock.advance(head.view(np.float64), now)
-    return _submit(head, rows, buckets, queue, deadlines, now, tokens, slo, key)
+    return _submit(state, now, tokens, slo, key, tenant, first, ids, salt)
 
 
 @njit(cache=True)
-def submit_many(arena, now, tokens, slos):
-    """`submit` for tokens int64 (m,) and slos float64 (m,): id of the first, the others follow; -1 for FULL.
+def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts):
+    """`submit` for tokens int64 (m,): id of the first, the others follow; -1 for FULL. O(m log n).
 
-    Not under CUSTOM. O(m log n).
+    slos float64, keys float64 and tenants int64, each (m,), or (0,) where there are none. prompts: uint8, the ids of
+    request e from indptr[e] to indptr[e + 1] (int64 (m + 1,)), each as wide as the arena keeps them, salts int64
+    (m,); they are copied. indptr (0,): none. Not under CUSTOM.
     """
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
-    if head[RETIRED] or rows.shape[0] - head[COUNT] < tokens.shape[0]:
+    state = opened(arena)
+    head, rows, thead, theirs, their_buckets = state[0], state[1], state[6], state[7], state[8]
+    own = parts(arena)[5]
+    size, data = own[ID_BYTES], own[PROMPT_HEAD:].view(np.uint8)
+    m = tokens.shape[0]
+    if head[RETIRED] or rows.shape[0] - head[COUNT] < m or data.shape[0] - own[USED] < prompts.shape[0]:
         return np.int64(-1)
+    if head[POLICY] == WFQ:
+        for e in range(tenants.shape[0]):
+            if tenant_row(thead, theirs, their_buckets, tenants[e]) < 0:
+                return np.int64(-1)
+        if tenants.shape[0] == 0 and tenant_row(thead, theirs, their_buckets, _ZERO) < 0:
+            return np.int64(-1)
     now = clock.advance(head.view(np.float64), now)
-    first = head[NEXT_ID]
-    for e in range(tokens.shape[0]):
-        _submit(head, rows, buckets, queue, deadlines, now, tokens[e], slos[e], 0.0)
+    first, ids, salt, at = head[NEXT_ID], _ZERO, _ZERO, _ZERO
+    for e in range(m):
+        if indptr.shape[0] > 0:
+            at, ids, salt = own[USED] // size, indptr[e + 1] - indptr[e], salts[e]
+            for byte in range(ids * size):
+                data[own[USED] + byte] = prompts[indptr[e] * size + byte]
+            own[USED] += ids * size
+            own[LIVE] += ids * size
+        tenant = tenants[e] if tenants.shape[0] > 0 else _ZERO
+        if head[POLICY] == WFQ:
+            tenant = tenant_row(thead, theirs, their_buckets, tenant)
+        slo, key = slos[e] if slos.shape[0] > 0 else np.inf, keys[e] if keys.shape[0] > 0 else 0.0
+        _submit(state, now, tokens[e], slo, key, tenant, at, ids, salt)
     return first
 
 
 @njit(cache=True)
-def take_batch(arena, ledger, now, force, batch):
-    """Fill batch, int64 (m,), with the ids of a batch that is ready at the clock's `now`, or any if `force`.
-
-    How many, 0 if none is ready, -1 for FULL. Who has waited for MAX_WAIT, or is due within SERVICE, goes
-    first, the longest overdue before the others (waiting before deadlines, where both are equally so); then by
-    rank. It ends before the first request that would exceed MAX_TOKENS, unless that is the only one. O(m log n).
-    """
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
-    if head[RETIRED]:
-        return -1
-    now = clock.advance(head.view(np.float64), now)
-    if not force and not _ready_at(head, rows, queue, deadlines, ledger) <= now:
-        return 0
-    waits, taken, total = rows.view(np.float64), 0, 0
-    while taken < min(batch.shape[0], ledger[MAX_SIZE]) and queue[COUNT] > 0:
-        row = _next(head, rows, buckets, queue, deadlines, ledger, now)
-        total += rows[row, TOKENS]
-        if taken > 0 and total > ledger[MAX_TOKENS]:
-            break
-        batch[taken] = rows[row, KEY]
-        taken += 1
-        histogram.add(ledger[HISTOGRAM:], now - waits[row, QUEUED])
-        _leave_queue(head, rows, queue, deadlines, row)
-    if taken > 0:
-        ledger[BATCHES] += 1
-        ledger[HANDED_OUT] += taken
-    return taken
-
-
-@njit(cache=True)
-def peek(arena, ledger, now):
-    """Id of the waiting request that a batch at the clock's `now` would begin with, -1 if none waits. O(1)."""
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
-    if queue[COUNT] == 0:
-        return np.int64(-1)
-    return rows[_next(head, rows, buckets, queue, deadlines, ledger, now - head.view(np.float64)[clock.EPOCH]), KEY]
-
-
-@njit(cache=True)
-def ready_at(arena, ledger):
-    """The clock's time from which a batch is ready if nothing else comes: inf if never, -inf if it is full. O(1)."""
-    requests, queue, deadlines = parts(arena)
-    head, rows, _ = table.parts(requests)
-    return head.view(np.float64)[clock.EPOCH] + _ready_at(head, rows, queue, deadlines, ledger)
-
-
-@njit(cache=True)
 def complete(arena, now, ids):
-    """Forget ids, int64 (m,), all of them in flight at the clock's `now`, or none of them. O(m).
+    """Forget ids, int64 (m,), all of them in flight at `now`, or none of them. O(m).
 
     (OK, m), (ABSENT, place of the first that is not in flight, or comes twice), or (FULL, 0).
     """
-    requests, _, _ = parts(arena)
-    head, rows, buckets = table.parts(requests)
+    state = opened(arena)
+    head, rows, buckets = state[0], state[1], state[2]
     if head[RETIRED]:
         return FULL, 0
+    stranger = _mark(rows, buckets, ids)
+    if stranger >= 0:
+        return ABSENT, stranger
+    now, prompts = clock.advance(head.view(np.float64), now), parts(arena)[5]
     for e in range(ids.shape[0]):
-        row = table.find(rows, buckets, ids[e])
-        if row < 0 or rows[row, OLDER] != IN_FLIGHT:
-            for back in range(e):
-                rows[table.find(rows, buckets, ids[back]), OLDER] = IN_FLIGHT
-            return ABSENT, e
-        rows[row, OLDER] = COMPLETING
-    now = clock.advance(head.view(np.float64), now)
-    for e in range(ids.shape[0]):
-        _forget(head, rows, buckets, table.find(rows, buckets, ids[e]), now)
+        _forget(state, prompts, table.find(rows, buckets, ids[e]), now)
     head[COMPLETED] += ids.shape[0]
     return OK, ids.shape[0]
 
 
 @njit(cache=True)
+def wait_again(arena, now, ids, way):
+    """Let ids, int64 (m,), all in flight, wait again at `now` in their old places, or none of them. O(m log n).
+
+    `way`: LOST, KEPT, or REST, under which those stay in flight whose tokens have all been handed out. Answers as
+    `complete`. Under WFQ they go before all others of their tenants, in the order of `ids`.
+    """
+    state = opened(arena)
+    head, rows, buckets, queue = state[0], state[1], state[2], state[3]
+    if head[RETIRED]:
+        return FULL, 0
+    stranger = _mark(rows, buckets, ids)
+    if stranger >= 0:
+        return ABSENT, stranger
+    clock.advance(head.view(np.float64), now)
+    for e in range(ids.shape[0] - 1, -1, -1):
+        row = table.find(rows, buckets, ids[e])
+        rows[row, OLDER] = IN_FLIGHT
+        if way == LOST:
+            rows[row, COMPUTED] = 0
+        if way != REST or rows[row, COMPUTED] < rows[row, TOKENS]:
+            rejoin(state, row)
+    if way != REST:
+        queue[PREEMPTIONS] += ids.shape[0]
+    return OK, ids.shape[0]
+
+
+@njit(cache=True)
 def cancel(arena, now, request_id):
-    """Forget a request, waiting or in flight, at the clock's `now`. OK, ABSENT or FULL. O(log n)."""
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
+    """Forget a request, waiting or in flight, at `now`. OK, ABSENT or FULL. O(log n)."""
+    state = opened(arena)
+    head, rows, buckets = state[0], state[1], state[2]
     if head[RETIRED]:
         return FULL
     row = table.find(rows, buckets, request_id)
     if row < 0:
         return ABSENT
     if rows[row, OLDER] != IN_FLIGHT:
-        _leave_queue(head, rows, queue, deadlines, row)
-    _forget(head, rows, buckets, row, clock.advance(head.view(np.float64), now))
+        leave(state, row)
+    _forget(state, parts(arena)[5], row, clock.advance(head.view(np.float64), now))
     return OK
 
 
 @njit(cache=True)
-def update(arena, now, request_id, tokens, key):
-    """Give a request other `tokens`, and under CUSTOM another `key`; OK, ABSENT or FULL. O(log n).
+def update(arena, now, request_id, tokens, key, given):
+    """Give a request other `tokens`, none of them computed, and another `key` if it is `given` (a bool).
 
-    One in flight is put back in the queue, where its waiting begins anew at the clock's `now`.
+    One in flight is put back in the queue, where its waiting begins anew at `now`. OK, ABSENT or FULL. O(log n).
     """
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
+    state = opened(arena)
+    head, rows, buckets, queue = state[0], state[1], state[2], state[3]
     if head[RETIRED]:
         return FULL
     row = table.find(rows, buckets, request_id)
     if row < 0:
         return ABSENT
-    reals = rows.view(np.float64)
     now = clock.advance(head.view(np.float64), now)
+    if not given or head[POLICY] == LPM:  # there it is what was last found
+        key = rows.view(np.float64)[row, ASKED_KEY]
+    before = share(rows, queue, row)
+    rows[row, TOKENS], rows[row, COMPUTED] = tokens, 0
     if rows[row, OLDER] == IN_FLIGHT:
-        rows[row, TOKENS] = tokens
-        _join_queue(head, rows, queue, deadlines, row, now, key)
+        join(state, row, now, key)
     else:
-        head[WAITING_TOKENS] += tokens - rows[row, TOKENS]
-        rows[row, TOKENS] = tokens
-        reals[row, ASKED_KEY] = _key(head, rows, reals, row, key)
-        heap.update(queue, request_id, _rank(head, reals, row), heap.ANY_WAY)
+        head[WAITING_TOKENS] += share(rows, queue, row) - before
+        rekey(state, row, key)
     return OK
 
 
 @njit(cache=True)
+def bill(arena, ids, tokens):
+    """Count tokens (int64 (m,)) as computed for the tenants of requests ids (int64 (m,)), all of them or none.
+
+    (OK, m), (ABSENT, place of the first that is unknown) or (FULL, 0). Under WFQ. O(m log n).
+    """
+    state = opened(arena)
+    head, rows, buckets = state[0], state[1], state[2]
+    if head[RETIRED]:
+        return FULL, 0
+    for e in range(ids.shape[0]):
+        if table.find(rows, buckets, ids[e]) < 0:
+            return ABSENT, e
+    for e in range(ids.shape[0]):
+        charge(state, rows[table.find(rows, buckets, ids[e]), TENANT], tokens[e])
+    return OK, ids.shape[0]
+
+
+@njit(cache=True)
+def set_weight(arena, tenant, weight):
+    """Give a tenant (int64) a weight (float64, above 0): OK, or FULL where one more finds no room. O(1)."""
+    head, _, _, _, _, _, thead, theirs, buckets = opened(arena)
+    if head[RETIRED]:
+        return FULL
+    row = tenant_row(thead, theirs, buckets, tenant)
+    if row < 0:
+        return FULL
+    theirs.view(np.float64)[row, WEIGHT] = weight
+    return OK
+
+
+@njit(cache=True)
+def drop_idle(arena):
+    """Forget the tenants of weight 1 who have no request, and no counter above any of those who have. O(tenants).
+
+    Nothing is lost: were they to come back, they would begin no lower.
+    """
+    state = opened(arena)
+    thead, theirs, buckets = state[6], state[7], state[8]
+    counters, least = theirs.view(np.float64), least_counter(state)
+    for row in range(thead[TOP]):
+        if theirs[row, table.BUCKET] >= 0 and theirs[row, REQUESTS] > 0:
+            least = min(least, counters[row, COUNTER])
+    for row in range(thead[TOP]):
+        if theirs[row, table.BUCKET] >= 0 and theirs[row, REQUESTS] == 0:
+            if counters[row, WEIGHT] == 1.0 and counters[row, COUNTER] <= least:
+                table.remove(theirs, buckets, row)
+                table.free_row(thead, theirs, row)
+
+
+@njit(cache=True)
 def look_up(arena, request_id):
-    """(OK or ABSENT, tokens, key, submitted, deadline, whether it is in flight), times on the clock. O(1)."""
-    requests, _, _ = parts(arena)
-    head, rows, buckets = table.parts(requests)
+    """(OK or ABSENT, tokens, key, submitted, deadline, whether it is in flight, computed, tenant), times on the clock.
+
+    O(1).
+    """
+    head, rows, buckets, _, _, _, _, theirs, _ = opened(arena)
     row = table.find(rows, buckets, request_id)
     if row < 0:
-        return ABSENT, np.int64(0), 0.0, 0.0, 0.0, False
+        return ABSENT, _ZERO, 0.0, 0.0, 0.0, False, _ZERO, _ZERO
     reals, epoch = rows.view(np.float64), head.view(np.float64)[clock.EPOCH]
-    key = reals[row, ASKED_KEY]
+    key, tenant = reals[row, ASKED_KEY], rows[row, TENANT]
     if head[POLICY] == FCFS or head[POLICY] == EDF:
         key += epoch
+    if head[POLICY] == WFQ:
+        key, tenant = theirs.view(np.float64)[tenant, COUNTER], theirs[tenant, KEY]
     submitted, deadline = epoch + reals[row, SUBMITTED], epoch + reals[row, DEADLINE]
-    return OK, rows[row, TOKENS], key, submitted, deadline, rows[row, OLDER] == IN_FLIGHT
+    in_flight = rows[row, OLDER] == IN_FLIGHT
+    return OK, rows[row, TOKENS], key, submitted, deadline, in_flight, rows[row, COMPUTED], tenant
 
 
-@njit(cache=True)
-def resized(arena, capacity):
-    """The same requests in an arena of another capacity (at least the count), the old one retired. O(capacity)."""
-    larger = np.empty(_heap_start(capacity, np.int64(2)), np.int64)
-    requests, queue, deadlines = parts(arena)
-    _join(
-        larger,
-        table.resized(requests, capacity),
-        table.resized(queue, capacity),
-        table.resized(deadlines, capacity),
-    )
-    return larger
-
-
-@njit(cache=True)
-def well_formed(arena):
-    """Whether `parts` may cut this array (any int64 array (n,)) into three arenas."""
-    if arena.shape[0] < HEAD or not 0 <= arena[CAPACITY] < 2**31:
-        return False
-    capacity = arena[CAPACITY]
-    if arena.shape[0] != _heap_start(capacity, np.int64(2)):
-        return False
-    requests, queue, deadlines = parts(arena)
-    return (
-        table.well_formed(requests, WIDTH)
-        and table.well_formed(queue, heap.COLUMNS)
-        and table.well_formed(deadlines, heap.COLUMNS)
-        and queue[CAPACITY] == capacity
-        and deadlines[CAPACITY] == capacity
-    )
-
-
-@njit(cache=True)
-def first_fault(arena):
-    """First row of the requests that is impossible, or that a queue or a link does not know.
-
-    -1 if there is none, -2 where head, queues and links do not add up. Safe on any contents of a `well_formed` arena.
-    """
-    requests, queue, deadlines = parts(arena)
-    head, rows, buckets = table.parts(requests)
-    if (
-        table.first_fault(head, rows, buckets) != -1
-        or heap.first_fault(queue) != -1
-        or heap.first_fault(deadlines) != -1
-    ):
-        return np.int64(-2)
-    reals, seconds = rows.view(np.float64), head.view(np.float64)
-    if not (
-        head[FREE] == -1
-        and head[TOP] == head[COUNT]
-        and queue[heap.SIGN] == 1
-        and deadlines[heap.SIGN] == 1
-        and head[NEXT_ID] >= 0
-        and SJF <= head[POLICY] <= CUSTOM
-        and 0 <= seconds[AGING] < np.inf
-        and np.isfinite(seconds[clock.EPOCH])
-        and seconds[clock.LATEST] < np.inf
-        and head[COMPLETED] >= 0
-        and head[MISSES] >= 0
-    ):
-        return np.int64(-2)
-    waiting, urgent, tokens = 0, 0, 0
-    for row in range(head[COUNT]):
-        if not (
-            0 <= rows[row, KEY] < head[NEXT_ID]
-            and 0 <= rows[row, TOKENS] <= MOST_TOKENS
-            and np.isfinite(reals[row, SUBMITTED])
-            and reals[row, SUBMITTED] <= reals[row, QUEUED] <= seconds[clock.LATEST]
-            and reals[row, DEADLINE] >= reals[row, SUBMITTED]
-            and not np.isnan(reals[row, ASKED_KEY])
-        ):
-            return np.int64(row)
-        if rows[row, OLDER] == IN_FLIGHT:
-            continue
-        waiting += 1
-        tokens += rows[row, TOKENS]
-        present, rank = heap.find(queue, rows[row, KEY])
-        if not present or rank != _rank(head, reals, row):
-            return np.int64(row)
-        if head[POLICY] != CUSTOM and reals[row, ASKED_KEY] != _key(head, rows, reals, row, 0.0):
-            return np.int64(row)
-        present, deadline = heap.find(deadlines, rows[row, KEY])
-        if present != (reals[row, DEADLINE] < np.inf) or (present and deadline != reals[row, DEADLINE]):
-            return np.int64(row)
-        urgent += present
-    if waiting != queue[COUNT] or urgent != deadlines[COUNT] or tokens != head[WAITING_TOKENS]:
-        return np.int64(-2)
-    row, before = head[OLDEST], np.int64(NOBODY)
-    while row != NOBODY:
-        if row < 0 or row >= head[COUNT] or rows[row, OLDER] != before or waiting == 0:
-            return np.int64(-2)
-        if before != NOBODY and reals[row, QUEUED] < reals[before, QUEUED]:
-            return np.int64(row)
-        waiting -= 1
-        before, row = row, rows[row, NEWER]
-    return np.int64(-1 if waiting == 0 and before == head[NEWEST] else -2)
-
-
-@njit(cache=True)
-def ledger_adds_up(ledger):
-    """Whether any int64 array (n,) is a ledger."""
-    if ledger.shape[0] != LEDGER:
-        return False
-    seconds = ledger.view(np.float64)
-    return (
-        ledger[MAX_SIZE] >= 1
-        and ledger[MAX_TOKENS] >= 1
-        and seconds[MAX_WAIT] >= 0
-        and 0 <= seconds[SERVICE] < np.inf
-        and 0 <= ledger[BATCHES] <= ledger[HANDED_OUT] == histogram.total(ledger[HISTOGRAM:])
-    )
-
-
-@njit(cache=True)
-def _heap_start(capacity, heaps):
-    """Where the arena of requests and that many heaps behind it end."""
-    buckets = (table.bucket_count(capacity) + 1) // 2
-    return HEAD + capacity * WIDTH + buckets + heaps * (HEAD + capacity * heap.COLUMNS + buckets)
-
-
-@njit(cache=True)
-def _join(arena, requests, queue, deadlines):
-    first, second = requests.shape[0], requests.shape[0] + queue.shape[0]
-    for at in range(first):
-        arena[at] = requests[at]
-    for at in range(queue.shape[0]):
-        arena[first + at] = queue[at]
-    for at in range(deadlines.shape[0]):
-        arena[second + at] = deadlines[at]
-
-
-@njit(cache=True)
-def _submit(head, rows, buckets, queue, deadlines, now, tokens, slo, key):
+@leaf(cache=True)
+def _submit(state, now, tokens, slo, key, tenant, first, ids, salt):
+    head, rows, buckets, _, _, _, _, theirs, _ = state
     row, request_id, reals = head[COUNT], head[NEXT_ID], rows.view(np.float64)
     table.insert(rows, buckets, row, request_id)
     head[NEXT_ID] += 1
     head[COUNT] = head[TOP] = row + 1
-    rows[row, TOKENS] = tokens
+    rows[row, TOKENS], rows[row, COMPUTED], rows[row, TENANT] = tokens, 0, tenant
+    rows[row, FIRST], rows[row, IDS], rows[row, SALT] = first, ids, salt
     reals[row, SUBMITTED], reals[row, DEADLINE] = now, now + slo
-    _join_queue(head, rows, queue, deadlines, row, now, key)
+    if head[POLICY] == WFQ:
+        theirs[tenant, REQUESTS] += 1
+    join(state, row, now, 0.0 if head[POLICY] == LPM else key)
     return request_id
 
 
-@njit(cache=True)
-def _key(head, rows, reals, row, key):
-    if head[POLICY] == SJF:
-        return np.float64(rows[row, TOKENS])
-    if head[POLICY] == FCFS:
-        return reals[row, QUEUED]
-    if head[POLICY] == EDF:
-        return reals[row, DEADLINE]
-    return key
+@leaf(cache=True)
+def _mark(rows, buckets, ids):
+    """Mark all of ids as completing, -1; or none, and the place of the first that is not in flight, or comes twice."""
+    for e in range(ids.shape[0]):
+        row = table.find(rows, buckets, ids[e])
+        if row < 0 or rows[row, OLDER] != IN_FLIGHT:
+            for back in range(e):
+                rows[table.find(rows, buckets, ids[back]), OLDER] = IN_FLIGHT
+            return e
+        rows[row, OLDER] = COMPLETING
+    return -1
 
 
-@njit(cache=True)
-def _rank(head, reals, row):
-    key = reals[row, ASKED_KEY]
-    if np.isinf(key):  # nothing ages it, and an infinite sum on the other side would make it NaN
-        return key
-    return key + head.view(np.float64)[AGING] * reals[row, QUEUED]
-
-
-@njit(cache=True)
-def _join_queue(head, rows, queue, deadlines, row, now, key):
-    """Let a request begin to wait."""
-    reals = rows.view(np.float64)
-    reals[row, QUEUED] = now
-    reals[row, ASKED_KEY] = _key(head, rows, reals, row, key)
-    rows[row, OLDER], rows[row, NEWER] = head[NEWEST], NOBODY
-    if head[NEWEST] == NOBODY:
-        head[OLDEST] = row
-    else:
-        rows[head[NEWEST], NEWER] = row
-    head[NEWEST] = row
-    head[WAITING_TOKENS] += rows[row, TOKENS]
-    heap.push(queue, rows[row, KEY], _rank(head, reals, row))
-    if reals[row, DEADLINE] < np.inf:
-        heap.push(deadlines, rows[row, KEY], reals[row, DEADLINE])
-
-
-@njit(cache=True)
-def _leave_queue(head, rows, queue, deadlines, row):
-    """Let a waiting request be in flight."""
-    older, newer = rows[row, OLDER], rows[row, NEWER]
-    _link(head, rows, older, newer)
-    rows[row, OLDER] = IN_FLIGHT
-    head[WAITING_TOKENS] -= rows[row, TOKENS]
-    heap.delete(queue, rows[row, KEY])
-    if rows.view(np.float64)[row, DEADLINE] < np.inf:
-        heap.delete(deadlines, rows[row, KEY])
-
-
-@njit(cache=True)
-def _link(head, rows, older, newer):
-    if older == NOBODY:
-        head[OLDEST] = newer
-    else:
-        rows[older, NEWER] = newer
-    if newer == NOBODY:
-        head[NEWEST] = older
-    else:
-        rows[newer, OLDER] = older
-
-
-@njit(cache=True)
-def _forget(head, rows, buckets, row, now):
+@leaf(cache=True)
+def _forget(state, prompts, row, now):
     """Take out a request that is in flight or completing; the last row takes its place."""
+    head, rows, buckets, _, _, _, _, theirs, _ = state
     if now > rows.view(np.float64)[row, DEADLINE]:
         head[MISSES] += 1
+    if head[POLICY] == WFQ:
+        theirs[rows[row, TENANT], REQUESTS] -= 1
+    prompts[LIVE] -= rows[row, IDS] * prompts[ID_BYTES]
     table.remove(rows, buckets, row)
     last = head[COUNT] - 1
     head[COUNT] = head[TOP] = last
@@ -453,39 +343,9 @@ def _forget(head, rows, buckets, row, now):
     rows[last, table.BUCKET] = -1
     if rows[row, OLDER] >= NOBODY:
         older, newer = rows[row, OLDER], rows[row, NEWER]
-        _link(head, rows, older, row)
-        _link(head, rows, row, newer)
-
-
-@njit(cache=True)
-def _ready_at(head, rows, queue, deadlines, ledger):
-    """The second from which a batch is ready; see `ready_at`."""
-    if queue[COUNT] == 0:
-        return np.inf
-    if queue[COUNT] >= ledger[MAX_SIZE] or head[WAITING_TOKENS] >= ledger[MAX_TOKENS]:
-        return -np.inf
-    return min(_wait_over(head, rows, ledger), _service_due(deadlines, ledger))
-
-
-@njit(cache=True)
-def _wait_over(head, rows, ledger):
-    return rows.view(np.float64)[head[OLDEST], QUEUED] + ledger.view(np.float64)[MAX_WAIT]
-
-
-@njit(cache=True)
-def _service_due(deadlines, ledger):
-    code, deadline, _ = heap.peek(deadlines)
-    return deadline - ledger.view(np.float64)[SERVICE] if code == OK else np.inf
-
-
-@njit(cache=True)
-def _next(head, rows, buckets, queue, deadlines, ledger, now):
-    """The row of the waiting request that goes next."""
-    wait_over, service_due = _wait_over(head, rows, ledger), _service_due(deadlines, ledger)
-    if min(wait_over, service_due) > now:
-        _, _, request_id = heap.peek(queue)
-    elif wait_over <= service_due:
-        return head[OLDEST]
-    else:
-        _, _, request_id = heap.peek(deadlines)
-    return table.find(rows, buckets, request_id)
+        link(head, rows, older, row)
+        link(head, rows, row, newer)
+    if head[POLICY] == WFQ and (rows[row, OLDER] >= NOBODY or rows[row, OLDER] == AGAIN):
+        ahead, behind = rows[row, AHEAD], rows[row, BEHIND]
+        relink(rows, theirs, rows[row, TENANT], ahead, row)
+        relink(rows, theirs, rows[row, TENANT], row, behind)

@@ -1,0 +1,224 @@
+"""Batches of a scheduler: when one is ready, and which requests it takes. The arrays: `scheduling_layout`.
+
+The tokens to compute of each request of the last batch are left in ledger[LEDGER:LEDGER + ledger[LAST]].
+"""
+
+import numpy as np
+
+from . import clock, heap, histogram, table
+from . import kv_layout as kv
+from .compiling import leaf, njit
+from .heap import OK
+from .kv_match import follow
+from .scheduling_layout import (
+    AGAIN,
+    AGING,
+    ASKED_KEY,
+    BATCHES,
+    BLOCKS,
+    CHUNK,
+    COMPUTED,
+    FIRST,
+    HANDED_OUT,
+    HISTOGRAM,
+    IDS,
+    IN_FLIGHT,
+    LAST,
+    LEDGER,
+    LPM,
+    MAX_SIZE,
+    MAX_TOKENS,
+    MAX_WAIT,
+    NO_CHUNK,
+    NOBODY,
+    OLDER,
+    OLDEST,
+    POLICY,
+    QUEUED,
+    SALT,
+    SERVICE,
+    TENANT,
+    TOKENS,
+    TURN,
+    WAITING,
+    WAITING_TOKENS,
+    WFQ,
+    opened,
+    own_prompts,
+    parts,
+)
+from .scheduling_queue import charge, leave, rekey
+from .table import COUNT, KEY, RETIRED
+
+PATIENCE = 3600.0  # seconds after which, with ageing, one that waits is overdue
+_ZERO = np.int64(0)
+
+
+@njit(cache=True)
+def take_batch(arena, ledger, now, force, most, batch):
+    """Fill batch, int64 (m,), with the ids of a batch that is ready at the clock's `now`, or any if `force`.
+
+    How many, 0 if none is ready, -1 for FULL. At most m, and `most` tokens, whatever the ledger allows. Who has waited
+    for MAX_WAIT (with ageing for PATIENCE), or is due within SERVICE, goes first, the longest overdue before the others
+    (waiting before deadlines, where both are equally so); then by rank. It ends before the first request that would
+    exceed the tokens, unless that is the only one; where requests are computed in chunks, that gets the tokens that are
+    left. O(m log n).
+    """
+    state = opened(arena)
+    head, rows, queue = state[0], state[1], state[3]
+    if head[RETIRED]:
+        return -1
+    now = clock.advance(head.view(np.float64), now)
+    if not force and not _ready_at(state, ledger) <= now:
+        return 0
+    taken, total, most = 0, _ZERO, min(most, ledger[MAX_TOKENS])
+    while taken < min(batch.shape[0], ledger[MAX_SIZE]) and queue[WAITING] > 0:
+        row = _next(state, ledger, now)
+        count = _share(rows, queue, row, rows[row, COMPUTED], most - total, taken)
+        if count < 0:
+            break
+        _hand_out(state, ledger, row, rows[row, COMPUTED], count, now, batch, taken)
+        taken, total = taken + 1, total + count
+    _close(ledger, taken)
+    return taken
+
+
+@njit(cache=True)
+def take_batch_cached(pool, seqs, tables, ids, store, arena, prompts, ledger, now, force, most, batch):
+    """As `take_batch`, beside a KV cache (its state: `kv_tables`): (OK, count), or (FULL, 0) where that is retired.
+
+    What the cache holds of a prompt need not be computed, but for the last token. Under LPM all that wait are looked
+    up first. prompts: uint8, where the prompts lie; (0,) for those that the arena keeps. O(ids looked up + m log n).
+    """
+    state = opened(arena)
+    head, rows, queue = state[0], state[1], state[3]
+    if seqs[RETIRED]:
+        return heap.FULL, 0, 0
+    if head[RETIRED]:
+        return OK, -1, 0
+    now = clock.advance(head.view(np.float64), now)
+    if not force and not _ready_at(state, ledger) <= now:
+        return OK, 0, 0
+    if prompts.shape[0] == 0:
+        prompts = own_prompts(arena)
+    cache = kv.parts(pool), ids, store, np.empty(0, np.int64), np.empty((0, 3), np.int64)
+    blocks, reals = parts(arena)[5][BLOCKS] != 0, rows.view(np.float64)
+    if head[POLICY] == LPM:
+        for row in range(head[COUNT]):
+            if rows[row, OLDER] != IN_FLIGHT:
+                key = min(0.0 - _found(cache, rows, row, prompts, blocks), 0.0 - rows[row, COMPUTED])
+                if key != reals[row, ASKED_KEY]:
+                    rekey(state, row, key)
+    taken, total, most = 0, _ZERO, min(most, ledger[MAX_TOKENS])
+    while taken < min(batch.shape[0], ledger[MAX_SIZE]) and queue[WAITING] > 0:
+        row = _next(state, ledger, now)
+        if head[POLICY] == LPM:
+            found = np.int64(-reals[row, ASKED_KEY])
+        else:
+            found = _found(cache, rows, row, prompts, blocks)
+        start = max(rows[row, COMPUTED], min(found, rows[row, TOKENS] - 1))
+        count = _share(rows, queue, row, start, most - total, taken)
+        if count < 0:
+            break
+        _hand_out(state, ledger, row, start, count, now, batch, taken)
+        taken, total = taken + 1, total + count
+    _close(ledger, taken)
+    return OK, taken, 0
+
+
+@njit(cache=True)
+def ready_at(arena, ledger):
+    """The clock's time from which a batch is ready if nothing else comes: inf if never, -inf if it is full. O(1)."""
+    state = opened(arena)
+    return state[0].view(np.float64)[clock.EPOCH] + _ready_at(state, ledger)
+
+
+@njit(cache=True)
+def _found(cache, rows, row, prompts, blocks):
+    """How many leading tokens of a request's prompt the cache holds, int64."""
+    (head, pages, names, buckets, _), ids, store, path, origin = cache
+    first = rows[row, FIRST]
+    found, _ = follow(
+        head, pages, names, buckets, ids, store, origin, prompts, first, first + rows[row, IDS], rows[row, SALT],
+        blocks, path,
+    )  # fmt: skip
+    return found * head[kv.PAGE_SIZE] if blocks else found
+
+
+@leaf(cache=True)
+def _share(rows, queue, row, start, left, taken):
+    """How many tokens of a request to compute from `start` on, `left` being allowed; -1 if it must wait."""
+    count = min(rows[row, TOKENS] - start, queue[CHUNK])
+    if count <= left:
+        return count
+    if queue[CHUNK] < NO_CHUNK:
+        return left if left > 0 else np.int64(-1)
+    return count if taken == 0 and left > 0 else np.int64(-1)
+
+
+@leaf(cache=True)
+def _hand_out(state, ledger, row, start, count, now, batch, place):
+    head, rows = state[0], state[1]
+    batch[place] = rows[row, KEY]
+    ledger[LEDGER + place] = count
+    if rows[row, OLDER] != AGAIN:
+        histogram.add(ledger[HISTOGRAM:LAST], now - rows.view(np.float64)[row, QUEUED])
+    if head[POLICY] == WFQ:
+        charge(state, rows[row, TENANT], count)
+    leave(state, row)
+    rows[row, COMPUTED] = start + count
+
+
+@leaf(cache=True)
+def _close(ledger, taken):
+    ledger[LAST] = taken if taken > 0 else ledger[LAST]
+    if taken > 0:
+        ledger[BATCHES] += 1
+        ledger[HANDED_OUT] += taken
+
+
+@leaf(cache=True)
+def _ready_at(state, ledger):
+    """The second from which a batch is ready; see `ready_at`."""
+    head, _, _, queue, _, _, _, _, _ = state
+    if queue[WAITING] == 0:
+        return np.inf
+    if queue[WAITING] >= ledger[MAX_SIZE] or head[WAITING_TOKENS] >= ledger[MAX_TOKENS]:
+        return -np.inf
+    return min(_oldest(state)[0] + ledger.view(np.float64)[MAX_WAIT], _service_due(state, ledger))
+
+
+@leaf(cache=True)
+def _oldest(state):
+    """(the second since when somebody waits, the row)."""
+    head, rows, buckets, _, _, again, _, _, _ = state
+    reals, row = rows.view(np.float64), head[OLDEST]
+    code, since, request_id = heap.peek(again)
+    if code == OK:
+        other = table.find(rows, buckets, request_id)
+        equal = row != NOBODY and since == reals[row, QUEUED] and rows[other, TURN] < rows[row, TURN]
+        if row == NOBODY or since < reals[row, QUEUED] or equal:
+            row = other
+    return reals[row, QUEUED], row
+
+
+@leaf(cache=True)
+def _service_due(state, ledger):
+    code, deadline, _ = heap.peek(state[4])
+    return deadline - ledger.view(np.float64)[SERVICE] if code == OK else np.inf
+
+
+@leaf(cache=True)
+def _next(state, ledger, now):
+    """The row of the waiting request that goes next."""
+    head, rows, buckets, queue, deadlines, _, _, _, _ = state
+    (since, oldest), service_due = _oldest(state), _service_due(state, ledger)
+    patience = PATIENCE if head.view(np.float64)[AGING] > 0 else np.inf
+    wait_over = since + min(ledger.view(np.float64)[MAX_WAIT], patience)
+    if min(wait_over, service_due) > now:
+        _, _, request_id = heap.peek(queue)
+    elif wait_over <= service_due:
+        return oldest
+    else:
+        _, _, request_id = heap.peek(deadlines)
+    return table.find(rows, buckets, request_id)
