@@ -68,10 +68,13 @@ def plain_simulation(
     def pages_of(entries: int) -> int:
         return -(-entries // page_size)
 
+    turns: dict[int, int] = {}
+
     def wait(number: int, since: float) -> None:
         nonlocal pushed
         key = {"fcfs": since, "sjf": float(inputs[number]), "edf": due[number]}[policy]
-        heapq.heappush(waiting, (key if math.isinf(key) else key + aging * since, pushed, number))
+        turn = turns.setdefault(number, pushed)  # who waits again does so in the old place
+        heapq.heappush(waiting, (key if math.isinf(key) else key + aging * since, turn, number))
         pushed += 1
 
     while True:
@@ -96,7 +99,7 @@ def plain_simulation(
             last = running.pop()
             used -= pages_of(last.entries)
             told[last.number]["preemptions"] += 1
-            wait(last.number, now)
+            wait(last.number, arrivals[last.number])
             preempted = True
         used += more
         context, prefill, pairs = 0, 0, 0.0

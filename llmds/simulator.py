@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from . import arguments
 from .admissions import AdmissionController
 from .cost_model import CostModel
+from .kernels import scheduling_layout
 from .kernels import simulation as kernels
 from .kv_arrays import POLICIES as EVICTIONS
 from .kv_cache import KVCache
@@ -199,6 +200,9 @@ def simulate(
     replica: Replica,
     *,
     slo_ms: ArrayLike | None = None,
+    priorities: ArrayLike | None = None,
+    tenants: ArrayLike | None = None,
+    weights: Mapping[int, float] | None = None,
     admission: AdmissionController | None = None,
     progress: Progress = False,
 ) -> Simulation:
@@ -217,6 +221,8 @@ def simulate(
     alone is refused.
 
     slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; "edf" alone knows them.
+    priorities: int64 (n,), for "priority". tenants: int64 (n,), for "wfq" and for admission; weights: of tenants, for
+    "wfq", which counts a tenant's prompts when they start and its answers as they are made (Sheng et al. 2024).
     admission: refuses requests when they arrive, by their prompt's and answer's tokens; it starts as it is and is
     not changed. The same arguments give the same result, bit for bit (but for `wall_seconds`). O(steps * sequences
     running), less where the same sequences decode for long; tens of bytes for each request and page.
@@ -226,7 +232,8 @@ def simulate(
     >>> result.started.tolist(), result.first_token.tolist(), result.finished.tolist()
     ([0.0, 3.0], [1.0, 4.0], [3.0, 5.0])
     """
-    run = _Run(trace, replica, _deadlines(trace, slo_ms), _admitted(trace, replica.rate, admission))
+    labels = _Labels.of(trace, slo_ms, priorities, tenants, weights)
+    run = _Run(trace, replica, labels, _admitted(trace, replica.rate, labels, admission))
     began = time.perf_counter()
     with bar(progress, len(trace), "simulating", "requests") as advance:
         while run.go_on():
@@ -278,6 +285,9 @@ def sweep(
     grid: Mapping[str, Sequence[Any]],
     *,
     slo_ms: ArrayLike | None = None,
+    priorities: ArrayLike | None = None,
+    tenants: ArrayLike | None = None,
+    weights: Mapping[int, float] | None = None,
     admission: AdmissionController | None = None,
     threads: int | None = None,
     progress: Progress = False,
@@ -306,15 +316,15 @@ def sweep(
     replicas = [replace(replica, **dict(zip(values, point, strict=True))) for point in product(*values.values())]
     for each in replicas:
         each.page_size_for(trace)
-    workers, deadlines = thread_count(threads), _deadlines(trace, slo_ms)
-    admitted = {rate: _admitted(trace, rate, admission) for rate in {each.rate for each in replicas}}
+    workers, labels = thread_count(threads), _Labels.of(trace, slo_ms, priorities, tenants, weights)
+    admitted = {rate: _admitted(trace, rate, labels, admission) for rate in {each.rate for each in replicas}}
     results: list[Any] = [None] * len(replicas)
     with bar(progress, len(replicas), "sweeping", "configurations") as advance:
 
         def fill(part: slice) -> None:
             for place in range(part.start, part.stop):
                 each, began = replicas[place], time.perf_counter()
-                run = _Run(trace, each, deadlines, admitted[each.rate])
+                run = _Run(trace, each, labels, admitted[each.rate])
                 while run.go_on():
                     pass
                 results[place] = run.outcome(time.perf_counter() - began)
@@ -327,10 +337,10 @@ def sweep(
 class _Run:
     """A simulation under way."""
 
-    def __init__(self, trace: Trace, replica: Replica, deadlines: np.ndarray, admitted: np.ndarray):
-        self.trace, self.replica, n = trace, replica, len(trace)
+    def __init__(self, trace: Trace, replica: Replica, labels: "_Labels", admitted: np.ndarray):
+        self.trace, self.replica, self.labels, n = trace, replica, labels, len(trace)
         self.arrivals = trace.arrivals / replica.rate
-        self.slos = deadlines if replica.policy == "edf" else np.full(n, np.inf)
+        self.slos = labels.deadlines if replica.policy == "edf" else np.full(n, np.inf)
         pages, page_size = replica.pages_for(trace), replica.page_size_for(trace)
         self.accepted = admitted & (-(-_entries(trace) // page_size) <= pages)
         self.whole, self.real = np.zeros(kernels.WHOLE, np.int64), np.zeros(kernels.REAL)
@@ -341,9 +351,12 @@ class _Run:
         self.samples = np.zeros((_SAMPLES, kernels.SAMPLE))
         self.running = np.zeros((replica.slots, kernels.RUN), np.int64)
         self.order, self.tickets = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        self.scheduler = _scheduler(replica.policy, replica.aging)
         self.cache = KVCache(page_size, pages, store=False, dtype=np.float32, eviction=replica.eviction)
-        self.keys, self.cost, self.steps, self.told = np.zeros(n), replica.cost.coefficients, _STEPS, 0
+        self.scheduler = _scheduler(replica.policy, replica.aging)
+        if replica.policy == "wfq":
+            for tenant, weight in labels.weights.items():
+                self.scheduler.set_weight(tenant, weight)
+        self.cost, self.steps, self.told = replica.cost.coefficients, _STEPS, 0
 
     def go_on(self) -> bool:
         """Simulate for some hundredths of a second; False when all is done."""
@@ -351,8 +364,8 @@ class _Run:
         began = time.perf_counter()
         code = kernels.run(
             self.whole, self.real, self.arrivals, trace.input_lengths, trace.output_lengths, self.accepted,
-            trace.input_lengths, self.slos, self.keys, trace.block_ids.view(np.uint8), trace.indptr, self.cost,
-            self.times, self.counts, self.samples, self.running, self.order, self.tickets, arena,
+            self.slos, self.labels.priorities, self.labels.tenants, trace.block_ids.view(np.uint8), trace.indptr,
+            self.cost, self.times, self.counts, self.samples, self.running, self.order, self.tickets, arena,
             self.scheduler._ledger, *state, self.steps,
         )  # fmt: skip
         if code == kernels.SCHEDULER_FULL:
@@ -393,8 +406,11 @@ class _Run:
 
 
 def _scheduler(policy: str, aging: float) -> Scheduler:
-    """One in which nobody is overdue by waiting, so that the policy decides."""
-    return Scheduler(max_wait_ms=math.inf, policy=policy, aging=aging, clock=float)
+    """One in which nobody is overdue by waiting, so that the policy decides; prompts are the trace's."""
+    cache = KVCache(1, 1, store=False) if policy == "lpm" else None
+    scheduler = Scheduler(max_wait_ms=math.inf, policy=policy, aging=aging, cache=cache, blocks=True, clock=float)
+    scheduling_layout.parts(scheduler._arena)[5][scheduling_layout.ID_BYTES] = 0  # they lie in an array of the caller's
+    return scheduler
 
 
 def _entries(trace: Trace) -> np.ndarray:
@@ -402,22 +418,42 @@ def _entries(trace: Trace) -> np.ndarray:
     return trace.input_lengths + np.maximum(trace.output_lengths - 1, 0)
 
 
-def _deadlines(trace: Trace, slo_ms: ArrayLike | None) -> np.ndarray:
-    """Seconds after arrival, float64 (n,), inf where there is no deadline."""
-    if slo_ms is None:
-        return np.full(len(trace), np.inf)
-    if np.ndim(slo_ms) == 0:
-        return np.full(len(trace), arguments.real("slo_ms", slo_ms, 0.0) / 1000)
-    given = arguments.reals("slo_ms", slo_ms, 0.0)
-    arguments.same_length(trace=trace.arrivals, slo_ms=given)
-    return given / 1000
+class _Labels(NamedTuple):
+    """What of requests stands in no trace: deadlines float64 (n,), seconds after arrival, inf where there is none;
+    priorities float64, whole numbers, and tenants int64, (n,) each; weights of tenants."""
+
+    deadlines: np.ndarray
+    priorities: np.ndarray
+    tenants: np.ndarray
+    weights: Mapping[int, float]
+
+    @classmethod
+    def of(cls, trace: Trace, slo_ms: Any, priorities: Any, tenants: Any, weights: Any) -> "_Labels":
+        n = len(trace)
+        if np.ndim(slo_ms) == 0:
+            slo_ms = np.full(n, np.inf if slo_ms is None else arguments.real("slo_ms", slo_ms, 0.0))
+        given = {
+            "slo_ms": arguments.reals("slo_ms", slo_ms, 0.0),
+            "priorities": np.zeros(n)
+            if priorities is None
+            else arguments.integers("priorities", priorities, -(2**53), 2**53),
+            "tenants": np.zeros(n, np.int64) if tenants is None else arguments.integers("tenants", tenants),
+        }
+        arguments.same_length(trace=trace.arrivals, **given)
+        if weights is not None and not isinstance(weights, Mapping):
+            raise TypeError(f"weights must be a mapping from tenants to weights, got {weights!r}")
+        checked = {
+            arguments.integer("weights", tenant): arguments.real("weights", weight, 1e-9, 1e9)
+            for tenant, weight in (weights or {}).items()
+        }
+        return cls(given["slo_ms"] / 1000, given["priorities"].astype(np.float64), given["tenants"], checked)
 
 
-def _admitted(trace: Trace, rate: float, admission: AdmissionController | None) -> np.ndarray:
+def _admitted(trace: Trace, rate: float, labels: _Labels, admission: AdmissionController | None) -> np.ndarray:
     """What a copy of an admission controller says to requests that arrive so much later than now: bool (n,)."""
     if admission is None:
         return np.ones(len(trace), np.bool_)
     if not isinstance(admission, AdmissionController):
         raise TypeError(f"admission must be an AdmissionController, got {admission!r}")
     tokens = trace.input_lengths + trace.output_lengths
-    return admission.under(lambda: 0.0).should_admit_many(trace.arrivals / rate, tokens)
+    return admission.under(lambda: 0.0).should_admit_many(trace.arrivals / rate, tokens, labels.tenants)

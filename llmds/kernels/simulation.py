@@ -8,9 +8,9 @@ prompt can be found by others from its start on.
 Policies are those of `scheduling` and of the KV cache: nothing here decides who is next or what is evicted.
 
 What goes in, arrays of one entry a request in order of arrival unless said otherwise:
-    arrivals float64 seconds; inputs, outputs int64 tokens; accepted bool, what admission said; sizes int64, slos and
-    keys float64: tokens, seconds and key that the scheduler is told; blocks uint8, indptr int64 (n + 1,): content
-    ids (int64) of the prompts, empty where there are none
+    arrivals float64 seconds; inputs, outputs int64 tokens; accepted bool, what admission said; slos and keys float64,
+    tenants int64: seconds, priority and tenant that the scheduler is told; blocks uint8, indptr int64 (n + 1,):
+    content ids (int64) of the prompts, empty where there are none
 What comes out:
     times float64 (n, TIMES): when a request was started, had its first token, finished; NaN: never
     counts int64 (n, COUNTS): tokens made, prompt tokens found in the cache, how often it was preempted
@@ -23,11 +23,12 @@ Between calls, besides the arenas of the scheduler and the cache:
 
 import numpy as np
 
-from . import kv_attach, kv_cache, kv_match, kv_pool, scheduling, table
+from . import kv_attach, kv_cache, kv_match, kv_pool, scheduling, scheduling_batch, table
 from . import kv_layout as kv
 from . import kv_tables as seq
 from .compiling import njit
 from .kv_tables import pages_for
+from .scheduling_layout import LPM, POLICY, WAITING, WFQ, parts
 from .step_cost import seconds
 
 STARTED, FIRST, FINISHED, TIMES = 0, 1, 2, 3
@@ -43,12 +44,12 @@ FINISHED_ALL, MORE, SCHEDULER_FULL, CACHE_FULL = 0, 1, 2, 3
 NOTHING, PAGES, AGAIN, NEWCOMERS, STEP, MORE_PAGES, END = 0, 1, 2, 3, 4, 5, 6
 _FITS, _WAITS, _NO_ROOM = 0, 1, 2
 _TOGETHER = np.int64(1 << 12)  # steps that are taken as one at most, and by which a call may exceed those it was given
-_ZERO, _ONE, _TRUE = np.int64(0), np.int64(1), np.bool_(True)
+_ZERO, _ONE, _ANY, _TRUE = np.int64(0), np.int64(1), np.int64(2**62), np.bool_(True)
 
 
 @njit(cache=True, nogil=True)
 def run(
-    whole, real, arrivals, inputs, outputs, accepted, sizes, slos, keys, blocks, indptr, cost, times, counts, samples,
+    whole, real, arrivals, inputs, outputs, accepted, slos, keys, tenants, blocks, indptr, cost, times, counts, samples,
     running, order, tickets, arena, ledger, pool, seqs, tables, ids, store, steps,
 ):  # fmt: skip
     """Go on until all requests have finished, or for about `steps` steps.
@@ -64,7 +65,7 @@ def run(
     decoding = np.empty(whole[SLOTS], np.int64)
     while whole[STEPS] < stop or whole[PENDING] != NOTHING:
         if whole[PENDING] == NOTHING:
-            if not _arrive(whole, real, arrivals, accepted, sizes, slos, keys, order, tickets, arena):
+            if not _arrive(whole, real, arrivals, inputs, accepted, slos, keys, tenants, indptr, order, tickets, arena):
                 return SCHEDULER_FULL
             _sample(whole, real, samples, arena, pool)
             whole[PENDING] = PAGES
@@ -75,16 +76,19 @@ def run(
                 return CACHE_FULL
             if code == seq.NO_PAGES:
                 _preempt(
-                    whole, real, inputs, counts, indptr, running, tickets, sizes, keys, arena, pool, seqs, tables, ids,
-                    store,
-                )  # fmt: skip
+                    whole, real, inputs, counts, indptr, running, tickets, one, arena, pool, seqs, tables, ids, store
+                )
                 whole[PENDING] = AGAIN
             else:  # who was preempted, and anybody else, waits for this step at least
                 whole[PENDING] = NEWCOMERS if whole[PENDING] == PAGES else STEP
         if whole[PENDING] == NEWCOMERS or whole[PENDING] == STEP:
             decodes, context, prefill, pairs = _plan(whole, running, inputs, counts, decoding)
+            if arena[POLICY] == LPM and whole[PENDING] == NEWCOMERS and whole[RUNNING] < whole[SLOTS]:
+                scheduling_batch.take_batch_cached(  # takes none, but looks up what is cached of those that wait
+                    pool, seqs, tables, ids, store, arena, blocks, ledger, real[NOW], _TRUE, _ANY, one[:0]
+                )
             while whole[PENDING] == NEWCOMERS and whole[RUNNING] < whole[SLOTS]:
-                ticket = scheduling.peek(arena, ledger, real[NOW])
+                ticket = scheduling_batch.peek(arena, ledger, real[NOW])
                 if ticket < 0:
                     break
                 r, room = order[ticket], whole[BUDGET] - prefill - decodes
@@ -96,7 +100,7 @@ def run(
                     return CACHE_FULL
                 if code == _WAITS:
                     break
-                scheduling.take_batch(arena, ledger, real[NOW], _TRUE, one)
+                scheduling_batch.take_batch(arena, ledger, real[NOW], _TRUE, _ANY, one)
                 if np.isnan(times[r, STARTED]):
                     times[r, STARTED] = real[NOW]
                 at = whole[RUNNING]
@@ -112,7 +116,7 @@ def run(
                 real[NOW] = max(real[NOW], arrivals[whole[ARRIVED]])
                 continue
             # In the next step others may start, after a preemption or because a deadline has passed meanwhile.
-            due = whole[RUNNING] < whole[SLOTS] and scheduling.parts(arena)[2][table.COUNT] > 0
+            due = whole[RUNNING] < whole[SLOTS] and parts(arena)[2][table.COUNT] > 0
             count = (
                 _ONE if prefill > 0 or whole[PENDING] == STEP or due else _alike(whole, outputs, counts, running, pool)
             )
@@ -137,19 +141,22 @@ def run(
                 return CACHE_FULL
             whole[PENDING] = END
         # before anything is told the scheduler of a later time
-        if not _arrive(whole, real, arrivals, accepted, sizes, slos, keys, order, tickets, arena):
+        if not _arrive(whole, real, arrivals, inputs, accepted, slos, keys, tenants, indptr, order, tickets, arena):
             return SCHEDULER_FULL
         _end_step(whole, real, outputs, times, counts, running, tickets, one, arena, pool, seqs, tables, ids, store)
     return MORE
 
 
 @njit(cache=True)
-def _arrive(whole, real, arrivals, accepted, sizes, slos, keys, order, tickets, arena):
+def _arrive(whole, real, arrivals, inputs, accepted, slos, keys, tenants, indptr, order, tickets, arena):
     """Hand the scheduler who has come by now; False if it has no room."""
     while whole[ARRIVED] < arrivals.shape[0] and arrivals[whole[ARRIVED]] <= real[NOW]:
         r = whole[ARRIVED]
         if accepted[r]:
-            ticket = scheduling.submit(arena, arrivals[r], sizes[r], slos[r], keys[r])
+            ids = indptr[r + 1] - indptr[r]
+            ticket = scheduling.submit_prompt(
+                arena, arrivals[r], inputs[r], slos[r], keys[r], tenants[r], indptr[r], ids, _ZERO
+            )
             if ticket < 0:
                 return False
             order[ticket], tickets[r] = r, ticket
@@ -234,10 +241,8 @@ def _alike(whole, outputs, counts, running, pool):
 
 
 @njit(cache=True)
-def _preempt(
-    whole, real, inputs, counts, indptr, running, tickets, sizes, keys, arena, pool, seqs, tables, ids, store
-):  # fmt: skip
-    """The sequence that was started last waits again, and loses its pages."""
+def _preempt(whole, real, inputs, counts, indptr, running, tickets, one, arena, pool, seqs, tables, ids, store):
+    """The sequence that was started last waits again, in its old place, and loses its pages."""
     whole[RUNNING] -= 1
     r, left = running[whole[RUNNING], REQUEST], running[whole[RUNNING], LEFT]
     if left > 0 and indptr[r + 1] > indptr[r]:  # pages that were never computed are not to be found
@@ -248,19 +253,24 @@ def _preempt(
         if rows[page, kv.BUCKET] >= 0:
             kv_pool.forget(head, rows, names, buckets, memory, page)
     kv_cache.detach(pool, seqs, tables, ids, store, r)
-    scheduling.update(arena, real[NOW], tickets[r], sizes[r], keys[r])
+    one[0] = tickets[r]
+    scheduling.wait_again(arena, real[NOW], one, scheduling.LOST)
     counts[r, PREEMPTED] += 1
 
 
 @njit(cache=True)
 def _end_step(whole, real, outputs, times, counts, running, tickets, one, arena, pool, seqs, tables, ids, store):
     """Tokens have been made: count them, and let go of who has all of its own."""
-    kept, done = _ZERO, whole[MADE_NOW]
+    kept, done, fair = _ZERO, whole[MADE_NOW], arena[POLICY] == WFQ
+    tokens = np.full(1, done)
     whole[PENDING] = NOTHING
     for i in range(whole[RUNNING]):
         r, left = running[i, REQUEST], running[i, LEFT]
         if left == 0:
             counts[r, MADE] += done
+            if fair:  # the prompt's were counted when it was taken
+                one[0] = tickets[r]
+                scheduling.bill(arena, one, tokens)
         elif left > running[i, PART]:
             running[i, LEFT] -= running[i, PART]
         else:
@@ -293,7 +303,7 @@ def _sample(whole, real, samples, arena, pool):
         real[INTERVAL] *= 2
     at = whole[SAMPLES]
     samples[at, AT], samples[at, RUNNING_THEN] = real[NOW], whole[RUNNING]
-    samples[at, WAITING_THEN] = scheduling.parts(arena)[1][table.COUNT]
+    samples[at, WAITING_THEN] = parts(arena)[1][WAITING]
     samples[at, PAGES_THEN] = pool[kv.MAX_PAGES] - kv_pool.available(pool)
     samples[at, MADE_THEN] = whole[DECODED] + whole[PREFILLED]
     whole[SAMPLES] += 1
