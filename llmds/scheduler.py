@@ -108,7 +108,7 @@ class Scheduler(SchedulerState):
     ):
         size = arguments.integer("max_batch_size", max_batch_size, 1, MAX_BATCH_SIZE)
         most = _limit("max_batch_tokens", max_batch_tokens, 1, _NO_LIMIT, _NO_LIMIT)
-        chunk = _limit("prefill_chunk", prefill_chunk, 1, _MOST_TOKENS, layout.NO_CHUNK)
+        chunk = _limit("prefill_chunk", prefill_chunk, 1, _MOST_TOKENS, int(layout.NO_CHUNK))
         wait = arguments.real("max_wait_ms", max_wait_ms, 0.0) / 1000
         service = arguments.real("service_ms", service_ms, 0.0, _LARGEST) / 1000
         aging = arguments.real("aging", aging, 0.0, _LARGEST)

@@ -17,7 +17,7 @@ from ..encoders import LSAEncoder
 from ..hnsw import HNSW
 from ..indexed_heap import IndexedHeap
 from ..inverted_index import InvertedIndex
-from ..kernels import heap, hnsw_build, kv_upgrade, table
+from ..kernels import heap, hnsw_build, kv_upgrade, scheduling_check, table
 from ..kv_arrays import POLICIES
 from ..kv_cache import KVCache
 from ..paged_allocator import PagedAllocator
@@ -173,11 +173,21 @@ def _scheduler() -> None:
     scheduler.request(first)
     scheduler.update_priority(second, 3)
     scheduler.cancel(third)
+    batch = scheduler.get_batch(force=True) or []
+    scheduler.preempt(batch)
     scheduler.complete_batch(scheduler.get_batch(force=True) or [])
     scheduler.stats()
     scheduler.ready_at()
     scheduler.reserve(30)
+    scheduler.shrink_to_fit()
     _passes_through_a_file(scheduler)
+    cache = KVCache(1, 8, store=False)
+    shared = Scheduler(4, policy="wfq", cache=cache)
+    shared.set_weight(1, 2.0)
+    shared.submit(5, tenant=1, prompt=[1, 2])
+    shared.get_batch(force=True)
+    shared.charge([0], 1)
+    scheduling_check.upgraded(np.zeros(0, np.int64), 0)
 
 
 def _admission() -> None:

@@ -71,7 +71,7 @@ def take_batch(arena, ledger, now, force, most, batch):
     now = clock.advance(head.view(np.float64), now)
     if not force and not _ready_at(state, ledger) <= now:
         return 0
-    taken, total, most = 0, _ZERO, min(most, ledger[MAX_TOKENS])
+    taken, total, most = _ZERO, _ZERO, min(most, ledger[MAX_TOKENS])
     while taken < min(batch.shape[0], ledger[MAX_SIZE]) and queue[WAITING] > 0:
         row = _next(state, ledger, now)
         count = _share(rows, queue, row, rows[row, COMPUTED], most - total, taken)
@@ -109,7 +109,7 @@ def take_batch_cached(pool, seqs, tables, ids, store, arena, prompts, ledger, no
                 key = min(0.0 - _found(cache, rows, row, prompts, blocks), 0.0 - rows[row, COMPUTED])
                 if key != reals[row, ASKED_KEY]:
                     rekey(state, row, key)
-    taken, total, most = 0, _ZERO, min(most, ledger[MAX_TOKENS])
+    taken, total, most = _ZERO, _ZERO, min(most, ledger[MAX_TOKENS])
     while taken < min(batch.shape[0], ledger[MAX_SIZE]) and queue[WAITING] > 0:
         row = _next(state, ledger, now)
         if head[POLICY] == LPM:

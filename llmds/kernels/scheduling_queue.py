@@ -44,6 +44,8 @@ from .scheduling_layout import (
 )
 from .table import COUNT, KEY
 
+_FIRST, _LAST = np.bool_(True), np.bool_(False)
+
 
 @leaf(cache=True)
 def join(state, row, now, key):
@@ -59,7 +61,7 @@ def join(state, row, now, key):
     else:
         rows[head[NEWEST], NEWER] = row
     head[NEWEST] = row
-    _enter(state, row, key, False)
+    _enter(state, row, key, _LAST)
 
 
 @leaf(cache=True)
@@ -69,7 +71,7 @@ def rejoin(state, row):
     reals = rows.view(np.float64)
     rows[row, OLDER] = AGAIN
     heap.push_in_turn(again, rows[row, KEY], reals[row, QUEUED], rows[row, TURN])
-    _enter(state, row, reals[row, ASKED_KEY], True)
+    _enter(state, row, reals[row, ASKED_KEY], _FIRST)
 
 
 @leaf(cache=True)
