@@ -186,7 +186,7 @@ def test_where_calls_end_changes_nothing_and_all_pages_are_free_at_the_end(steps
         )  # fmt: skip
         replica = Replica(ROOFLINE, 12, pages=300, prefill_chunk=64, policy="sjf", rate=8.0)
     else:
-        trace = random_trace(np.random.default_rng(9), 400, gap=0.02)
+        trace = random_trace(np.random.default_rng(9), 120, gap=0.01)
         replica = Replica(ROOFLINE, 40, pages=50, page_size=8, max_batch_tokens=150)
     expected, run, calls = simulate(trace, replica), started(trace, replica), 0
     run.steps = steps
