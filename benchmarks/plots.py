@@ -281,8 +281,8 @@ def goodput(record: Row) -> Figure | None:
     axes.set_ylim(bottom=0)
     axes.set(
         xlabel="requests a second that arrive",
-        ylabel="requests a second with TTFT <= 500 ms and TPOT <= 50 ms",
-        title=f"simulated: {told['preset']}, {told['trace']}",
+        ylabel="requests a second within the limits",
+        title=f"simulated {told['preset']} on {told['trace']}:\n{told['limits']}",
     )
     axes.legend(fontsize=9)
     return figure

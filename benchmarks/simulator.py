@@ -38,7 +38,6 @@ GRID: dict[str, list[Any]] = {
     "max_batch_tokens": [512, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288, 16_384],
     "rate": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0],
 }
-RATES = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
         "trace": TRACE, "requests": len(trace), "seconds": float(trace.arrivals[-1]), "preset": options.preset,
         "compute_efficiency": 0.5, "bandwidth_efficiency": 0.7, "slots": 256, "pages": replica.pages,
         "rounds": options.rounds, "tasks": options.tasks,
+        "limits": ", ".join(f"{name[:-3].upper()} <= {limit:g} ms" for name, limit in LIMITS.items()),
     }  # fmt: skip
     contest = harness.Contest("simulator", parameters)
     for task, do in TASKS.items():
@@ -92,7 +92,8 @@ def _python(contest: harness.Contest, options: argparse.Namespace, trace: Trace,
 
 
 def _beside_python(contest: harness.Contest, options: argparse.Namespace, part: Trace, chosen: Replica) -> None:
-    given = [array.tolist() for array in (part.arrivals / chosen.rate, part.input_lengths, part.output_lengths)]
+    arrivals = (part.arrivals / chosen.rate).tolist()
+    inputs, outputs = part.input_lengths.tolist(), part.output_lengths.tolist()
     compute, memory, overhead = chosen.cost.compute, chosen.cost.memory, chosen.cost.overhead
 
     def seconds(prompt: float, decoding: float, context: float, pairs: float) -> float:
@@ -101,7 +102,7 @@ def _beside_python(contest: harness.Contest, options: argparse.Namespace, part: 
         return overhead + max(a, b)
 
     def plain() -> list[dict[str, Any]]:
-        return plain_simulation(*given, seconds, slots=chosen.slots, pages=chosen.pages)  # type: ignore[arg-type]
+        return plain_simulation(arrivals, inputs, outputs, seconds, slots=chosen.slots, pages=chosen.pages)
 
     def ours() -> Simulation:
         return simulate(part, chosen)
@@ -111,9 +112,12 @@ def _beside_python(contest: harness.Contest, options: argparse.Namespace, part: 
         if not np.array_equal(getattr(one, name), [told[name] for told in other], equal_nan=True):
             raise SystemExit("llmds and the plain event loop differ")
     contest.race(
-        f"beside plain Python at {chosen.rate:g} times the rate, simulated seconds", {harness.OURS: ours, "plain Python": plain},
-        round(one.simulated_seconds), options.rounds, extra={harness.OURS: {"slots_used": one.summary()["slots_used"]}},
-    )  # fmt: skip
+        f"beside plain Python at {chosen.rate:g} times the rate, simulated seconds",
+        {harness.OURS: ours, "plain Python": plain},
+        round(one.simulated_seconds),
+        options.rounds,
+        extra={harness.OURS: {"slots_used": one.summary()["slots_used"]}},
+    )
 
 
 def _sweep(contest: harness.Contest, options: argparse.Namespace, trace: Trace, replica: Replica) -> None:
@@ -130,7 +134,7 @@ def _sweep(contest: harness.Contest, options: argparse.Namespace, trace: Trace, 
 
 def _goodput(contest: harness.Contest, options: argparse.Namespace, trace: Trace, replica: Replica) -> None:
     part = trace.until(options.seconds)
-    swept = sweep(part, replica, {"slots": GRID["slots"], "rate": RATES})
+    swept = sweep(part, replica, {"slots": GRID["slots"], "rate": GRID["rate"]})
     load = len(part) / float(part.arrivals[-1])
     for each, good in zip(swept.replicas, swept.goodput(**LIMITS), strict=True):
         contest.note(
