@@ -340,6 +340,28 @@ def serving(record: Row) -> Figure | None:
     return figure
 
 
+def goodput(record: Row) -> Figure | None:
+    """The simulator: requests a second within the limits over those that come, a line for each number of slots."""
+    rows = _rows(record, "goodput")
+    if not rows:
+        return None
+    figure, axes = _figure(7.5, 5)
+    loads = sorted({row["load"] for row in rows})
+    axes.plot(loads, loads, "--", color="#888888", linewidth=1, label="all requests")
+    for slots in dict.fromkeys(row["slots"] for row in rows):
+        points = sorted((row["load"], row["goodput"]) for row in rows if row["slots"] == slots)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"{slots} slots")
+    told = record["parameters"]
+    axes.set_ylim(bottom=0)
+    axes.set(
+        xlabel="requests a second that arrive",
+        ylabel="requests a second within the limits",
+        title=f"simulated {told['preset']} on {told['trace']}:\n{told['limits']}",
+    )
+    axes.legend(fontsize=9)
+    return figure
+
+
 _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "curves": curves,
     "build": build,
@@ -352,6 +374,7 @@ _PLOTS: dict[str, Callable[[Row], Figure | None]] = {
     "ratios": ratios,
     "hits": hits,
     "serving": serving,
+    "goodput": goodput,
 }
 
 

@@ -19,6 +19,8 @@ def latency_cdf(simulations: Mapping[str, Simulation]) -> "Figure":
     """The share of finished requests that took no longer, by time to first token, time per output token after it, and
     time to the last: a panel for each, a line for each of the simulations, named by its key. Logarithmic times."""
     figure = _figure(12.0, 4.0)
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
     for axes, (measure, label) in zip(panels, _MEASURES.items(), strict=True):
         for name, simulation in simulations.items():
@@ -26,6 +28,9 @@ def latency_cdf(simulations: Mapping[str, Simulation]) -> "Figure":
             known = np.sort(values[np.isfinite(values)]) * (1000 if measure == "tpot" else 1)
             axes.step(known, np.arange(1, len(known) + 1) / max(len(known), 1), where="post", label=name)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=label, ylim=(0, 1.01))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("share of requests")
@@ -42,7 +47,7 @@ def timeline(simulation: Simulation) -> "Figure":
     above.step(time, running, where="post", label="running", linewidth=1.2)
     above.step(time, waiting, where="post", label="waiting", linewidth=1.2)
     above.set_ylabel("requests")
-    above.legend(loc="upper left")
+    above.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
     middle.step(time, pages, where="post", color="C2", linewidth=1.2)
     middle.set_ylabel("pages referenced")
     if len(time) > 1:
@@ -62,9 +67,9 @@ def goodput(
     latency_ms: float | None = None,
     x: str = "rate",
 ) -> "Figure":
-    """Requests a second that meet the limits (`Sweep.goodput`) over the values of one key of the sweep's grid, numbers; a
-    line for each combination of the other keys. Over `rate`, the load in requests a second, dashed where all of them
-    met the limits. ValueError if the grid has no such key."""
+    """Requests a second that meet the limits (`Sweep.goodput`) over the values (numbers) of one key of the grid; a
+    line for each combination of the other keys. A `rate` is told as requests a second, with a dashed line where all
+    of them would meet the limits. ValueError if the grid has no such key."""
     if x not in swept.grid:
         raise ValueError(f"x must be a key of the sweep's grid ({', '.join(swept.grid) or 'it has none'}), got {x!r}")
     places = arguments.reals("values of x", swept.grid[x])

@@ -35,8 +35,8 @@ class Simulation:
     first token, had its last. refused: bool (n,), by admission or because its tokens never fit in the pages.
     output_lengths, cached_tokens, preemptions: int64 (n,): tokens asked for, prompt tokens found in the KV cache (again
     each time it began anew), how often it had to begin anew.
-    timeline: float64 (m, 5): time, sequences running, requests waiting, pages referenced, tokens computed so far (each
-    at the beginning of a step), at most 1,024 times, evenly spread.
+    timeline: float64 (m, 5): time, sequences running, requests waiting, pages referenced, tokens computed so far, each
+    as a step begins, at most 1,024 times, evenly spread.
     slots of the replica; simulated_seconds; wall_seconds it took to simulate these (in a sweep, with other threads
     beside it); steps of the engine; busy_seconds, in which it computed; running_seconds, the sum over time of sequences
     running; prefill_tokens and decode_tokens computed. The last token of a prompt yields the first of the answer, so
@@ -346,7 +346,7 @@ class _Run:
         self.whole, self.real = np.zeros(kernels.WHOLE, np.int64), np.zeros(kernels.REAL)
         self.whole[kernels.SLOTS], self.whole[kernels.BUDGET] = replica.slots, replica.max_batch_tokens
         self.whole[kernels.CHUNK] = replica.prefill_chunk or 0
-        self.real[kernels.INTERVAL] = max(float(self.arrivals[-1]) if n else 0.0, 1e-3) / (_SAMPLES // 4)
+        self.real[kernels.INTERVAL] = max(float(self.arrivals[-1]) if n else 0.0, 1e-3) / (_SAMPLES // 2)
         self.times, self.counts = np.full((n, kernels.TIMES), np.nan), np.zeros((n, kernels.COUNTS), np.int64)
         self.samples = np.zeros((_SAMPLES, kernels.SAMPLE))
         self.running = np.zeros((replica.slots, kernels.RUN), np.int64)

@@ -249,7 +249,7 @@ def test_warm_up_shows_what_it_compiled(capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(warmup.STEPS) + 1
 
 
-@pytest.mark.parametrize("command", ["demo", "index", "search", "eval", "info", "replay", "warmup"])
+@pytest.mark.parametrize("command", ["demo", "index", "search", "eval", "info", "replay", "simulate", "warmup"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

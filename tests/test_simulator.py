@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.plain_simulation import plain_simulation
 from llmds.cost_model import HARDWARE, MODELS, CostModel
-from llmds.simulator import Replica, _admitted, _deadlines, _Run, simulate
+from llmds.simulator import Replica, _admitted, _Labels, _Run, simulate
 from llmds.trace import Trace
 from llmds.traces import synthetic
 
@@ -168,7 +168,8 @@ def test_a_preempted_prompt_has_cached_what_was_computed_of_it_and_no_more(arriv
 
 
 def started(trace, replica, slo_ms=None):
-    return _Run(trace, replica, _deadlines(trace, slo_ms), _admitted(trace, replica.rate, None))
+    labels = _Labels.of(trace, slo_ms, None, None, None)
+    return _Run(trace, replica, labels, _admitted(trace, replica.rate, labels, None))
 
 
 def whole(outcome):
@@ -186,7 +187,7 @@ def test_where_calls_end_changes_nothing_and_all_pages_are_free_at_the_end(steps
         )  # fmt: skip
         replica = Replica(ROOFLINE, 12, pages=300, prefill_chunk=64, policy="sjf", rate=8.0)
     else:
-        trace = random_trace(np.random.default_rng(9), 400, gap=0.02)
+        trace = random_trace(np.random.default_rng(9), 120, gap=0.01)
         replica = Replica(ROOFLINE, 40, pages=50, page_size=8, max_batch_tokens=150)
     expected, run, calls = simulate(trace, replica), started(trace, replica), 0
     run.steps = steps

@@ -1,9 +1,12 @@
 """`llmds simulate`: a replica of a serving engine on a trace of requests, and the latencies that come of it."""
 
 import argparse
+import dataclasses
 import json
 import math
 from pathlib import Path
+
+import numpy as np
 
 from ..cost_model import HARDWARE, MODELS, CostModel, kv_pages, preset
 from ..kv_arrays import POLICIES as EVICTIONS
@@ -17,30 +20,28 @@ PRESET = "llama-3.1-8b@h100-sxm"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "trace", metavar="TRACE", help="requests: Mooncake's JSON lines or Azure's CSV (plain or .gz), or a saved trace"
     )
-    parser.add_argument(
-        "--preset", default=PRESET, metavar="MODEL@HARDWARE[xN]",
-        help=f"whose roofline gives the time of a step, on N devices; models: {', '.join(MODELS)}; "
-        f"hardware: {', '.join(HARDWARE)} (default {PRESET})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--efficiency", type=float, nargs="+", default=[1.0], metavar="SHARE",
-        help="of the peak FLOP/s and bandwidth that is reached: one share, or one for each; 1 is a bound that no engine "
-        "reaches (default 1)",
-    )  # fmt: skip
-    parser.add_argument("--policy", default="fcfs", metavar="NAME", help="who is started next, as of Scheduler: fcfs, sjf or edf (default fcfs)")  # fmt: skip
-    parser.add_argument("--slo-ms", type=float, metavar="MS", help="deadline of every request after its arrival, for --policy edf")  # fmt: skip
-    parser.add_argument("--slots", type=int, default=256, metavar="N", help="sequences that run at the same time (default 256)")  # fmt: skip
-    parser.add_argument("--pages", type=int, metavar="N", help="pages of the KV cache (default: what fits beside the parameters)")  # fmt: skip
-    parser.add_argument("--eviction", default="lru", choices=EVICTIONS, help="which cached pages go first (default lru)")  # fmt: skip
-    parser.add_argument("--max-batch-tokens", type=int, default=8192, metavar="N", help="tokens of a step (default 8192)")  # fmt: skip
-    parser.add_argument("--prefill-chunk", type=int, metavar="N", help="tokens of one prompt in a step (default: all)")  # fmt: skip
-    parser.add_argument("--rate", type=float, default=1.0, metavar="X", help="how many times as fast as in the trace requests arrive (default 1)")  # fmt: skip
-    parser.add_argument("--limit-seconds", type=float, metavar="S", help="only the requests of the trace's first S seconds")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one object")
-    parser.add_argument("--plot", metavar="FILE", help="draw latencies to FILE, in the format of its suffix, and what went on when beside it, to a file named -timeline")  # fmt: skip
+    known = f"models: {', '.join(MODELS)}; hardware: {', '.join(HARDWARE)}"
+    told = f"whose roofline gives the time of a step, on N devices; {known} (default {PRESET})"
+    add("--preset", default=PRESET, metavar="MODEL@HARDWARE[xN]", help=told)
+    told = "of peak FLOP/s and bandwidth that is reached, one for both or two (default 1, a bound no engine reaches)"
+    add("--efficiency", type=float, nargs="+", default=[1.0], metavar="SHARE", help=told)
+    told = "who is started next, as of Scheduler: fcfs, sjf, edf (default fcfs)"
+    add("--policy", default="fcfs", metavar="NAME", help=told)
+    add("--slo-ms", type=float, metavar="MS", help="deadline of each request after its arrival, which edf goes by")
+    add("--slots", type=int, default=256, metavar="N", help="sequences that run at the same time (default 256)")
+    add("--pages", type=int, metavar="N", help="pages of the KV cache (default: what fits beside the parameters)")
+    add("--eviction", default="lru", choices=EVICTIONS, help="which cached pages go first (default lru)")
+    add("--max-batch-tokens", type=int, default=8192, metavar="N", help="tokens of a step (default 8192)")
+    add("--prefill-chunk", type=int, metavar="N", help="tokens of one prompt in a step (default: all)")
+    add("--rate", type=float, default=1.0, metavar="X", help="how many times as fast requests arrive (default 1)")
+    add("--limit-seconds", type=float, metavar="S", help="only the requests of the trace's first S seconds")
+    add("--json", action="store_true", help="one object")
+    told = "draw latencies to FILE, in the format of its suffix, and what went on when beside it (NAME-timeline)"
+    add("--plot", metavar="FILE", help=told)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -62,9 +63,10 @@ def run(options: argparse.Namespace) -> None:
         max_batch_tokens=options.max_batch_tokens, prefill_chunk=options.prefill_chunk, rate=options.rate,
     )  # fmt: skip
     page_size = replica.page_size_for(trace)
-    pages = options.pages or kv_pages(model, hardware, page_size, devices=devices)
-    replica = Replica(**{**vars(replica), "pages": pages})
-    simulate(trace[:1], replica)  # compiles, or loads what was compiled, before time is taken
+    pages = kv_pages(model, hardware, page_size, devices=devices) if options.pages is None else options.pages
+    replica = dataclasses.replace(replica, pages=pages)
+    # compiles, or loads what was compiled, before time is taken; so many that the structures grow
+    simulate(Trace(np.zeros(99), np.ones(99, int), np.ones(99, int)), Replica(cost))
     came = simulate(trace, replica, slo_ms=options.slo_ms, progress=True)
     if options.json:
         told = {

@@ -12,6 +12,7 @@ import numpy as np
 from .. import kv_file
 from ..admissions import AdmissionController
 from ..cmsketch import CountMinSketch
+from ..cost_model import CostModel
 from ..documents import Documents
 from ..encoders import LSAEncoder
 from ..hnsw import HNSW
@@ -26,9 +27,11 @@ from ..replay import hit_rate_curve, replay
 from ..retrieval_pipeline import RetrievalPipeline
 from ..reuse import lru_hits, optimal_hits
 from ..scheduler import Scheduler
+from ..simulator import Replica, simulate
 from ..storage import Structure
 from ..token_lru import TokenLRU
 from ..tokenizer import Tokenizer
+from ..trace import Trace
 from ..traces import read_azure, synthetic
 
 TEXTS = ["the page cache", "a heap of pages in the cache", "naïve caché", "a graph over the heap"]
@@ -291,6 +294,13 @@ def _traces() -> None:
         read_azure(path)
 
 
+def _simulator() -> None:
+    cost = CostModel.linear(step=1.0)
+    cost.seconds(1, 1, 1)
+    simulate(Trace(np.zeros(99), np.full(99, 9), np.full(99, 9)), Replica(cost, 50, 40, 4), slo_ms=1.0)
+    simulate(synthetic(requests=9, max_input=99, block_size=8), Replica(cost, 4, 20, policy="edf", prefill_chunk=4))
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "text and BM25": _text,
     "HNSW": _graph,
@@ -304,4 +314,5 @@ STEPS: dict[str, Callable[[], None]] = {
     "LRU": _lru,
     "sketch": _sketch,
     "traces": _traces,
+    "simulator": _simulator,
 }

@@ -67,7 +67,6 @@ def run(
         if whole[PENDING] == NOTHING:
             if not _arrive(whole, real, arrivals, inputs, accepted, slos, keys, tenants, indptr, order, tickets, arena):
                 return SCHEDULER_FULL
-            _sample(whole, real, samples, arena, pool)
             whole[PENDING] = PAGES
         while whole[PENDING] == PAGES or whole[PENDING] == AGAIN:  # a page for each token decoded, or somebody waits
             decodes, _, _, _ = _plan(whole, running, inputs, counts, decoding)
@@ -109,6 +108,7 @@ def run(
                 whole[RUNNING] += 1
                 prefill += part
                 pairs += _attended(inputs[r] + counts[r, MADE] - left, part)
+            _sample(whole, real, samples, arena, pool)
             if whole[RUNNING] == 0:
                 whole[PENDING] = NOTHING
                 if whole[ARRIVED] == n:
@@ -117,9 +117,8 @@ def run(
                 continue
             # In the next step others may start, after a preemption or because a deadline has passed meanwhile.
             due = whole[RUNNING] < whole[SLOTS] and parts(arena)[2][table.COUNT] > 0
-            count = (
-                _ONE if prefill > 0 or whole[PENDING] == STEP or due else _alike(whole, outputs, counts, running, pool)
-            )
+            single = prefill > 0 or due or whole[PENDING] == STEP
+            count = _ONE if single else _alike(whole, outputs, counts, running, pool)
             before, now, done = real[NOW], real[NOW], _ZERO
             soonest = arrivals[whole[ARRIVED]] if whole[ARRIVED] < n and whole[RUNNING] < whole[SLOTS] else np.inf
             while done < count and (done == 0 or now < soonest):
