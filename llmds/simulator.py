@@ -22,7 +22,7 @@ from .threads import SECONDS_A_CALL, in_pieces
 from .threads import count as thread_count
 from .trace import Trace
 
-_STEPS = 1 << 7  # of a kernel call at first, which must return within 100 ms
+_WORK = 1 << 10  # of the first kernel call, when nobody knows yet how long it takes
 _SAMPLES = 1024
 
 
@@ -343,7 +343,7 @@ class _Run:
         self.order, self.tickets = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.scheduler = _scheduler(replica.policy, replica.aging)
         self.cache = KVCache(page_size, pages, store=False, dtype=np.float32, eviction=replica.eviction)
-        self.keys, self.cost, self.steps, self.told = np.zeros(n), replica.cost.coefficients, _STEPS, 0
+        self.keys, self.cost, self.work, self.told = np.zeros(n), replica.cost.coefficients, _WORK, 0
 
     def go_on(self) -> bool:
         """Simulate for some hundredths of a second; False when all is done."""
@@ -353,7 +353,7 @@ class _Run:
             self.whole, self.real, self.arrivals, trace.input_lengths, trace.output_lengths, self.accepted,
             trace.input_lengths, self.slos, self.keys, trace.block_ids.view(np.uint8), trace.indptr, self.cost,
             self.times, self.counts, self.samples, self.running, self.order, self.tickets, arena,
-            self.scheduler._ledger, *state, self.steps,
+            self.scheduler._ledger, *state, self.work,
         )  # fmt: skip
         if code == kernels.SCHEDULER_FULL:
             self.scheduler._make_room(arena)
@@ -361,7 +361,7 @@ class _Run:
             self.cache._make_room(state)
         elif code == kernels.MORE:
             took = time.perf_counter() - began
-            self.steps = max(1, min(8 * self.steps, int(self.steps * SECONDS_A_CALL / max(took, 1e-6))))
+            self.work = max(1, min(8 * self.work, int(self.work * SECONDS_A_CALL / max(took, 1e-6))))
         return bool(code != kernels.FINISHED_ALL)
 
     def arrived(self) -> int:
