@@ -23,7 +23,7 @@ from .threads import SECONDS_A_CALL, in_pieces
 from .threads import count as thread_count
 from .trace import Trace
 
-_STEPS = 1 << 7  # of a kernel call at first, which must return within 100 ms
+_WORK = 1 << 10  # of the first kernel call, when nobody knows yet how long it takes
 _SAMPLES = 1024
 
 
@@ -356,7 +356,7 @@ class _Run:
         if replica.policy == "wfq":
             for tenant, weight in labels.weights.items():
                 self.scheduler.set_weight(tenant, weight)
-        self.cost, self.steps, self.told = replica.cost.coefficients, _STEPS, 0
+        self.cost, self.work, self.told = replica.cost.coefficients, _STEPS, 0
 
     def go_on(self) -> bool:
         """Simulate for some hundredths of a second; False when all is done."""
@@ -366,7 +366,7 @@ class _Run:
             self.whole, self.real, self.arrivals, trace.input_lengths, trace.output_lengths, self.accepted,
             self.slos, self.labels.priorities, self.labels.tenants, trace.block_ids.view(np.uint8), trace.indptr,
             self.cost, self.times, self.counts, self.samples, self.running, self.order, self.tickets, arena,
-            self.scheduler._ledger, *state, self.steps,
+            self.scheduler._ledger, *state, self.work,
         )  # fmt: skip
         if code == kernels.SCHEDULER_FULL:
             self.scheduler._make_room(arena)
@@ -374,7 +374,7 @@ class _Run:
             self.cache._make_room(state)
         elif code == kernels.MORE:
             took = time.perf_counter() - began
-            self.steps = max(1, min(8 * self.steps, int(self.steps * SECONDS_A_CALL / max(took, 1e-6))))
+            self.work = max(1, min(8 * self.work, int(self.work * SECONDS_A_CALL / max(took, 1e-6))))
         return bool(code != kernels.FINISHED_ALL)
 
     def arrived(self) -> int:

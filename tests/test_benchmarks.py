@@ -47,11 +47,11 @@ def test_every_benchmark_has_help(monkeypatch, capsys):
         main()
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("structures", "bm25", "hnsw", "hybrid", "kvcache"))
+    assert all(name in out for name in ("structures", "bm25", "hnsw", "hybrid", "kvcache", "simulator"))
 
 
 def test_what_only_helps_is_no_benchmark():
-    assert [name for name, _ in _benchmarks()] == ["bm25", "hnsw", "hybrid", "kvcache", "structures"]
+    assert [name for name, _ in _benchmarks()] == ["bm25", "hnsw", "hybrid", "kvcache", "simulator", "structures"]
 
 
 def test_a_missing_data_folder_is_told(tmp_path):

@@ -177,9 +177,9 @@ def whole(outcome):
     return {name: value for name, value in vars(outcome).items() if name != "wall_seconds"}
 
 
-@pytest.mark.parametrize("steps", [1, 7, 10_000])
+@pytest.mark.parametrize("work", [1, 7, 10_000])
 @pytest.mark.parametrize("shared", [False, True])
-def test_where_calls_end_changes_nothing_and_all_pages_are_free_at_the_end(steps, shared):
+def test_where_calls_end_changes_nothing_and_all_pages_are_free_at_the_end(work, shared):
     if shared:
         trace = synthetic(
             1, requests=150, requests_per_second=3.0, max_input=900, block_size=8, opening_tokens=(200.0, 1.0),
@@ -190,13 +190,13 @@ def test_where_calls_end_changes_nothing_and_all_pages_are_free_at_the_end(steps
         trace = random_trace(np.random.default_rng(9), 120, gap=0.01)
         replica = Replica(ROOFLINE, 40, pages=50, page_size=8, max_batch_tokens=150)
     expected, run, calls = simulate(trace, replica), started(trace, replica), 0
-    run.steps = steps
+    run.work = work
     while run.go_on():
-        run.steps = steps
+        run.work = work
         calls += 1
         if calls % 64 == 0:
             run.cache.check(), run.scheduler.check()
-    assert calls > 10 or steps > 1000
+    assert calls > 50 or work > 1000
     run.cache.check(), run.scheduler.check()
     assert len(run.cache) == len(run.scheduler) == 0 and run.cache.stats()["allocated_pages"] == 0
     assert run.cache.stats()["total_page_refs"] == 0

@@ -43,27 +43,28 @@ FINISHED_ALL, MORE, SCHEDULER_FULL, CACHE_FULL = 0, 1, 2, 3
 # what comes next: AGAIN is PAGES after somebody was preempted
 NOTHING, PAGES, AGAIN, NEWCOMERS, STEP, MORE_PAGES, END = 0, 1, 2, 3, 4, 5, 6
 _FITS, _WAITS, _NO_ROOM = 0, 1, 2
-_TOGETHER = np.int64(1 << 12)  # steps that are taken as one at most, and by which a call may exceed those it was given
+_TOGETHER = np.int64(1 << 12)  # steps that are taken as one at most
 _ZERO, _ONE, _ANY, _TRUE = np.int64(0), np.int64(1), np.int64(2**62), np.bool_(True)
 
 
 @njit(cache=True, nogil=True)
 def run(
     whole, real, arrivals, inputs, outputs, accepted, slos, keys, tenants, blocks, indptr, cost, times, counts, samples,
-    running, order, tickets, arena, ledger, pool, seqs, tables, ids, store, steps,
+    running, order, tickets, arena, ledger, pool, seqs, tables, ids, store, work,
 ):  # fmt: skip
-    """Go on until all requests have finished, or for about `steps` steps.
+    """Go on until all requests have finished, or about as long as `work` (int64) allows: a step is 1, and 1
+    more for each 8 sequences running, 8 pages attached or 64 steps taken as one.
 
     FINISHED_ALL; MORE; or room is wanted: SCHEDULER_FULL (`scheduling.resized`), CACHE_FULL (`kv_tables.resized`). In
     the last three cases call again; where a call ends makes no difference to what comes out. O(steps * running), less
     where the same sequences decode for long.
     """
-    n, stop = arrivals.shape[0], whole[STEPS] + steps
+    n = arrivals.shape[0]
     nothing, one = np.empty(0, np.uint8), np.zeros(1, np.int64)
     requests = np.zeros((1, kv_attach.REQUEST), np.int64)
     path = np.empty(pool[kv.MAX_PAGES] if blocks.shape[0] > 0 else _ZERO, np.int64)
     decoding = np.empty(whole[SLOTS], np.int64)
-    while whole[STEPS] < stop or whole[PENDING] != NOTHING:
+    while work > 0 or whole[PENDING] != NOTHING:
         if whole[PENDING] == NOTHING:
             if not _arrive(whole, real, arrivals, inputs, accepted, slos, keys, tenants, indptr, order, tickets, arena):
                 return SCHEDULER_FULL
@@ -81,6 +82,7 @@ def run(
             else:  # who was preempted, and anybody else, waits for this step at least
                 whole[PENDING] = NEWCOMERS if whole[PENDING] == PAGES else STEP
         if whole[PENDING] == NEWCOMERS or whole[PENDING] == STEP:
+            work -= 1 + whole[RUNNING] // 8
             decodes, context, prefill, pairs = _plan(whole, running, inputs, counts, decoding)
             if arena[POLICY] == LPM and whole[PENDING] == NEWCOMERS and whole[RUNNING] < whole[SLOTS]:
                 scheduling_batch.take_batch_cached(  # takes none, but looks up what is cached of those that wait
@@ -100,6 +102,7 @@ def run(
                 if code == _WAITS:
                     break
                 scheduling_batch.take_batch(arena, ledger, real[NOW], _TRUE, _ANY, one)
+                work -= pages_for(inputs[r], pool[kv.PAGE_SIZE]) // 8
                 if np.isnan(times[r, STARTED]):
                     times[r, STARTED] = real[NOW]
                 at = whole[RUNNING]
@@ -128,6 +131,7 @@ def run(
             real[NOW] = now
             real[BUSY] += now - before
             real[OCCUPIED] += (now - before) * whole[RUNNING]
+            work -= done // 64
             whole[STEPS] += done
             whole[PREFILLED] += prefill
             whole[DECODED] += done * decodes
