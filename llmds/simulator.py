@@ -217,7 +217,7 @@ def simulate(
     Prompts with block ids share the pages of their whole blocks, with whoever runs and with what is still cached; they
     are found from the start of the first of them on, even while its chunks are being computed. At least one token of
     a prompt is computed, as in an engine. Where pages run out in decoding, the request that was started last waits
-    anew, behind those of its key, and all that it had is computed again. A request that would not fit into the pages
+    anew, in its old place, and all that it had is computed again. A request that would not fit into the pages
     alone is refused.
 
     slo_ms: deadlines, a number or float64 (n,) with inf for none, milliseconds after arrival; "edf" alone knows them.
@@ -356,7 +356,7 @@ class _Run:
         if replica.policy == "wfq":
             for tenant, weight in labels.weights.items():
                 self.scheduler.set_weight(tenant, weight)
-        self.cost, self.work, self.told = replica.cost.coefficients, _STEPS, 0
+        self.cost, self.work, self.told = replica.cost.coefficients, _WORK, 0
 
     def go_on(self) -> bool:
         """Simulate for some hundredths of a second; False when all is done."""

@@ -14,6 +14,7 @@ from ..progress import bar
 from ..replay import OPTIMAL, cache_for, hit_rate_curve, replay
 from ..trace import Trace
 from ..traces import read
+from . import plot_files
 
 PAGES = (1_000, 3_000, 10_000, 30_000)
 
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         if not 1 <= pages <= MAX_PAGES:
             raise ValueError(f"--pages must lie in 1..2**31-1, got {pages}")
     if options.plot:
-        _check_plot(options.plot)
+        plot_files.check(options.plot)
     trace = read(options.trace)
     if len(trace) and not len(trace.block_ids):
         raise ValueError(f"{options.trace}: has lengths alone, a replay needs block ids")
@@ -108,19 +109,6 @@ def _tell_refused(trace: Trace, pages: int) -> None:
     refused = int((np.diff(trace.indptr) > pages).sum())
     if refused:
         print(f"\n{refused:,} requests have more blocks than {pages:,} pages: there they pass by and do not count")
-
-
-def _check_plot(path: str) -> None:
-    """ImportError or ValueError now, not after the work."""
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise ImportError("--plot needs the package matplotlib: pip install 'llmds[plots]'") from error
-    known = sorted(FigureCanvasBase.get_supported_filetypes())
-    if Path(path).suffix[1:].lower() not in known:
-        raise ValueError(f"{path}: the suffix must be one of {', '.join(known)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise ValueError(f"{path}: no such folder")
 
 
 def _plot(path: str, rows: list[dict[str, Any]], title: str) -> None:
