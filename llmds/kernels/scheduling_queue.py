@@ -233,15 +233,18 @@ def stand(state, row, first):
 
 
 @njit(cache=True)
-def stand_many(state, start, stop):
-    """`stand` for the rows from `start` to `stop`, not under WFQ. O(m log n), in practice O(m)."""
+def stand_many(state, start, stop, due):
+    """`stand` for the rows from `start` to `stop`, not under WFQ; `due`: whether any may have a deadline (a bool).
+
+    O(m log n), in practice O(m).
+    """
     head, rows, _, queue, deadlines, _, _, theirs, _ = state
     reals, m, urgent = rows.view(np.float64), stop - start, 0
     ids, scores, turns = np.empty(m, np.int64), np.empty(m), np.empty(m, np.int64)
     for e in range(m):
         ids[e], scores[e], turns[e] = rows[start + e, KEY], rank(head, rows, theirs, start + e), rows[start + e, TURN]
     heap.push_many_in_turn(queue, ids, scores, turns)
-    for row in range(start, stop):
+    for row in range(start, stop if due else start):
         if reals[row, DEADLINE] < np.inf:
             ids[urgent], scores[urgent], turns[urgent] = rows[row, KEY], reals[row, DEADLINE], rows[row, TURN]
             urgent += 1
