@@ -330,3 +330,26 @@ def test_nothing_is_fine():
     assert scheduler.get_batch(force=True) is None and scheduler.submit(0) == 0
     assert -1 not in scheduler and "0" not in scheduler and 2**70 not in scheduler and 0 in scheduler
     assert repr(scheduler) == "Scheduler(policy='sjf', 1 waiting, 0 in flight)"
+
+
+@pytest.mark.parametrize("most", [None, 1, 900, 40_000])
+@pytest.mark.parametrize("slo", [None, 1e6])
+def test_large_batches_take_the_best_in_order_until_the_tokens_end(most, slo):
+    random = np.random.default_rng(5)
+    tokens = random.integers(0, 900, 700)
+    scheduler = Scheduler(100, math.inf, max_batch_tokens=most)
+    scheduler.submit_many(tokens[:400], slo)
+    scheduler.submit_many(tokens[400:450], slo)  # fewer than wait already
+    scheduler.submit_many(tokens[450:], slo)
+    left, limit = sorted(range(700), key=lambda e: (tokens[e], e)), math.inf if most is None else most
+    while left:
+        expected = [left.pop(0)]
+        total = tokens[expected[0]]
+        while left and len(expected) < 100 and total + tokens[left[0]] <= limit:
+            total += tokens[left[0]]
+            expected.append(left.pop(0))
+        assert scheduler.get_batch(True) == expected
+        assert scheduler.batch_tokens().tolist() == tokens[expected].tolist()
+        scheduler.check()
+        scheduler.complete_batch(expected)
+    assert scheduler.get_batch(True) is None

@@ -6,19 +6,20 @@ what it holds (the layout of HdrHistogram, Tene 2012). Beyond 25 days all is one
 
 import numpy as np
 
-from .compiling import njit
+from .compiling import leaf, njit
 
 _EXACT, _TO_A_DOUBLING, _LONGEST = 128, 64, 2**41 - 1
+_EXPONENT = 1023 + 6  # that of a float64 in 64..127
 STEPS = _EXACT + 34 * _TO_A_DOUBLING
 
 
-@njit(cache=True)
+@leaf(cache=True)
 def add(counts, seconds):
     """Count a duration (float64, not negative, no NaN) in `counts`. O(1)."""
-    micros, doublings = np.int64(min(seconds * 1e6 + 0.5, float(_LONGEST))), 0
-    while micros >= _EXACT:
-        micros >>= 1
-        doublings += 1
+    micros = np.int64(min(seconds * 1e6 + 0.5, float(_LONGEST)))
+    # the exponent of the float64, which is exact, tells the bits of a number without a loop over them
+    doublings = max((np.float64(micros).view(np.int64) >> 52) - _EXPONENT, 0)
+    micros >>= doublings
     counts[micros if doublings == 0 else _EXACT + (doublings - 1) * _TO_A_DOUBLING + micros - _TO_A_DOUBLING] += 1
 
 

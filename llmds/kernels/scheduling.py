@@ -15,6 +15,7 @@ from .scheduling_layout import (
     AGAIN,
     AHEAD,
     ASKED_KEY,
+    AT_ONCE,
     BEHIND,
     COMPLETED,
     COMPLETING,
@@ -55,18 +56,22 @@ from .scheduling_queue import (
     join,
     least_counter,
     leave,
+    line_up,
     link,
     rejoin,
     rekey,
     relink,
     share,
+    stand,
+    stand_many,
     tenant_row,
 )
+from .simd import prefetch
 from .table import COUNT, KEY, RETIRED, TOP
 
 # what becomes of the tokens of requests that wait again: all are lost, kept, or kept by those alone that have more
 LOST, KEPT, REST = np.int64(0), np.int64(1), np.int64(2)
-_ZERO = np.int64(0)
+_ZERO, _ONE, _LAST = np.int64(0), np.int64(1), np.bool_(False)
 
 
 @njit(cache=True)
@@ -92,8 +97,10 @@ def submit_prompt(arena, now, tokens, slo, key, tenant, first, ids, salt):
         tenant = tenant_row(state[6], state[7], state[8], tenant)
         if tenant < 0:
             return np.int64(-1)
-    now = clock.advance(head.view(np.float64), now)
-    return _submit(state, now, tokens, slo, key, tenant, first, ids, salt)
+    now, row = clock.advance(head.view(np.float64), now), head[COUNT]
+    _record(state, now, tokens, slo, key, tenant, first, ids, salt)
+    stand(state, row, _LAST)
+    return rows[row, KEY]
 
 
 @njit(cache=True)
@@ -105,7 +112,7 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
     (m,); they are copied. indptr (0,): none. Not under CUSTOM.
     """
     state = opened(arena)
-    head, rows, thead, theirs, their_buckets = state[0], state[1], state[6], state[7], state[8]
+    head, rows, buckets, thead, theirs, their_buckets = state[0], state[1], state[2], state[6], state[7], state[8]
     own = parts(arena)[5]
     size, data = own[ID_BYTES], own[PROMPT_HEAD:].view(np.uint8)
     m = tokens.shape[0]
@@ -118,8 +125,11 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
         if tenants.shape[0] == 0 and tenant_row(thead, theirs, their_buckets, _ZERO) < 0:
             return np.int64(-1)
     now = clock.advance(head.view(np.float64), now)
-    first, ids, salt, at = head[NEXT_ID], _ZERO, _ZERO, _ZERO
+    start, first, ids, salt, at = head[COUNT], head[NEXT_ID], _ZERO, _ZERO, _ZERO
     for e in range(m):
+        if e % AT_ONCE == 0:
+            for far in range(first + e, first + e + AT_ONCE):
+                prefetch(buckets, table.home(buckets, far), _ONE)
         if indptr.shape[0] > 0:
             at, ids, salt = own[USED] // size, indptr[e + 1] - indptr[e], salts[e]
             for byte in range(ids * size):
@@ -130,7 +140,11 @@ def submit_many(arena, now, tokens, slos, keys, tenants, prompts, indptr, salts)
         if head[POLICY] == WFQ:
             tenant = tenant_row(thead, theirs, their_buckets, tenant)
         slo, key = slos[e] if slos.shape[0] > 0 else np.inf, keys[e] if keys.shape[0] > 0 else 0.0
-        _submit(state, now, tokens[e], slo, key, tenant, at, ids, salt)
+        _record(state, now, tokens[e], slo, key, tenant, at, ids, salt)
+        if head[POLICY] == WFQ:
+            stand(state, start + e, _LAST)
+    if head[POLICY] != WFQ:
+        stand_many(state, start, start + m, slos.shape[0] > 0)
     return first
 
 
@@ -262,6 +276,8 @@ def drop_idle(arena):
     """
     state = opened(arena)
     thead, theirs, buckets = state[6], state[7], state[8]
+    if thead[COUNT] == 0:
+        return
     counters, least = theirs.view(np.float64), least_counter(state)
     for row in range(thead[TOP]):
         if theirs[row, table.BUCKET] >= 0 and theirs[row, REQUESTS] > 0:
@@ -295,7 +311,8 @@ def look_up(arena, request_id):
 
 
 @leaf(cache=True)
-def _submit(state, now, tokens, slo, key, tenant, first, ids, salt):
+def _record(state, now, tokens, slo, key, tenant, first, ids, salt):
+    """Make a row of a new request, the last, that has yet to `stand`."""
     head, rows, buckets, _, _, _, _, theirs, _ = state
     row, request_id, reals = head[COUNT], head[NEXT_ID], rows.view(np.float64)
     table.insert(rows, buckets, row, request_id)
@@ -306,14 +323,15 @@ def _submit(state, now, tokens, slo, key, tenant, first, ids, salt):
     reals[row, SUBMITTED], reals[row, DEADLINE] = now, now + slo
     if head[POLICY] == WFQ:
         theirs[tenant, REQUESTS] += 1
-    join(state, row, now, 0.0 if head[POLICY] == LPM else key)
-    return request_id
+    line_up(state, row, now, 0.0 if head[POLICY] == LPM else key)
 
 
 @leaf(cache=True)
 def _mark(rows, buckets, ids):
     """Mark all of ids as completing, -1; or none, and the place of the first that is not in flight, or comes twice."""
     for e in range(ids.shape[0]):
+        if e % AT_ONCE == 0:
+            table.ask_for(rows, buckets, ids[e : e + AT_ONCE], WIDTH)
         row = table.find(rows, buckets, ids[e])
         if row < 0 or rows[row, OLDER] != IN_FLIGHT:
             for back in range(e):

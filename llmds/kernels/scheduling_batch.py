@@ -14,6 +14,7 @@ from .scheduling_layout import (
     AGAIN,
     AGING,
     ASKED_KEY,
+    AT_ONCE,
     BATCHES,
     BLOCKS,
     CHUNK,
@@ -29,6 +30,7 @@ from .scheduling_layout import (
     MAX_SIZE,
     MAX_TOKENS,
     MAX_WAIT,
+    NEWER,
     NO_CHUNK,
     NOBODY,
     OLDER,
@@ -43,15 +45,17 @@ from .scheduling_layout import (
     WAITING,
     WAITING_TOKENS,
     WFQ,
+    WIDTH,
     opened,
     own_prompts,
     parts,
 )
-from .scheduling_queue import charge, leave, rekey
+from .scheduling_queue import charge, leave, rank, rekey, step_out
+from .simd import prefetch
 from .table import COUNT, KEY, RETIRED
 
 PATIENCE = 3600.0  # seconds after which, with ageing, one that waits is overdue
-_ZERO = np.int64(0)
+_ZERO, _ONE = np.int64(0), np.int64(1)
 
 
 @njit(cache=True)
@@ -72,7 +76,15 @@ def take_batch(arena, ledger, now, force, most, batch):
     if not force and not _ready_at(state, ledger) <= now:
         return 0
     taken, total, most = _ZERO, _ZERO, min(most, ledger[MAX_TOKENS])
-    while taken < min(batch.shape[0], ledger[MAX_SIZE]) and queue[WAITING] > 0:
+    room = min(batch.shape[0], ledger[MAX_SIZE])
+    while taken < room and queue[WAITING] > 0:
+        m = _expected(state, ledger, now, min(room - taken, AT_ONCE), most - total)
+        if m > 1:
+            came, count = _take_best(state, ledger, now, most - total, batch, taken, m)
+            taken, total = taken + came, total + count
+            if came < m:
+                break
+            continue
         row = _next(state, ledger, now)
         count = _share(rows, queue, row, rows[row, COMPUTED], most - total, taken)
         if count < 0:
@@ -171,6 +183,15 @@ def _share(rows, queue, row, start, left, taken):
 
 @leaf(cache=True)
 def _hand_out(state, ledger, row, start, count, now, batch, place):
+    _note(state, ledger, row, count, now, batch, place)
+    leave(state, row)
+    rows = state[1]
+    rows[row, COMPUTED] = start + count
+
+
+@leaf(cache=True)
+def _note(state, ledger, row, count, now, batch, place):
+    """Write down that a request which is about to leave has `count` tokens computed."""
     head, rows = state[0], state[1]
     batch[place] = rows[row, KEY]
     ledger[LEDGER + place] = count
@@ -178,8 +199,50 @@ def _hand_out(state, ledger, row, start, count, now, batch, place):
         histogram.add(ledger[HISTOGRAM:LAST], now - rows.view(np.float64)[row, QUEUED])
     if head[POLICY] == WFQ:
         charge(state, rows[row, TENANT], count)
-    leave(state, row)
-    rows[row, COMPUTED] = start + count
+
+
+@leaf(cache=True)
+def _expected(state, ledger, now, most, left):
+    """How many requests, at most `most`, the queue alone decides on that will fit in `left` tokens if they are like all
+    that wait; 0 where something else decides."""
+    head, _, _, queue, _, _, _, _, _ = state
+    wait_over, _, service_due = _overdue_at(state, ledger)
+    if head[POLICY] == WFQ or min(wait_over, service_due) <= now:
+        return _ZERO
+    fit = np.float64(left) * queue[WAITING] / max(head[WAITING_TOKENS], 1)
+    return min(most, queue[WAITING], np.int64(min(fit, np.float64(most))))
+
+
+@leaf(cache=True)
+def _take_best(state, ledger, now, left, batch, first, m):
+    """Hand out the `m` that are first in the queue, from batch[first] on, while they fit in `left` tokens, above 0.
+
+    How many, and their tokens. Nobody is overdue (and nobody becomes so by others leaving), and not under WFQ. All are
+    looked up before the first is needed, so that the memory they lie in is waited for once.
+    """
+    head, rows, buckets, queue, _, _, _, theirs, _ = state
+    for place in range(first, first + m):
+        _, _, batch[place] = heap.pop(queue)
+    table.ask_for(rows, buckets, batch[first : first + m], np.int64(COMPUTED + 1))
+    for place in range(first, first + m):
+        row = table.find(rows, buckets, batch[place])
+        ledger[LEDGER + place] = row
+        prefetch(rows, max(rows[row, OLDER], _ZERO) * WIDTH + NEWER, _ONE)
+        prefetch(rows, max(rows[row, NEWER], _ZERO) * WIDTH + OLDER, _ONE)
+    total = _ZERO
+    for place in range(first, first + m):
+        row = ledger[LEDGER + place]
+        count = _share(rows, queue, row, rows[row, COMPUTED], left - total, place)
+        if count < 0:
+            for back in range(place, first + m):
+                row = ledger[LEDGER + back]
+                heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
+            return place - first, total
+        _note(state, ledger, row, count, now, batch, place)
+        step_out(state, row)
+        rows[row, COMPUTED] += count
+        total += count
+    return m, total
 
 
 @leaf(cache=True)
@@ -222,12 +285,18 @@ def _service_due(state, ledger):
 
 
 @leaf(cache=True)
+def _overdue_at(state, ledger):
+    """(second from which the oldest is overdue by waiting, its row, second from which one is by deadline)."""
+    since, oldest = _oldest(state)
+    patience = PATIENCE if state[0].view(np.float64)[AGING] > 0 else np.inf
+    return since + min(ledger.view(np.float64)[MAX_WAIT], patience), oldest, _service_due(state, ledger)
+
+
+@leaf(cache=True)
 def _next(state, ledger, now):
     """The row of the waiting request that goes next."""
-    head, rows, buckets, queue, deadlines, _, _, _, _ = state
-    (since, oldest), service_due = _oldest(state), _service_due(state, ledger)
-    patience = PATIENCE if head.view(np.float64)[AGING] > 0 else np.inf
-    wait_over = since + min(ledger.view(np.float64)[MAX_WAIT], patience)
+    _, rows, buckets, queue, deadlines, _, _, _, _ = state
+    wait_over, oldest, service_due = _overdue_at(state, ledger)
     if min(wait_over, service_due) > now:
         _, _, request_id = heap.peek(queue)
     elif wait_over <= service_due:

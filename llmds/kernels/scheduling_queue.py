@@ -51,6 +51,13 @@ _FIRST, _LAST = np.bool_(True), np.bool_(False)
 def join(state, row, now, key):
     """Let a request begin to wait at the arena's second `now`, behind all equals; `key` counts where the caller gives
     it. O(log n)."""
+    line_up(state, row, now, key)
+    stand(state, row, _LAST)
+
+
+@leaf(cache=True)
+def line_up(state, row, now, key):
+    """The half of `join` that is O(1): all but the queue and the deadlines, which `stand` or `stand_many` enters."""
     head, rows, _, queue, _, _, _, _, _ = state
     rows.view(np.float64)[row, QUEUED] = now
     rows[row, TURN] = queue[NEXT_TURN]
@@ -61,23 +68,35 @@ def join(state, row, now, key):
     else:
         rows[head[NEWEST], NEWER] = row
     head[NEWEST] = row
-    _enter(state, row, key, _LAST)
+    _count_in(head, rows, queue, row, key)
 
 
 @leaf(cache=True)
 def rejoin(state, row):
     """Let a request in flight wait again in its old place, under WFQ before all others of its tenant. O(log n)."""
-    _, rows, _, _, _, again, _, _, _ = state
+    head, rows, _, queue, _, again, _, _, _ = state
     reals = rows.view(np.float64)
     rows[row, OLDER] = AGAIN
     heap.push_in_turn(again, rows[row, KEY], reals[row, QUEUED], rows[row, TURN])
-    _enter(state, row, reals[row, ASKED_KEY], _FIRST)
+    _count_in(head, rows, queue, row, reals[row, ASKED_KEY])
+    stand(state, row, _FIRST)
 
 
 @leaf(cache=True)
 def leave(state, row):
     """Let a waiting request be in flight. O(log n)."""
-    head, rows, _, queue, deadlines, again, thead, theirs, _ = state
+    head, rows, _, queue, _, _, thead, theirs, _ = state
+    if head[POLICY] == WFQ:
+        _leave_tenant(head, rows, queue, thead, theirs, row)
+    else:
+        heap.delete(queue, rows[row, KEY])
+    step_out(state, row)
+
+
+@leaf(cache=True)
+def step_out(state, row):
+    """`leave` for a request that the queue no longer holds. O(1), with a deadline O(log n)."""
+    head, rows, _, queue, deadlines, again, _, _, _ = state
     if rows[row, OLDER] == AGAIN:
         heap.delete(again, rows[row, KEY])
     else:
@@ -85,10 +104,6 @@ def leave(state, row):
     rows[row, OLDER] = IN_FLIGHT
     queue[WAITING] -= 1
     head[WAITING_TOKENS] -= share(rows, queue, row)
-    if head[POLICY] == WFQ:
-        _leave_tenant(head, rows, queue, thead, theirs, row)
-    else:
-        heap.delete(queue, rows[row, KEY])
     if rows.view(np.float64)[row, DEADLINE] < np.inf:
         heap.delete(deadlines, rows[row, KEY])
 
@@ -196,18 +211,45 @@ def least_counter(state):
 
 
 @leaf(cache=True)
-def _enter(state, row, key, first):
-    head, rows, _, queue, deadlines, _, _, theirs, _ = state
+def _count_in(head, rows, queue, row, key):
     reals = rows.view(np.float64)
     reals[row, ASKED_KEY] = key_of(head, rows, reals, row, key)
     queue[WAITING] += 1
     head[WAITING_TOKENS] += share(rows, queue, row)
+
+
+@leaf(cache=True)
+def stand(state, row, first):
+    """Put a request that has its key in the queue and, if it has one, its deadline; under WFQ before all of its
+    tenant's if `first`, else behind them. O(log n)."""
+    head, rows, _, queue, deadlines, _, _, theirs, _ = state
+    reals = rows.view(np.float64)
     if head[POLICY] == WFQ:
         _enter_tenant(state, row, first)
     else:
         heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
     if reals[row, DEADLINE] < np.inf:
         heap.push_in_turn(deadlines, rows[row, KEY], reals[row, DEADLINE], rows[row, TURN])
+
+
+@njit(cache=True)
+def stand_many(state, start, stop, due):
+    """`stand` for the rows from `start` to `stop`, not under WFQ; `due`: whether any may have a deadline (a bool).
+
+    O(m log n), in practice O(m).
+    """
+    head, rows, _, queue, deadlines, _, _, theirs, _ = state
+    reals, m, urgent = rows.view(np.float64), stop - start, 0
+    ids, scores, turns = np.empty(m, np.int64), np.empty(m), np.empty(m, np.int64)
+    for e in range(m):
+        ids[e], scores[e], turns[e] = rows[start + e, KEY], rank(head, rows, theirs, start + e), rows[start + e, TURN]
+    heap.push_many_in_turn(queue, ids, scores, turns)
+    for row in range(start, stop if due else start):
+        if reals[row, DEADLINE] < np.inf:
+            ids[urgent], scores[urgent], turns[urgent] = rows[row, KEY], reals[row, DEADLINE], rows[row, TURN]
+            urgent += 1
+    if urgent > 0:
+        heap.push_many_in_turn(deadlines, ids[:urgent], scores[:urgent], turns[:urgent])
 
 
 @leaf(cache=True)
