@@ -1,4 +1,4 @@
-"""The small structures beside their peers: heap, token cache, sketch and admission, one call an item and in bulk.
+"""The small structures beside their peers: heap, token cache, sketch, admission and scheduler, single calls and bulk.
 
 Peers are used as an expert would: heapq with lazy deletion, heapdict; an OrderedDict that counts tokens,
 cachetools.LRUCache with `getsizeof`, lru-dict (which bounds items, not tokens: as many as the others hold);
@@ -20,9 +20,9 @@ import numpy as np
 
 from llmds import CountMinSketch, IndexedHeap, TokenLRU
 
-from . import admission_bench, harness
+from . import admission_bench, harness, scheduler_bench
 
-_PARTS = ("heap", "cache", "sketch", "admission")
+_PARTS = ("heap", "cache", "sketch", "admission", "scheduler")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> None:
         _sketch(contest, np.random.default_rng(options.seed), options.items, options.rounds)
     if "admission" in options.only:
         admission_bench.race(contest, options.items, options.tenants, options.seed, options.rounds)
+    if "scheduler" in options.only:
+        scheduler_bench.race(contest, options.items, options.seed, options.rounds)
     harness.draw(contest.finish(options.out))
 
 
