@@ -211,9 +211,13 @@ class BesideModel(RuleBasedStateMachine):
 def test_any_calls_answer_as_the_model_does(tmp_path_factory):
     met.clear()
     BesideModel.folder = tmp_path_factory.mktemp("model")
-    run_state_machine_as_test(BesideModel, settings=settings(max_examples=60, stateful_step_count=25))
+    wanted = {"a slot was used again", "the entry point was removed", "equal vectors were in"}
+    for _ in range(8):  # the calls are drawn at random, so once in a while one round does not meet all
+        run_state_machine_as_test(BesideModel, settings=settings(max_examples=60, stateful_step_count=25))
+        if met.keys() >= wanted:
+            break
     print(dict(met))
-    assert met.keys() >= {"a slot was used again", "the entry point was removed", "equal vectors were in"}
+    assert met.keys() >= wanted
 
 
 @pytest.mark.parametrize("kind", KINDS)
