@@ -216,8 +216,7 @@ def test_any_calls_answer_as_the_model_does(tmp_path_factory):
         run_state_machine_as_test(BesideModel, settings=settings(max_examples=60, stateful_step_count=25))
         if met.keys() >= wanted:
             break
-    print(dict(met))
-    assert met.keys() >= wanted
+    assert met.keys() >= wanted, dict(met)
 
 
 @pytest.mark.parametrize("kind", KINDS)
