@@ -15,7 +15,7 @@ import numpy as np
 from . import kv_eviction, table
 from . import kv_layout as kv
 from . import kv_tables as seq
-from .compiling import leaf, njit
+from .compiling import leaf, njit, within
 from .kv_ids import block_key, page_name, root_name, same_bytes
 from .kv_pool import acquire, available, bucket_of, copy_bytes, copy_entries, find, link, same_entries, take
 from .kv_tables import FULL, NO_PAGES, OK, UNPREPARED, pages_for
@@ -229,6 +229,7 @@ def _key(prefix, entries, at, size, before, own, blocks):
 @leaf(cache=True)
 def _fill(head, ids, store, page, own, count, prefix, at, entries, entry, used, blocks):
     """Copy what a new page holds: `used` entries and, if they are its own, `count` ids from byte `at` on."""
+    within()
     if own:
         size = head[kv.PAGE_SIZE] * head[kv.ID_BYTES]
         copy_bytes(ids, page * size, prefix, at, count * head[kv.ID_BYTES])

@@ -105,6 +105,7 @@ def find(head, rows, names, buckets, ids, store, origin, prefix, entries, parent
 @leaf(cache=True)
 def link(head, rows, names, buckets, memory, page, parent, salt, key, name, count, full):
     """Let a page be found below `parent`, where no such page is; its ids are the caller's to store. Expected O(1)."""
+    within()
     names[page, kv.NAME], names[page, kv.SALT] = name, salt
     rows[page, kv.PARENT], rows[page, kv.COUNT] = parent, count
     mask, home, bucket = buckets.shape[0] - 1, _home(key), bucket_of(buckets, key)
