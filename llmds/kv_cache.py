@@ -53,9 +53,9 @@ class KVCache(KVArrays):
 
     A call that raises changes nothing: OutOfPagesError leaves contents, recency and counts as they
     were. A call is one kernel call that holds the GIL, so threads may share a cache. Memory
-    beside the entries: 80 to 96 bytes a page ("lhd" and "tinylfu" more), and 4 to 16 bytes for each page of each
-    sequence; token ids, where they are not the entries themselves, the itemsize of an integer `dtype` (else 8)
-    a token of capacity, once there are any.
+    beside the entries: 80 to 96 bytes a page ("s3fifo", "tinylfu" and "lhd" 16, 64 and 100 more), and 4 to 16
+    bytes for each page of each sequence; token ids, where they are not the entries themselves, the itemsize of
+    an integer `dtype` (else 8) a token of capacity, once there are any.
 
     >>> cache = KVCache(page_size=4, max_pages=8)
     >>> system = [11, 12, 13, 14, 15, 16]
