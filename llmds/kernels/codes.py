@@ -20,7 +20,7 @@ import numpy as np
 
 from .compiling import leaf, njit, plain
 from .hashing import mix
-from .simd import dots_int4, dots_int8
+from .simd import dots_int4, dots_int8, mix_parts
 
 INT4, INT8 = 4, 8
 ADD, TIMES = 0, 1
@@ -51,27 +51,14 @@ def rotated(source, row, dim, frame, work):
 
     Each round flips signs, then mixes eight parts of the row (butterflies of a Hadamard transform), then transposes.
     """
-    first = _ROUNDS & 1
+    first, size = _ROUNDS & 1, np.int64(frame.shape[1])
     for d in range(dim):
         work[first, d] = source[row, d] - frame[0, d]
-    for d in range(dim, frame.shape[1]):
+    for d in range(dim, size):
         work[first, d] = 0
     for left in range(_ROUNDS, 0, -1):
-        _mix(work, left & 1, frame)
-
-
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
-def _mix(work, at, frame):
-    """A round of `rotated`, from work[at] to the other row."""
-    part, to = frame.shape[1] // 8, 1 - at
-    for p in range(part):
-        a, b = work[at, p] * frame[1, p], work[at, p + part] * frame[1, p + part]
-        c, d = work[at, p + 2 * part] * frame[1, p + 2 * part], work[at, p + 3 * part] * frame[1, p + 3 * part]
-        e, f = work[at, p + 4 * part] * frame[1, p + 4 * part], work[at, p + 5 * part] * frame[1, p + 5 * part]
-        g, h = work[at, p + 6 * part] * frame[1, p + 6 * part], work[at, p + 7 * part] * frame[1, p + 7 * part]
-        a, b, c, d, e, f, g, h = _hadamard(a, b, c, d, e, f, g, h)
-        work[to, 8 * p], work[to, 8 * p + 1], work[to, 8 * p + 2], work[to, 8 * p + 3] = a, b, c, d
-        work[to, 8 * p + 4], work[to, 8 * p + 5], work[to, 8 * p + 6], work[to, 8 * p + 7] = e, f, g, h
+        at = np.int64(left & 1)
+        mix_parts(work, at * size, (1 - at) * size, frame, size >> 3)
 
 
 @leaf(cache=True, fastmath=_IN_ANY_ORDER)

@@ -18,7 +18,7 @@ LINE = 64  # bytes of a cache line, and of a row of codes that one step takes
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _BYTES, _SUMS, _KEYS = ir.VectorType(_I8, LINE), ir.VectorType(_I32, LINE // 4), ir.VectorType(_I64, 8)
-_EIGHT = ir.VectorType(_I32, 8)
+_EIGHT, _FLOATS = ir.VectorType(_I32, 8), ir.VectorType(_FLOAT, 8)
 
 
 def _has(context: Any, *features: str) -> bool:
@@ -298,6 +298,47 @@ def _half_at(typingctx, array, offset):
     return types.float32(array, types.int64), codegen
 
 
+def _mix_parts(typingctx, rows, source, target, signs, part):
+    """Multiply eight parts of a row with signs, mix what stands at one place in each of them, and put that together.
+
+    rows float32, the parts of `part` numbers (a multiple of 8) each from the item `source` on; signs float32, row 1 of
+    two. What comes of the numbers at place p, their Hadamard transform, goes to the eight items from target + 8 p on.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        part = arguments[4]
+        origin, goal = (_at(context, builder, signature, arguments, 0, arguments[i]) for i in (1, 2))
+        sign = _at(context, builder, signature, arguments, 3, builder.mul(part, _I64(8)))
+        low, high = (ir.Constant(_EIGHT, [half, half + 8, half + 1, half + 9, half + 2, half + 10, half + 3, half + 11])
+                     for half in (0, 4))  # fmt: skip
+
+        def place(first, item):
+            return builder.bitcast(builder.gep(first, [builder.mul(item, _I64(4))]), _FLOATS.as_pointer())
+
+        with cgutils.for_range_slice(builder, _I64(0), part, _I64(8)) as (p, _):
+            numbers = []
+            for i in range(8):
+                item = builder.add(builder.mul(part, _I64(i)), p)
+                loaded = [builder.load(place(first, item)) for first in (origin, sign)]
+                for each in loaded:
+                    each.align = 4
+                numbers.append(builder.fmul(*loaded))
+            for step in (4, 2, 1):
+                for i in (i for i in range(8) if not i & step):
+                    a, b = numbers[i], numbers[i + step]
+                    numbers[i], numbers[i + step] = builder.fadd(a, b), builder.fsub(a, b)
+            for _ in range(3):  # each time the number of a vector loses a bit to the lanes, and gains one of theirs
+                pairs = zip(numbers[:4], numbers[4:], strict=True)
+                numbers = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
+            for i, vector in enumerate(numbers):
+                item = builder.add(builder.mul(p, _I64(8)), _I64(8 * i))
+                builder.store(vector, place(goal, item)).align = 4
+        return context.get_dummy_value()
+
+    indexes = types.int64
+    return types.none(rows, indexes, indexes, signs, indexes), codegen
+
+
 def _classify(typingctx, raw, data, block, masks, row):
     """Put 64 ASCII characters in lower case, and say what they are.
 
@@ -390,6 +431,7 @@ at_least: Any = intrinsic(_at_least)
 add_up: Any = intrinsic(_add_up)
 put_float: Any = intrinsic(_put_float)
 half_at: Any = intrinsic(_half_at)
+mix_parts: Any = intrinsic(_mix_parts)
 classify: Any = intrinsic(_classify)
 lowest_bit: Any = intrinsic(_lowest_bit)
 count_bits: Any = intrinsic(_count_bits)
