@@ -20,7 +20,7 @@ import numpy as np
 
 from .compiling import leaf, njit, plain
 from .hashing import mix
-from .simd import dots_int4, dots_int8, mix_parts
+from .simd import estimate_int4, estimate_int8, mix_parts
 
 INT4, INT8 = 4, 8
 ADD, TIMES = 0, 1
@@ -224,26 +224,21 @@ def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
 
 
 @leaf(cache=True)
-def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, distances):
-    """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p. O(m D).
+def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances, keys):
+    """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p, and keys[:m]
+    (int64) with their keys as candidates. O(m D).
 
-    distances, sums (int32, to work in) and a row of `slots` (int64) have room for three more: codes are read four rows
-    at a time.
+    distances, keys and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
     """
-    plain()
     lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
     own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
     for e in range(m, (m + 3) & ~3):
         slots[row, e] = slots[row, m - 1]
     for e in range(0, m, 4):
         if bits == INT4:
-            dots_int4(codes, probes, start, lines, slots, first + e, sums, e)
+            estimate_int4(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
         else:
-            dots_int8(codes, probes, start, lines, slots, first + e, sums, e)
-    for e in range(m):
-        slot = np.uint64(slots[row, e])
-        distance = own + terms[slot, ADD] + terms[slot, TIMES] * (scale * np.float32(sums[e]) - shift)
-        distances[e] = distance if distance == distance else np.float32(np.inf)
+            estimate_int8(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
 
 
 @leaf(cache=True)

@@ -121,8 +121,8 @@ def find(
     product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
     n, width = stop - start, links.shape[1]
     work = np.empty(frame.shape, np.float32)
-    sums, distances = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
-    slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
+    slots, distances = np.empty((1, width + 3), np.int64), np.empty(width + 3, np.float32)
+    keys = np.empty(width + 3, np.int64)
     starts, here = np.full(n, FARTHEST, np.int64), np.empty(n, np.int64)
     pools = np.empty((n, found.shape[1]), np.int64)
     top = ZERO
@@ -133,7 +133,7 @@ def find(
             top = max(top, tier)
             starts[i - start] = descend(
                 bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, i, slots,
-                sums, distances, keys,
+                distances, keys,
             )  # fmt: skip
     for t in range(top, -1, -1):
         tier = np.int64(t)
@@ -154,7 +154,7 @@ def find(
         if batch[i, SAME] >= 0:
             continue
         slots[0, 0] = slot = batch[i, SLOT]
-        measure(bits, product, vectors, codes, terms, probes, parameters, i, slots, ZERO, _ONE, sums, distances, keys)
+        measure(bits, product, vectors, codes, terms, probes, parameters, i, slots, ZERO, _ONE, distances, keys)
         for e in range(POOL, POOL + ef):
             other = slot_of(found[i, e])
             if found[i, e] == FARTHEST or distance_of(found[i, e]) > distances[0]:
@@ -172,8 +172,8 @@ def find_inside(
     """Let the nodes start..stop-1 of the batch know those before them in it. After all of `find`."""
     n, width, entry = batch.shape[0], found.shape[1], arena[ENTRY]
     top = np.int64(nodes[entry, TIER]) if entry >= 0 else np.int64(-1)
-    slots, keys = np.empty((1, n + 3), np.int64), np.empty(n, np.int64)
-    sums, distances = np.empty(n + 3, np.int32), np.empty(n + 3, np.float32)
+    slots, keys = np.empty((1, n + 3), np.int64), np.empty(n + 3, np.int64)
+    distances = np.empty(n + 3, np.float32)
     for i in range(start, stop):
         if batch[i, SAME] >= 0:
             nodes[batch[i, SLOT], LEVEL] = TWINNED
@@ -183,7 +183,7 @@ def find_inside(
             if batch[j, SAME] < 0:
                 slots[0, m] = batch[j, SLOT]
                 m += 1
-        measure(bits, metric != L2, vectors, codes, terms, probes, parameters, i, slots, ZERO, m, sums, distances, keys)
+        measure(bits, metric != L2, vectors, codes, terms, probes, parameters, i, slots, ZERO, m, distances, keys)
         for tier in range(np.int64(nodes[batch[i, SLOT], TIER]) + 1):
             pools, row = (found, np.int64(i)) if tier == 0 else (high, batch[i, HIGH] + tier - 1)
             if tier > 0 and tier > top:  # no walk was there
@@ -202,9 +202,8 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
     """
     most, product = upper.shape[1] - 1, metric != L2
     probes, parameters = np.empty((most, size), np.uint8), np.empty((most, _codes.PARAMETERS), np.float32)
-    slots, keys = np.empty((1, _TOGETHER + 3), np.int64), np.empty(_TOGETHER, np.int64)
-    sums, distances = np.empty(_TOGETHER + 3, np.int32), np.empty(_TOGETHER + 3, np.float32)
-    limits = np.empty(_TOGETHER, np.float32)
+    slots, keys = np.empty((1, _TOGETHER + 3), np.int64), np.empty(_TOGETHER + 3, np.int64)
+    distances, limits = np.empty(_TOGETHER + 3, np.float32), np.empty(_TOGETHER, np.float32)
     for i in range(start, stop):
         if batch[i, SAME] >= 0:
             continue
@@ -229,7 +228,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
                 left = m
                 for c in range(chosen):
                     measure(
-                        bits, product, vectors, codes, terms, probes, parameters, np.int64(c), slots, ZERO, m, sums,
+                        bits, product, vectors, codes, terms, probes, parameters, np.int64(c), slots, ZERO, m,
                         distances, keys,
                     )  # fmt: skip
                     left -= _leave_out(distances, limits, ZERO, m)
@@ -241,7 +240,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
                     rows[row, chosen] = slots[0, j]
                     probe_of_slot(bits, product, vectors, codes, terms, slots[0, j], probes, parameters, chosen)
                     measure(
-                        bits, product, vectors, codes, terms, probes, parameters, chosen, slots, ZERO, m, sums,
+                        bits, product, vectors, codes, terms, probes, parameters, chosen, slots, ZERO, m,
                         distances, keys,
                     )  # fmt: skip
                     _leave_out(distances, limits, np.int64(j + 1), m)
@@ -339,8 +338,7 @@ def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, s
     plain()
     width, product = links.shape[1], metric != L2
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
-    slots, keys = np.empty((1, width + 4), np.int64), np.empty(width + 1, np.int64)
-    sums = np.empty(width + 4, np.int32)
+    slots, keys = np.empty((1, width + 4), np.int64), np.empty(width + 4, np.int64)
     own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
     for i in range(batch.shape[0]):
         if batch[i, SAME] >= 0:
@@ -358,14 +356,14 @@ def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, s
                 if start <= base % GROUPS < stop:
                     link_to(
                         bits, product, vectors, codes, terms, nodes, rows, row_of(nodes, upper, base, tier), room, tier,
-                        base, slot, probes, parameters, slots, keys, sums, own, others,
+                        base, slot, probes, parameters, slots, keys, own, others,
                     )  # fmt: skip
 
 
 @leaf(cache=True)
 def link_to(
     bits, product, vectors, codes, terms, nodes, rows, row, room, tier, base, slot, probes, parameters, slots, keys,
-    sums, own, others,
+    own, others,
 ):  # fmt: skip
     """Add `slot`, whose probe is the second, to the neighbours of `base` in rows[row], `room` at most.
 
@@ -387,8 +385,8 @@ def link_to(
         prefetch(nodes, slots[0, e] * nodes.shape[1], np.int64(NODE))
     slots[0, room] = slot
     probe_of_slot(bits, product, vectors, codes, terms, base, probes, parameters, ZERO)
-    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, slots, ZERO, room + 1, sums, own, keys)
-    measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, slots, ZERO, room, sums, others, keys)
+    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, slots, ZERO, room + 1, own, keys)
+    measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, slots, ZERO, room, others, keys)
     kin, near = tier == 0 and _kin(nodes, base, slot), own[room]
     far, dropped, at, farthest = np.float32(-np.inf), np.float32(-np.inf), np.int64(-1), np.int64(-1)
     for e in range(room):

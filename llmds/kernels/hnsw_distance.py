@@ -142,18 +142,17 @@ def fetch(bits, vectors, codes, terms, slot):
 
 
 @leaf(cache=True)
-def measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, row, m, sums, distances, keys):
-    """Fill keys[:m] with the keys of slots[row, :m] (int64), measured from probe p.
+def measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, row, m, distances, keys):
+    """Fill distances[:m] (float32) and keys[:m] (int64) with those of slots[row, :m] (int64), measured from probe p.
 
-    Rows of `slots` have room for three more; sums int32 and distances float32 (m + 3,) are room to work in.
+    All three have room for three more.
     """
     if bits == FULL:
         for e in range(m):
             distances[e] = distance(probes, p, probes.shape[1] >> 2, vectors, slots[row, e], product)
+            keys[e] = key_of(distances[e], slots[row, e])
     else:
-        estimate(codes, terms, bits, probes, parameters, p, slots, row, m, sums, distances)
-    for e in range(m):
-        keys[e] = key_of(distances[e], slots[row, e])
+        estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances, keys)
 
 
 @leaf(cache=True)

@@ -49,8 +49,8 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
     head, rows, buckets = table.parts(arena)
     width, origin = links.shape[1], origin_of(metric)
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
-    lists, keys = np.empty((2, width + 4), np.int64), np.empty(width + 1, np.int64)
-    order, sums = np.empty(width + 1, np.int64), np.empty(width + 4, np.int32)
+    lists, keys = np.empty((2, width + 4), np.int64), np.empty(width + 4, np.int64)
+    order = np.empty(width + 1, np.int64)
     own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
     new = table.find(rows, buckets, HIDDEN) if heir >= 0 else np.int64(-1)
     if new >= 0:
@@ -77,11 +77,11 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
                 _unlink(
                     bits, metric != L2, vectors, codes, terms, nodes, upper, links if tier == 0 else upper,
                     width if tier == 0 else width >> 1, tier, slot, origin, probes, parameters, lists, keys, order,
-                    sums, own, others,
+                    own, others,
                 )  # fmt: skip
             _hand_over_children(
-                bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, sums,
-                own, others,
+                bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own,
+                others,
             )  # fmt: skip
             if arena[ENTRY] == slot:
                 arena[ENTRY] = _highest(nodes, head[table.TOP])
@@ -168,7 +168,7 @@ def _highest(nodes, top):
 @leaf(cache=True)
 def _unlink(
     bits, product, vectors, codes, terms, nodes, upper, rows, room, tier, slot, origin, probes, parameters, lists,
-    keys, order, sums, own, others,
+    keys, order, own, others,
 ):  # fmt: skip
     """Undo the links to `slot` in one tier, from its neighbours and from theirs."""
     plain()
@@ -199,7 +199,7 @@ def _unlink(
                 if rows[there, place] == slot:
                     _substitute(
                         bits, product, vectors, codes, terms, rows, there, room, place, base, origin, probes,
-                        parameters, lists, keys, order, heirs, sums, own, others,
+                        parameters, lists, keys, order, heirs, own, others,
                     )  # fmt: skip
                     break
 
@@ -207,7 +207,7 @@ def _unlink(
 @leaf(cache=True)
 def _substitute(
     bits, product, vectors, codes, terms, rows, row, room, place, base, origin, probes, parameters, lists, keys,
-    order, heirs, sums, own, others,
+    order, heirs, own, others,
 ):  # fmt: skip
     """Put a good one of order[:heirs] in rows[row, place], or else close the gap.
 
@@ -230,7 +230,7 @@ def _substitute(
     if m == 0:
         return
     probe_of_slot(bits, product, vectors, codes, terms, base, probes, parameters, ZERO)
-    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, lists, ZERO, m, sums, own, keys)
+    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, lists, ZERO, m, own, keys)
     for e in range(last):
         lists[1, e] = rows[row, e]
         fetch(bits, vectors, codes, terms, lists[1, e])
@@ -245,7 +245,7 @@ def _substitute(
         if not limit < np.inf:
             return
         probe_of_slot(bits, product, vectors, codes, terms, lists[0, nearest], probes, parameters, _ONE)
-        measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, lists, _ONE, last, sums, others, keys)
+        measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, lists, _ONE, last, others, keys)
         apart = True
         for e in range(last):
             apart &= others[e] >= tight
@@ -256,7 +256,7 @@ def _substitute(
 
 @leaf(cache=True)
 def _hand_over_children(
-    bits, product, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, sums, own, others
+    bits, product, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own, others
 ):
     """Give the children of `slot` other parents: its own parent, or one another.
 
@@ -296,5 +296,5 @@ def _hand_over_children(
                 probe_of_slot(bits, product, vectors, codes, terms, other, probes, parameters, _ONE)
                 link_to(
                     bits, product, vectors, codes, terms, nodes, links, base, width, ZERO, base, other, probes,
-                    parameters, lists, keys, sums, own, others,
+                    parameters, lists, keys, own, others,
                 )  # fmt: skip

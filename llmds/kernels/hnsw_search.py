@@ -60,9 +60,9 @@ def search(
     parameters, work = np.zeros((block, _codes.PARAMETERS), np.float32), np.empty(frame.shape, np.float32)
     starts, pools = np.full(block, FARTHEST, np.int64), np.empty((block, pool_width(ef)), np.int64)
     width = max(links.shape[1], _SCANNED)
-    slots, keys = np.empty((1, width + 3), np.int64), np.empty(width, np.int64)
+    slots, keys = np.empty((1, width + 3), np.int64), np.empty(width + 3, np.int64)
     rows, known = table.parts(arena)[1], np.int64(count)
-    sums, room = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
+    room = np.empty(width + 3, np.float32)
     exact = bits == FULL or how == SCAN_EXACTLY
     best = np.empty(ef if exact else min(ef, max(np.int64(ids.shape[1]), np.int64(1))), np.int64)
     origin = origin_of(metric)
@@ -83,7 +83,7 @@ def search(
             if how == WALK:
                 starts[i] = descend(
                     bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, i,
-                    slots, sums, room, keys,
+                    slots, room, keys,
                 )  # fmt: skip
         if how == WALK:
             if tier > 0:
@@ -100,7 +100,7 @@ def search(
         for i in range(m):
             if how == SCAN:
                 scan(
-                    bits, product, vectors, codes, terms, probes, parameters, i, chosen, pools, ef, slots, sums, room,
+                    bits, product, vectors, codes, terms, probes, parameters, i, chosen, pools, ef, slots, room,
                     keys,
                 )  # fmt: skip
             elif how == WALK and bits != FULL and i + 1 < m:
@@ -128,7 +128,7 @@ def search(
 
 
 @leaf(cache=True)
-def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, pools, ef, slots, sums, room, keys):
+def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, pools, ef, slots, room, keys):
     """Fill pools[p] with the ef nearest of the slots `chosen` int64 (m,). O(m (D + ef / 8))."""
     clear(pools, p)
     last = POOL + ef - 1
@@ -138,7 +138,7 @@ def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, po
             fetch(bits, vectors, codes, terms, chosen[e])
         for e in range(m):
             slots[0, e] = chosen[first + e]
-        measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, sums, room, keys)
+        measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, room, keys)
         for e in range(m):
             if keys[e] < pools[p, last]:
                 insert(pools, p * pools.shape[1] + POOL, pools.shape[1] - POOL, keys[e])

@@ -26,17 +26,17 @@ def pool_width(ef):
 
 @leaf(cache=True)
 def descend(
-    bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots, sums,
+    bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots,
     distances, keys,
 ):  # fmt: skip
     """The key of the node that greedy walks reach from `entry` down to the tier above `tier`.
 
-    slots int64 (1, M + 3), sums int32 and distances float32 (M + 3,) and keys int64 (M,) are room to work in.
+    slots int64 (1, M + 3), distances float32 and keys int64 (M + 3,) are room to work in.
     """
     width = upper.shape[1] - 1
     slots[0, 0] = entry
     one = np.int64(1)
-    measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, one, sums, distances, keys)
+    measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, one, distances, keys)
     best = keys[0]
     for t in range(np.int64(nodes[entry, TIER]), tier, -1):
         better = True
@@ -53,7 +53,7 @@ def descend(
                     m += 1
             for e in range(m):
                 fetch(bits, vectors, codes, terms, slots[0, e])
-            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, sums, distances, keys)
+            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, distances, keys)
             for e in range(m):
                 if keys[e] < best and nodes[slot_of(keys[e]), TIER] >= t:
                     best, better = keys[e], True
@@ -80,8 +80,8 @@ def walk_many(
     visited = np.zeros((lanes, words), np.int64)
     log = np.empty((lanes, words + width), np.int64)  # whom a walk has visited, to be forgotten without a sweep
     logged, new = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
-    slots, keys = np.empty((lanes, width + 3), np.int64), np.empty(width, np.int64)
-    sums, distances = np.empty(width + 3, np.int32), np.empty(width + 3, np.float32)
+    slots, keys = np.empty((lanes, width + 3), np.int64), np.empty(width + 3, np.int64)
+    distances = np.empty(width + 3, np.float32)
     probe_of, row_at, place = np.full(lanes, -1, np.int64), np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
     following, walking = ZERO, True
     while walking:
@@ -111,7 +111,7 @@ def walk_many(
             if p < 0:
                 continue
             m, nearest = new[lane], FARTHEST
-            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, lane, m, sums, distances, keys)
+            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, lane, m, distances, keys)
             for e in range(m):
                 if keys[e] < pools[p, POOL + ef - 1]:
                     insert(pools, p * pools.shape[1] + POOL, pools.shape[1] - POOL, keys[e])

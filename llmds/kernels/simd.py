@@ -18,6 +18,7 @@ LINE = 64  # bytes of a cache line, and of a row of codes that one step takes
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _HALF, _FLOAT = ir.HalfType(), ir.FloatType()
 _BYTES, _SUMS, _KEYS = ir.VectorType(_I8, LINE), ir.VectorType(_I32, LINE // 4), ir.VectorType(_I64, 8)
+_FOUR, _PAIR, _QUAD = ir.VectorType(_I32, 4), ir.VectorType(_FLOAT, 2), ir.VectorType(_FLOAT, 4)
 _EIGHT, _FLOATS = ir.VectorType(_I32, 8), ir.VectorType(_FLOAT, 8)
 
 
@@ -53,7 +54,7 @@ def _same(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
 
 
-def _all(vector: Any, value: int) -> Any:
+def _all(vector: Any, value: float) -> Any:
     return ir.Constant(vector, [value] * vector.count)
 
 
@@ -87,58 +88,96 @@ def _add_line(context: Any, builder: Any, sums: Any, line: Any, probe: list, pac
     return _add_products(context, builder, _add_products(context, builder, sums, low, probe[0]), high, probe[1])
 
 
-def _fold(builder: Any, left: Any, right: Any) -> Any:
-    """The numbers of both vectors (of one, if `right` is None), added two by two."""
-    n = left.type.count * (1 if right is None else 2)
-    lanes = [ir.Constant(ir.VectorType(_I32, n // 2), list(range(first, n, 2))) for first in (0, 1)]
-    return builder.add(*(builder.shuffle_vector(left, left if right is None else right, each) for each in lanes))
+def _lanes(*firsts: int) -> Any:
+    """A choice of 16 numbers from two vectors: in each four, these of the first four of one vector or of the other."""
+    return ir.Constant(_SUMS, [four + first for four in range(0, 16, 4) for first in firsts])
 
 
-def _dots(packed: bool) -> Any:
-    """Code generator of four sums over `lines` lines of codes each."""
+def _four_sums(builder: Any, totals: list) -> Any:
+    """The sum of each of four vectors of 16 numbers. All but the last steps stay within four lanes, which is fast."""
+    a, b = (
+        builder.add(*(builder.shuffle_vector(left, right, _lanes(i, i + 16, i + 1, i + 17)) for i in (0, 2)))
+        for left, right in (totals[:2], totals[2:])
+    )
+    sums = builder.add(*(builder.shuffle_vector(a, b, _lanes(i, i + 1, i + 16, i + 17)) for i in (0, 2)))
+    for half in (8, 4):
+        low, high = (ir.Constant(ir.VectorType(_I32, half), list(range(i, i + half))) for i in (0, half))
+        sums = builder.add(*(builder.shuffle_vector(sums, sums, lanes) for lanes in (low, high)))
+    return sums
+
+
+def _keys_of(builder: Any, distances: Any, slots: Any) -> Any:
+    """As `hnsw.key_of`, of four."""
+    bits = builder.bitcast(distances, _FOUR)
+    ordered = builder.xor(bits, builder.and_(builder.ashr(bits, _all(_FOUR, 31)), _all(_FOUR, 0x7FFFFFFF)))
+    high = builder.shl(builder.zext(ordered, slots.type), _all(slots.type, 32))
+    return builder.or_(high, builder.shl(slots, _all(slots.type, 1)))
+
+
+def _estimates(packed: bool) -> Any:
+    """Code generator of four estimates from `lines` lines of codes each."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        lines = arguments[3]
-        probe = _at(context, builder, signature, arguments, 1, arguments[2])
+        (_, _, start, lines, _, at, _, own, scale, shift, _, _, to) = arguments
+        probe = _at(context, builder, signature, arguments, 1, start)
         width = builder.mul(lines, _I64(LINE))
-        slots = builder.bitcast(_at(context, builder, signature, arguments, 4, arguments[5]), _I64.as_pointer())
-        rows = []
-        for i in range(4):
-            slot = builder.load(builder.gep(slots, [_I64(i)]))
-            rows.append(_at(context, builder, signature, arguments, 0, builder.mul(slot, width)))
+        first = builder.bitcast(_at(context, builder, signature, arguments, 4, at), _I64.as_pointer())
+        slots = [builder.load(builder.gep(first, [_I64(i)])) for i in range(4)]
+        rows = [_at(context, builder, signature, arguments, 0, builder.mul(slot, width)) for slot in slots]
         totals = [cgutils.alloca_once_value(builder, _all(_SUMS, 0)) for _ in rows]
         with cgutils.for_range(builder, lines) as loop:
-            at = builder.mul(loop.index, _I64(LINE))
-            first = builder.mul(at, _I64(1 + packed))
-            parts = [_line(builder, probe, builder.add(first, _I64(LINE * part))) for part in range(1 + packed)]
+            place = builder.mul(loop.index, _I64(LINE))
+            beside = builder.mul(place, _I64(1 + packed))
+            parts = [_line(builder, probe, builder.add(beside, _I64(LINE * part))) for part in range(1 + packed)]
             for row, total in zip(rows, totals, strict=True):
-                line = _line(builder, row, at)
+                line = _line(builder, row, place)
                 builder.store(_add_line(context, builder, builder.load(total), line, parts, packed), total)
-        a, b, c, d = (builder.load(total) for total in totals)
-        a, b = _fold(builder, a, b), _fold(builder, c, d)
-        a = _fold(builder, a, b)
-        while a.type.count > 4:
-            a = _fold(builder, a, None)
-        out = _at(context, builder, signature, arguments, 6, arguments[7])
-        builder.store(a, builder.bitcast(out, a.type.as_pointer())).align = 4
+        products = builder.sitofp(_four_sums(builder, [builder.load(total) for total in totals]), _QUAD)
+        pairs = []
+        for slot in slots:
+            term = _at(context, builder, signature, arguments, 6, builder.mul(slot, _I64(2)))
+            pairs.append(builder.load(builder.bitcast(term, _PAIR.as_pointer())))
+            pairs[-1].align = 4
+        four = ir.Constant(_FOUR, [0, 1, 2, 3])
+        halves = [builder.shuffle_vector(*pairs[i : i + 2], four) for i in (0, 2)]
+        added, times = (builder.shuffle_vector(*halves, ir.Constant(_FOUR, [i, i + 2, i + 4, i + 6])) for i in (0, 1))
+        own, scale, shift = (_same(builder, number, _QUAD) for number in (own, scale, shift))
+        along = builder.fsub(builder.fmul(scale, products), shift)
+        distances = builder.fadd(builder.fadd(own, added), builder.fmul(times, along))
+        sound = builder.fcmp_ordered("ord", distances, distances)
+        distances = builder.select(sound, distances, _all(_QUAD, float("inf")))
+        target = _at(context, builder, signature, arguments, 10, to)
+        builder.store(distances, builder.bitcast(target, _QUAD.as_pointer())).align = 4
+        many = ir.VectorType(_I64, 4)
+        slots = builder.load(builder.bitcast(first, many.as_pointer()))
+        slots.align = 8
+        target = _at(context, builder, signature, arguments, 11, to)
+        builder.store(_keys_of(builder, distances, slots), builder.bitcast(target, many.as_pointer())).align = 8
         return context.get_dummy_value()
 
     return codegen
 
 
-def _dots_int8(typingctx, codes, probe, start, lines, slots, at, sums, to):
-    """Fill sums[to : to + 4] (int32) with the sums of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines.
+def _estimate(
+    codes: Any, probe: Any, slots: Any, terms: Any, distances: Any, keys: Any, packed: bool
+) -> tuple[Any, Any]:
+    i, f = types.int64, types.float32
+    return types.none(codes, probe, i, i, slots, i, terms, f, f, f, distances, keys, i), _estimates(packed)
 
-    The four slots are slots[at : at + 4] (int64); `codes` has `lines` lines of 64 bytes a row.
+
+def _estimate_int8(typingctx, codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
+    """Fill distances[to : to + 4] (float32) and keys[to : to + 4] (int64, see `hnsw.key_of`) with four estimates.
+
+    Of the four slots[at : at + 4] (int64): own + terms[slot, 0] + terms[slot, 1] * (scale * sum - shift), infinity for
+    NaN, where the sum is that of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines. `codes` has `lines`
+    lines of 64 bytes a row, `terms` (float32) two columns.
     """
-    indexes = types.int64
-    return types.none(codes, probe, indexes, indexes, slots, indexes, sums, indexes), _dots(packed=False)
+    return _estimate(codes, probe, slots, terms, distances, keys, packed=False)
 
 
-def _dots_int4(typingctx, codes, probe, start, lines, slots, at, sums, to):
+def _estimate_int4(typingctx, codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
     """The same for two codes a byte: in each line, the low halves stand for the 64 items before those of the high."""
-    indexes = types.int64
-    return types.none(codes, probe, indexes, indexes, slots, indexes, sums, indexes), _dots(packed=True)
+    return _estimate(codes, probe, slots, terms, distances, keys, packed=True)
 
 
 def _insert(typingctx, pool, start, size, key):
@@ -420,8 +459,8 @@ def _hash_lines(typingctx, data, start, lines):
     return types.uint64(data, types.int64, types.int64), codegen
 
 
-dots_int8: Any = intrinsic(_dots_int8)
-dots_int4: Any = intrinsic(_dots_int4)
+estimate_int8: Any = intrinsic(_estimate_int8)
+estimate_int4: Any = intrinsic(_estimate_int4)
 insert: Any = intrinsic(_insert)
 prefetch: Any = intrinsic(_prefetch)
 float_at: Any = intrinsic(_float_at)
