@@ -18,7 +18,7 @@ negated inner products.
 
 import numpy as np
 
-from .compiling import leaf, njit, plain
+from .compiling import leaf, njit, plain, within
 from .hashing import mix
 from .simd import estimate_int4, estimate_int8, mix_parts
 
@@ -230,6 +230,7 @@ def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances
 
     distances, keys and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
     """
+    within()
     lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
     own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
     for e in range(m, (m + 3) & ~3):

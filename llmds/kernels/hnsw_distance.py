@@ -9,7 +9,7 @@ import numpy as np
 
 from . import codes as _codes
 from .codes import ADD, OWN, TIMES, estimate, probe, probe_of_codes
-from .compiling import leaf, njit, plain
+from .compiling import leaf, njit, plain, within
 from .hnsw import COSINE, L2, LANES, ZERO, key_of
 from .simd import float_at, half_at, prefetch, put_float
 
@@ -89,9 +89,9 @@ def load(source, at, target, row, cosine):
     if not squares < np.inf or (cosine and squares == 0):
         return False
     if cosine:
-        scale = 1 / np.sqrt(squares)
+        scale = np.float32(1 / np.sqrt(squares))  # as float64, LLVM would divide every number instead
         for d in range(dim):
-            target[row, d] = np.float32(source[at, d] * scale)
+            target[row, d] *= scale
     return True
 
 
@@ -147,6 +147,7 @@ def measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, 
 
     All three have room for three more.
     """
+    within()
     if bits == FULL:
         for e in range(m):
             distances[e] = distance(probes, p, probes.shape[1] >> 2, vectors, slots[row, e], product)
