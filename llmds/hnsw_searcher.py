@@ -147,7 +147,7 @@ def smallest_ef(
 def _fine(bits: int, k: int, ef: int) -> int:
     """How many of the nearest by code are measured exactly at least, before their errors tell how many more."""
     if bits == codes_kernels.INT4:
-        return k + max(k // 4, 4)
+        return k + max(k // 5, 2)
     return k + 2 if bits else ef
 
 

@@ -89,10 +89,15 @@ def load(source, at, target, row, cosine):
     if not squares < np.inf or (cosine and squares == 0):
         return False
     if cosine:
-        scale = np.float32(1 / np.sqrt(squares))  # as float64, LLVM would divide every number instead
-        for d in range(dim):
-            target[row, d] *= scale
+        _scale(source, at, target, row, 1 / np.sqrt(squares))
     return True
+
+
+@leaf(cache=True)
+def _scale(source, at, target, row, scale):
+    """Apart from `load` since there, in any order, LLVM would rather divide every number."""
+    for d in range(source.shape[1]):
+        target[row, d] = np.float32(source[at, d] * scale)
 
 
 @leaf(cache=True)
