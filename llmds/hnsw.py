@@ -15,6 +15,7 @@ from . import arguments, hnsw_file, hnsw_state, hnsw_writer, storage
 from .filters import Selection
 from .growing import MAX_ROWS
 from .hnsw_searcher import Grouping, grouped, search, smallest_ef
+from .hnsw_single import Single
 from .hnsw_state import Readers, Settings, State, writable
 from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
@@ -105,7 +106,7 @@ class HNSW(storage.Structure):
         self._settings = Settings.of(self.dim, self.M, METRICS[metric], bits, kept, self.ml)
         self._random = random.Random(None if seed is None else int(seed))
         self._lock, self._readers = threading.RLock(), Readers()
-        self._state = hnsw_state.empty(16, self._settings)
+        self._state, self._single = hnsw_state.empty(16, self._settings), Single(self._settings)
 
     @property
     def ef_construction(self) -> int:
@@ -215,7 +216,17 @@ class HNSW(storage.Structure):
         if not (type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (self.dim,)
                 and query.flags.carray):  # fmt: skip  # the common case goes on as it is
             query = writable(arguments.vector("query", query, self.dim))
-        k = min(arguments.integer("k", k, 0), self._state.present)
+        k = arguments.integer("k", k, 0)
+        if filter is None and group_by is None:
+            width = self._ef_search if ef is None else arguments.integer("ef", ef, 1)
+            token = self._readers.enter(self._state.clock)
+            try:
+                answer = self._single.nearest(self._state, query, k, width if width > k else k)
+            finally:
+                self._readers.leave(token)
+            if answer is not None:
+                return answer
+        k = min(k, self._state.present)
         found, distances = self._search("query", query[None], k, ef, filter, group_by, 1)
         ids = found[0].tolist()
         if ids and ids[-1] < 0:

@@ -43,7 +43,7 @@ def _search(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, allowed: np.ndarray, threads: int
 ) -> Found | None:
     ef = max(min(ef, state.present), 1)
-    if allowed is _EVERYBODY and state.entry >= 0 and not _compares_all(ef, state.present):
+    if allowed is _EVERYBODY and state.entry >= 0 and not compares_all(ef, state.present):
         found = _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
         last = min(k, state.present) - 1
         if found is None or last < 0 or (len(queries) == 1 and found[0].item(last) >= 0):
@@ -56,7 +56,7 @@ def _search(
         return found
     heads = hnsw_search.told_heads(state.nodes, state.arena, state.size, state.clock, allowed)
     m, ef = len(heads), max(min(ef, len(heads)), 1)
-    if not m or _compares_all(ef, m):
+    if not m or compares_all(ef, m):
         return _answer(state, settings, queries, k, hnsw_search.SCAN_EXACTLY, ef, k, heads, allowed, _NOBODY, threads)
     # Among as many as hold two deviations more than that, there hardly are fewer than `n` allowed ones.
     wide, rank = (math.ceil((n + 2 * math.sqrt(n)) * state.size / m) for n in (ef, max(k, 1)))
@@ -75,7 +75,7 @@ def _search(
     return ids, distances
 
 
-def _compares_all(ef: int, m: int) -> bool:
+def compares_all(ef: int, m: int) -> bool:
     """Whether a walk of this width would see most of m vectors, or sort for longer than it takes to compare all."""
     return ef * 8 >= m or ef * ef >= 256 * m
 
@@ -85,7 +85,7 @@ def _answer(
     allowed: np.ndarray, counts: np.ndarray, threads: int,
 ) -> Found | None:  # fmt: skip
     """Answer all queries in one way; `counts` (n,) is filled with how many allowed candidates each had."""
-    n, rank, fine = len(queries), max(min(rank, ef), 1), min(_fine(settings.bits, k, ef), ef)
+    n, rank, fine = len(queries), max(min(rank, ef), 1), min(measured_exactly(settings.bits, k, ef), ef)
     ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
     graph = state[:11]  # arrays, size, clock and entry, in the order in which the kernel takes them
     given = (settings.bits, settings.metric, ef, rank, fine, how, heads, allowed)
@@ -144,7 +144,7 @@ def smallest_ef(
     return high
 
 
-def _fine(bits: int, k: int, ef: int) -> int:
+def measured_exactly(bits: int, k: int, ef: int) -> int:
     """How many of the nearest by code are measured exactly at least, before their errors tell how many more."""
     if bits == codes_kernels.INT4:
         return k + max(k // 5, 2)
