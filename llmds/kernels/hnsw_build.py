@@ -48,7 +48,7 @@ from .hnsw import (
     slot_of,
 )
 from .hnsw_distance import fetch, load, make_probe, measure, probe_of_slot
-from .hnsw_walk import POOL, clear, descend, walk_many
+from .hnsw_walk import POOL, WALKS, clear, descend, walk_many
 from .simd import insert, prefetch
 
 # Columns of `batch`, int64 (n, 3): the slot; the slot whose vector is the same, or -1; its first row of `high`.
@@ -121,7 +121,7 @@ def find(
     product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
     n, width = stop - start, links.shape[1]
     work = np.empty(frame.shape, np.float32)
-    slots, distances = np.empty((1, width + 3), np.int64), np.empty(width + 3, np.float32)
+    slots, distances = np.empty((WALKS, width + 3), np.int64), np.empty(width + 3, np.float32)
     keys = np.empty(width + 3, np.int64)
     starts, here = np.full(n, FARTHEST, np.int64), np.empty(n, np.int64)
     pools = np.empty((n, found.shape[1]), np.int64)
@@ -143,7 +143,7 @@ def find(
         walk_many(
             bits, product, vectors, codes, terms, nodes, upper, links if tier == 0 else upper, tier, count,
             probes[start:stop], parameters[start:stop], here, ef, _ONE, _NOWHERE, np.float32(1),
-            found[start:stop] if tier == 0 else pools,
+            found[start:stop] if tier == 0 else pools, slots, distances, keys,
         )  # fmt: skip
         for i in range(n if tier > 0 else ZERO):
             if here[i] != FARTHEST:

@@ -23,7 +23,7 @@ from .hnsw import (
     slot_of,
 )
 from .hnsw_distance import FULL, exactly, fetch, load, make_probe, measure, origin_of, padded, probe_bytes, reported
-from .hnsw_walk import POOL, clear, descend, pool_width, walk_many
+from .hnsw_walk import POOL, WALKS, clear, descend, pool_width, walk_many
 from .simd import insert, prefetch
 
 # How candidates are found.
@@ -54,13 +54,14 @@ def search(
     n, product, dim = queries.shape[0], metric != L2, queries.shape[1]
     stride = padded(dim)
     block = min(n, _BLOCK)
-    own, turned = np.empty((block, stride), np.float32), np.empty((block, frame.shape[1]), np.float32)
+    own = np.empty((block, stride), np.float32)
     own_bytes = own.view(np.uint8)
+    turned = own if vectors.shape[1] > 0 else np.empty((block, frame.shape[1]), np.float32)
     probes = np.empty((block, probe_bytes(bits, stride, frame)), np.uint8)
     parameters, work = np.zeros((block, _codes.PARAMETERS), np.float32), np.empty(frame.shape, np.float32)
     starts, pools = np.full(block, FARTHEST, np.int64), np.empty((block, pool_width(ef)), np.int64)
     width = max(links.shape[1], _SCANNED)
-    slots, keys = np.empty((1, width + 3), np.int64), np.empty(width + 3, np.int64)
+    slots, keys = np.empty((WALKS, width + 3), np.int64), np.empty(width + 3, np.int64)
     rows, known = table.parts(arena)[1], np.int64(count)
     room = np.empty(width + 3, np.float32)
     exact = bits == FULL or how == SCAN_EXACTLY
@@ -69,7 +70,6 @@ def search(
     stretch = np.float32((ef / rank) ** _STRETCH)
     # The lowest of the tiers above is too large for the fastest cache: there, too, walks go side by side.
     tier = min(np.int64(nodes[entry, TIER]), np.int64(1)) if how == WALK and n > 1 else ZERO
-    firsts = np.empty((block, pool_width(tier)), np.int64)
     filled = ZERO
     for first in range(0, n, block):
         m = min(block, n - first)
@@ -89,13 +89,13 @@ def search(
             if tier > 0:
                 walk_many(
                     bits, product, vectors, codes, terms, nodes, upper, upper, tier, count, probes, parameters,
-                    starts[:m], tier, tier, origin, stretch, firsts,
+                    starts[:m], tier, tier, origin, stretch, pools, slots, room, keys,
                 )  # fmt: skip
                 for i in range(m):
-                    starts[i] = firsts[i, POOL] & ~1
+                    starts[i] = pools[i, POOL] & ~1
             walk_many(
                 bits, product, vectors, codes, terms, nodes, upper, links, ZERO, count, probes, parameters, starts[:m],
-                ef, rank, origin, stretch, pools,
+                ef, rank, origin, stretch, pools, slots, room, keys,
             )  # fmt: skip
         for i in range(m):
             if how == SCAN:

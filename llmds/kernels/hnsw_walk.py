@@ -63,7 +63,7 @@ def descend(
 @njit(cache=True)
 def walk_many(
     bits, product, vectors, codes, terms, nodes, upper, links, tier, count, probes, parameters, starts, ef,
-    rank, origin, stretch, pools,
+    rank, origin, stretch, pools, slots, distances, keys,
 ):  # fmt: skip
     """Best-first search in one tier for n probes: fills pools (n, pool_width(ef)) with the ef nearest found.
 
@@ -74,15 +74,17 @@ def walk_many(
     A walk also ends when the next to expand is more than `stretch` (float32) times as far from `origin` as the
     rank-th nearest found: one that is surrounded need not look on (Al-Jazzazi et al. 2025, adaptive beam search).
     An origin of -inf ends none.
+
+    slots int64 (WALKS, M' + 3), distances float32 and keys int64 (M' + 3,), M' the most links of a node, are room to
+    work in.
     """
     n, width = starts.shape[0], links.shape[1] - (tier > 0)
     lanes, words = min(WALKS, n), (count + 63) >> 6
     visited = np.zeros((lanes, words), np.int64)
     log = np.empty((lanes, words + width), np.int64)  # whom a walk has visited, to be forgotten without a sweep
-    logged, new = np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
-    slots, keys = np.empty((lanes, width + 3), np.int64), np.empty(width + 3, np.int64)
-    distances = np.empty(width + 3, np.float32)
-    probe_of, row_at, place = np.full(lanes, -1, np.int64), np.zeros(lanes, np.int64), np.zeros(lanes, np.int64)
+    room = np.zeros((5, lanes), np.int64)
+    probe_of, row_at, place, logged, new = room[0], room[1], room[2], room[3], room[4]
+    probe_of[:] = -1
     following, walking = ZERO, True
     while walking:
         for lane in range(lanes):
