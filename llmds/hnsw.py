@@ -19,7 +19,7 @@ from .hnsw_single import Single
 from .hnsw_state import Readers, Settings, State, writable
 from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
-from .kernels import hnsw_check, hnsw_distance, hnsw_remove, table
+from .kernels import hnsw_distance, hnsw_remove, table
 from .progress import Progress, bar
 from .threads import count as thread_count
 from .threads import in_pieces
@@ -324,25 +324,7 @@ class HNSW(storage.Structure):
         to from the entry point in the lowest layer; `bytes`, by part.
         """
         with self._lock:
-            state = self._state
-            nodes, entry = state.nodes[: state.size], state.entry
-            duplicates = int(np.count_nonzero(nodes[:, kernels.LEVEL] == kernels.TWINNED))
-            level, tier = (int(nodes[entry, column]) if entry >= 0 else -1 for column in (kernels.LEVEL, kernels.TIER))
-            layers = hnsw_check.degrees(state.nodes, state.links, state.upper, state.size, tier + 1)
-            lost = int(hnsw_check.unreachable(state.nodes, state.links, entry, state.size)) if entry >= 0 else 0
-            parts = dict(zip(State._fields, state.arrays, strict=False))
-            return {
-                "num_vectors": state.present,
-                "num_layers": level + 1,
-                "entry_point": int(state.rows[entry, table.KEY]) if entry >= 0 else None,
-                "entry_level": level,
-                "total_edges": int(layers[:, 1].sum()),
-                "avg_degree": float(layers[0, 1] / max(layers[0, 0], 1)) if len(layers) else 0.0,
-                "num_duplicates": duplicates,
-                "layers": [{"nodes": int(n), "avg_degree": float(m / max(n, 1))} for n, m in layers],
-                "unreachable": lost,
-                "bytes": {name: array.nbytes for name, array in parts.items()},
-            }
+            return hnsw_state.described(self._state)
 
     def reserve(self, n: int) -> None:
         """Make room for n vectors in all, so that nothing grows before that. O(n dim)."""

@@ -11,7 +11,7 @@ import numpy as np
 from .growing import chunks
 from .kernels import codes as codes_kernels
 from .kernels import hnsw as kernels
-from .kernels import hnsw_build, hnsw_compact, hnsw_distance, table
+from .kernels import hnsw_build, hnsw_check, hnsw_compact, hnsw_distance, table
 
 # Arrays from this size on lie on huge pages where the system has them: a walk then misses fewer translations.
 _HUGE, _HUGE_PAGE = 1 << 22, 1 << 21
@@ -189,6 +189,26 @@ class Readers:
 
     def __reduce__(self) -> Any:
         return Readers, ()
+
+
+def described(state: State) -> dict[str, Any]:
+    """What `HNSW.stats` says. O(n M)."""
+    nodes, entry = state.nodes[: state.size], state.entry
+    level, tier = (int(nodes[entry, column]) if entry >= 0 else -1 for column in (kernels.LEVEL, kernels.TIER))
+    layers = hnsw_check.degrees(state.nodes, state.links, state.upper, state.size, tier + 1)
+    parts = dict(zip(State._fields, state.arrays, strict=False))
+    return {
+        "num_vectors": state.present,
+        "num_layers": level + 1,
+        "entry_point": int(state.rows[entry, table.KEY]) if entry >= 0 else None,
+        "entry_level": level,
+        "total_edges": int(layers[:, 1].sum()),
+        "avg_degree": float(layers[0, 1] / max(layers[0, 0], 1)) if len(layers) else 0.0,
+        "num_duplicates": int(np.count_nonzero(nodes[:, kernels.LEVEL] == kernels.TWINNED)),
+        "layers": [{"nodes": int(n), "avg_degree": float(m / max(n, 1))} for n, m in layers],
+        "unreachable": int(hnsw_check.unreachable(state.nodes, state.links, entry, state.size)) if entry >= 0 else 0,
+        "bytes": {name: array.nbytes for name, array in parts.items()},
+    }
 
 
 def fitting_quantization(dim: int, vectors_kept: bool) -> str | None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmds.kernels import codes
+from llmds.kernels.hnsw import key_of
 
 DIMS = [1, 2, 17, 24, 63, 64, 65, 100, 128, 200, 384, 600]
 LINE = {codes.INT4: 128, codes.INT8: 64}
@@ -57,7 +58,8 @@ class Coded:
         n, source = len(self.codes), self.vectors if queries is None else np.ascontiguousarray(queries, np.float32)
         probes, parameters = np.zeros((1, self.size), np.uint8), np.zeros((1, codes.PARAMETERS), np.float32)
         work = np.zeros((2, self.size), np.float32)
-        slots, sums, distances = np.zeros((1, n + 3), np.int64), np.zeros(n + 3, np.int32), np.zeros(n + 3, np.float32)
+        slots, keys = np.zeros((1, n + 3), np.int64), np.zeros(n + 3, np.int64)
+        distances = np.zeros(n + 3, np.float32)
         slots[0, :n], zero = np.arange(n), np.int64(0)
         out = np.zeros((len(source), n), np.float32)
         for q in range(len(source)):
@@ -71,7 +73,7 @@ class Coded:
                     parameters, zero,
                 )  # fmt: skip
             codes.estimate(
-                self.codes, self.terms, self.bits, probes, parameters, zero, slots, zero, np.int64(n), sums, distances
+                self.codes, self.terms, self.bits, probes, parameters, zero, slots, zero, np.int64(n), distances, keys
             )
             out[q] = distances[:n]
         return out
@@ -214,11 +216,12 @@ def test_as_many_estimates_as_are_asked_for(m):
     work = np.zeros((2, 64), np.float32)
     one = np.int64(1)
     codes.probe(coded.vectors, np.int64(0), np.int64(64), coded.frame, 8, False, work, probes, parameters, one)
-    slots, sums, distances = np.full((2, 20), 10**9), np.zeros(20, np.int32), np.full(20, -7, np.float32)
+    slots, keys, distances = np.full((2, 20), 10**9), np.full(20, -7), np.full(20, -7, np.float32)
     slots[1, :m] = np.arange(m)[::-1]
-    codes.estimate(coded.codes, coded.terms, 8, probes, parameters, one, slots, one, np.int64(m), sums, distances)
+    codes.estimate(coded.codes, coded.terms, 8, probes, parameters, one, slots, one, np.int64(m), distances, keys)
     np.testing.assert_array_equal(distances[:m], whole[:m][::-1])
-    assert (slots[0] == 10**9).all() and (distances[m + 3 :] == -7).all()
+    assert keys[:m].tolist() == [key_of(*pair) for pair in zip(distances[:m], slots[1, :m], strict=True)]
+    assert (slots[0] == 10**9).all() and (distances[m + 3 :] == -7).all() and (keys[m + 3 :] == -7).all()
 
 
 @pytest.mark.parametrize("product", [False, True])

@@ -13,6 +13,7 @@ import pytest
 from numba import njit
 
 from llmds.kernels import simd
+from llmds.kernels.hnsw import key_of
 
 ROOT = Path(__file__).parent.parent
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -20,18 +21,23 @@ LARGEST = np.iinfo(np.int64).max
 
 
 @njit
-def int8(codes, probe, start, lines, slots, at, sums, to):
-    simd.dots_int8(codes, probe, start, lines, slots, at, sums, to)
+def int8(codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
+    simd.estimate_int8(codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to)
 
 
 @njit
-def int4(codes, probe, start, lines, slots, at, sums, to):
-    simd.dots_int4(codes, probe, start, lines, slots, at, sums, to)
+def int4(codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
+    simd.estimate_int4(codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to)
 
 
 @njit
 def let_in(pool, start, size, key):
     simd.insert(pool, start, size, key)
+
+
+@njit
+def mixed(rows, source, target, signs, part):
+    simd.mix_parts(rows, source, target, signs, part)
 
 
 @njit
@@ -57,13 +63,21 @@ def unpacked(codes):
     return np.concatenate([lines & 15, lines >> 4], axis=2).reshape(len(codes), -1)
 
 
-def sums_are_those_of_numpy(kernel, meaning, codes, probe, start, slots, at, to):
-    sums = np.full(to + 9, -77, np.int32)
-    kernel(codes, probe.view(np.uint8), start, codes.shape[1] // simd.LINE, slots, at, sums, to)
-    meant = meaning(codes).astype(np.int64)
-    own = probe.ravel()[start : start + meant.shape[1]].astype(np.int64)
-    np.testing.assert_array_equal(sums[to : to + 4], meant[slots.ravel()[at : at + 4]] @ own)
-    assert (sums[:to] == -77).all() and (sums[to + 4 :] == -77).all()
+def estimates_are_those_of_numpy(kernel, meaning, codes, probe, start, slots, at, to, given=None):
+    terms, own, scale, shift = given or (np.tile(np.float32([0, 1]), (len(codes), 1)), 0.0, 1.0, 0.0)
+    own, scale, shift = np.float32(own), np.float32(scale), np.float32(shift)
+    distances, keys = np.full(to + 9, -77, np.float32), np.full(to + 9, -77, np.int64)
+    lines = codes.shape[1] // simd.LINE
+    kernel(codes, probe.view(np.uint8), start, lines, slots, at, terms, own, scale, shift, distances, keys, to)
+    meant, chosen = meaning(codes).astype(np.int64), slots.ravel()[at : at + 4]
+    sums = (meant[chosen] @ probe.ravel()[start : start + meant.shape[1]].astype(np.int64)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = (own + terms[chosen, 0]) + terms[chosen, 1] * (scale * sums - shift)
+    expected[np.isnan(expected)] = np.inf
+    np.testing.assert_array_equal(distances[to : to + 4].view(np.int32), expected.view(np.int32))
+    np.testing.assert_array_equal(keys[to : to + 4], [key_of(*pair) for pair in zip(expected, chosen, strict=True)])
+    for filled in (distances, keys):
+        assert (filled[:to] == -77).all() and (filled[to + 4 :] == -77).all()
 
 
 def products_of_all_bytes():
@@ -73,13 +87,13 @@ def products_of_all_bytes():
         for value in (-128, -127, -1, 0, 1, 77, 127):
             probe = np.full((1, simd.LINE * parts), value, np.int8)
             for first in range(0, 256, 4):
-                sums_are_those_of_numpy(kernel, meaning, codes, probe, 0, np.arange(first, first + 4), 0, 0)
+                estimates_are_those_of_numpy(kernel, meaning, codes, probe, 0, np.arange(first, first + 4), 0, 0)
         # Each place by itself, so that none is taken for another.
         places = np.zeros((simd.LINE, simd.LINE), np.uint8)
         np.fill_diagonal(places, np.arange(255, 255 - simd.LINE, -1))
         probe = np.arange(-64, 64, dtype=np.int8)[None, : simd.LINE * parts]
         for first in range(0, simd.LINE, 4):
-            sums_are_those_of_numpy(kernel, meaning, places, probe, 0, np.arange(first, first + 4), 0, 0)
+            estimates_are_those_of_numpy(kernel, meaning, places, probe, 0, np.arange(first, first + 4), 0, 0)
 
 
 def products_of_any_rows():
@@ -95,7 +109,37 @@ def products_of_any_rows():
                 slots = chance.integers(0, 20, (3, 7))
                 slots[:, 3:5] = 0, 1
                 at, to = int(chance.integers(0, 18)), int(chance.integers(0, 6))
-                sums_are_those_of_numpy(kernel, meaning, codes, probe, row * width, slots, at, to)
+                estimates_are_those_of_numpy(kernel, meaning, codes, probe, row * width, slots, at, to)
+
+
+def estimates_of_any_numbers():
+    chance = np.random.default_rng(4)
+    extremes = np.float32([0.0, -0.0, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 1.0])
+    codes = chance.integers(0, 256, (40, simd.LINE), dtype=np.uint8)
+    codes[:4] = 0  # sums of nothing, so that infinity meets zero
+    for kernel, meaning, parts in ((int8, lambda rows: rows, 1), (int4, unpacked, 2)):
+        probe = chance.integers(-128, 128, (1, simd.LINE * parts), dtype=np.int8)
+        for _ in range(200):
+            terms = chance.standard_normal((40, 2)).astype(np.float32)
+            terms[chance.random((40, 2)) < 0.3] = chance.choice(extremes)
+            own, scale, shift = chance.standard_normal(3) if chance.random() < 0.7 else chance.choice(extremes, 3)
+            slots = chance.integers(0, 40, (1, 4))
+            estimates_are_those_of_numpy(kernel, meaning, codes, probe, 0, slots, 0, 2, (terms, own, scale, shift))
+
+
+def mixtures_of_parts():
+    chance = np.random.default_rng(5)
+    hadamard = np.ones((1, 1))
+    for _ in range(3):
+        hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
+    for part in (8, 16, 24, 128):
+        rows = chance.integers(-9, 10, (3, 8 * part)).astype(np.float32)
+        signs = chance.choice(np.float32([-1, 1, 0.5]), (2, 8 * part))
+        expected = hadamard @ (rows[1] * signs[1]).reshape(8, part)
+        before = rows.copy()
+        mixed(rows, 8 * part, 16 * part, signs, part)
+        np.testing.assert_array_equal(rows[2], expected.T.ravel())
+        np.testing.assert_array_equal(rows[:2], before[:2])
 
 
 def insertions_at_every_place():
@@ -151,6 +195,8 @@ def numbers_in_bytes():
 CHECKS = [
     products_of_all_bytes,
     products_of_any_rows,
+    estimates_of_any_numbers,
+    mixtures_of_parts,
     insertions_at_every_place,
     insertions_of_any_keys,
     prefetches_change_nothing,
@@ -210,7 +256,10 @@ def instructions():
         1,
         np.arange(4),
         0,
-        np.zeros(4, np.int32),
+        np.zeros((4, 2), np.float32),
+        *np.zeros(3, np.float32),
+        np.zeros(4, np.float32),
+        np.zeros(4, np.int64),
         0,
     )
     int8(*arguments)
