@@ -17,7 +17,7 @@ LARGEST_EF = 4096
 # A curve goes through these, from where recall is worth having until nothing more is gained.
 _SWEEP = (10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024)
 _LEAST, _ENOUGH, _GAIN = 0.80, 0.995, 0.0005
-_STREAM = 10_000  # queries of one call in a race
+_STREAM = 10_000  # queries of one turn in a race
 
 
 class Bench:
@@ -102,13 +102,15 @@ def smallest_ef(recall: Callable[[int], float], wanted: float) -> tuple[int, flo
     return high, recall(high)
 
 
+def streamed(queries: np.ndarray) -> np.ndarray:
+    """The queries several times over, so that a turn is long enough to work from warm caches, as a server does."""
+    return np.tile(queries, (max(1, round(_STREAM / len(queries))), 1))
+
+
 def race_searches(
     bench: Bench, task: str, indexes: Mapping[str, Index], queries: np.ndarray, extra: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Race indexes, their ef set already, on all queries in one call.
-
-    The queries come several times over, so that a call is long enough to work from warm caches, as a server does.
-    """
-    stream = np.tile(queries, (max(1, round(_STREAM / len(queries))), 1))
+    """Race indexes, their ef set already, on a stream of all queries in one call."""
+    stream = streamed(queries)
     calls = {name: lambda index=index: index.search(stream, K) for name, index in indexes.items()}
     return bench.contest.race(task, calls, len(stream), bench.options.rounds, extra=extra)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from . import ann_tasks, harness
-from .ann_bench import Bench, K, race_searches
+from .ann_bench import Bench, K, race_searches, streamed
 from .ann_data import clustered, load
 from .ann_index import Index
 from .ann_peers import CONTENDERS
@@ -140,10 +140,10 @@ def _at_recall(bench: Bench, wanted: float) -> None:
             bench.index(name).set_ef(ef)
         else:
             bench.contest.note(batch, name, ef=ef, recall=recall, reached=False)
-    racing, queries = {name: bench.index(name) for name in extra}, bench.data.queries
-    race_searches(bench, batch, racing, queries, extra)
-    calls = {name: partial(_search_singly, index, queries) for name, index in racing.items()}
-    bench.contest.race(single, calls, len(queries), bench.options.rounds, extra=extra)
+    racing, stream = {name: bench.index(name) for name in extra}, streamed(bench.data.queries)
+    race_searches(bench, batch, racing, bench.data.queries, extra)
+    calls = {name: partial(_search_singly, index, stream) for name, index in racing.items()}
+    bench.contest.race(single, calls, len(stream), bench.options.rounds, extra=extra)
 
 
 TASKS: dict[str, Callable[[Bench], None]] = {
