@@ -211,7 +211,8 @@ class Decoded:
             window = min(whole, _WINDOW if most < _VERY_LARGE else 2 * _WINDOW)
             self.state = state = view, documents.index(most), next(self.numbers) % 2**30 + 1, window
             if most < _LARGE:
-                self.free.clear(), self.windows.clear()
+                self.free.clear()
+                self.windows.clear()
         _, largest, generation, window = state
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0
