@@ -96,6 +96,9 @@ def vectors(name: str, values: Any, dim: int) -> np.ndarray:
 
 def vector(name: str, values: Any, dim: int) -> np.ndarray:
     """A C-contiguous, writable float32 array (dim,) of finite values."""
+    if type(values) is np.ndarray and values.dtype == np.float32 and values.shape == (dim,) and values.flags.carray:
+        if math.isfinite(values.dot(values)):  # the common case; what is too large for it takes the long way
+            return values
     array = _as_array(name, values)
     if array.ndim != 1 or array.shape[0] != dim:
         raise ValueError(f"{name} must have shape ({dim},), got {array.shape}")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments, inverted_file, storage
 from .filters import Selection, chosen
-from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Ranking, Settings
+from .inverted_searcher import DELTAS, METHODS, Decoded, Plan, Settings
 from .inverted_single import Single
 from .inverted_state import Found, View
 from .inverted_writer import BULK, SINGLE, Writer
@@ -177,18 +177,24 @@ class InvertedIndex(storage.Structure):
         return self._search(queries, "queries", top_k, filter, query_weights, count(threads))
 
     def ranking(
-        self, queries: Sequence[str], top_k: int = 10, *, filter: Selection = None, threads: int | None = None
-    ) -> "Ranking":
-        """As `search_batch`, for whoever also asks for the scores of other documents, at the same moment."""
+        self, queries: Sequence[str], top_k: int, also: np.ndarray, *, filter: Selection = None, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `search_batch`, and the scores float32 (n, c) of documents `also` int64 (n, c), as `score_many` has them.
+
+        At one moment; for fusion. -1 is no document.
+        """
         queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
-        view, used = self._view, count(threads)
-        if len(queries) == 1 and filter is None and top_k:
-            ranking = self._single.ranking(view, queries[0], top_k, self._decoded)
-            if ranking is not None:
-                return ranking
+        view = self._view
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
-        return Ranking(plan, *plan.best(top_k, masks, used, self._decoded), used, self._decoded)
+        places = view.places_of(also.ravel()).reshape(also.shape)
+        return plan.best(top_k, masks, threads, self._decoded, places)
+
+    def _ranking_of_one(self, query: str, top_k: int, others: np.ndarray) -> tuple[np.ndarray, ...] | None:
+        """The best top_k > 0 for a query beside `others` int64 (1, top_k), as `Single.best` says it, or None."""
+        if type(query) is not str:
+            return None
+        return self._single.best(self._view, query, top_k, self._decoded, others)
 
     def explain(self, query: str, doc_id: int, *, query_weights: Mapping[str, float] | None = None) -> dict[str, Any]:
         """How `search` comes to the score of a document: KeyError if it is unknown.
@@ -332,7 +338,7 @@ class InvertedIndex(storage.Structure):
         view, terms = self._view, self._tokenizer.terms(queries, name)
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, terms, self._factors(terms, query_weights))
-        return plan.best(top_k, masks, threads, self._decoded)
+        return plan.best(top_k, masks, threads, self._decoded)[:2]
 
     def _factors(self, terms: Terms, query_weights: Mapping[str, float] | None) -> np.ndarray | None:
         """What the weight of each term is multiplied with, float32 (m,)."""

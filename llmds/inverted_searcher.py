@@ -25,7 +25,9 @@ METHODS = {
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 _AT_LEAST = 16  # queries that a thread takes at a time
 # Segments of so many documents have something kept: decoded blocks; rows of common terms, in so many bytes.
-_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 12, 1 << 13, 16, 1 << 23
+_LARGE, _BLOCKS, _MOST_ROWS, _ROOM = 1 << 10, 1 << 13, 16, 1 << 23
+# Documents of a window of sums, twice as many from so many documents on.
+_WINDOW, _VERY_LARGE = 1 << 15, 1 << 18
 # Decoded blocks of so many terms have room, that most queries find it, however many they have.
 _TERMS = 64
 EVERYBODY, NO_FACTORS = np.empty(0, np.uint8), np.empty(0, np.float32)
@@ -94,15 +96,22 @@ class Plan(NamedTuple):
         return self.order, self.weights, self.ends
 
     def best(
-        self, k: int, masks: list[np.ndarray] | None, threads: int, decoded: "Decoded"
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """ids int64 and scores float32 (n, k); masks: which documents may be found (`View.masks_of`)."""
+        self, k: int, masks: list[np.ndarray] | None, threads: int, decoded: "Decoded", also: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """ids int64 and scores float32 (n, k); masks: which documents may be found (`View.masks_of`).
+
+        And the scores float32 (n, c) of documents `also` int64 (n, c), as `scores` gives them.
+        """
         n = len(self.ends)
         ids, scores, held = np.empty((n, k), np.int64), np.empty((n, k), np.float32), np.zeros(n, np.int64)
+        also = np.empty((n, 0), np.int64) if also is None else also
+        told = np.zeros(also.shape, np.float32)
         if not ids.size:
-            return ids, scores
+            return ids, scores, self.scores(also, threads, decoded) if also.size else told
         for part in range(len(self.view.segments)):
-            self._search_segment(part, EVERYBODY if masks is None else masks[part], held, ids, scores, threads, decoded)
+            self._search_segment(
+                part, EVERYBODY if masks is None else masks[part], also, told, held, ids, scores, threads, decoded
+            )
         tail, numbers = self.view.tail, self.found.numbers
         if tail.seen[tail_kernels.LIVE]:
             allowed = EVERYBODY if masks is None else masks[-1]
@@ -114,21 +123,23 @@ class Plan(NamedTuple):
                 )  # fmt: skip
 
             in_pieces(n, run, threads, _AT_LEAST)
+            if also.size:
+                self._score_tail(also, told)
         best.finish_all(ids, scores, held)
-        return ids, scores
+        return ids, scores, told
 
     def _search_segment(
-        self, part: int, allowed: np.ndarray, held: np.ndarray, ids: np.ndarray, scores: np.ndarray, threads: int,
-        decoded: "Decoded",
+        self, part: int, allowed: np.ndarray, also: np.ndarray, told: np.ndarray, held: np.ndarray, ids: np.ndarray,
+        scores: np.ndarray, threads: int, decoded: "Decoded",
     ) -> None:  # fmt: skip
-        segment, (dfs, ats) = self.view.segments[part], self.found.lists[part]
+        segment, (dfs, ats), base = self.view.segments[part], self.found.lists[part], self.view.bases[part]
 
         def run(piece: slice) -> None:
             taken = decoded.take(self.view, part, self.longest)
             maxscore.search(  # type: ignore[call-arg]
                 segment.ids, segment.lengths, segment.removed, segment.removals, allowed, *segment.lists,
                 segment.block_best, segment.average, self.view.average, self.form, dfs, ats, *self.terms, piece.start,
-                piece.stop, *taken, held, ids, scores,
+                piece.stop, *taken, base, also, told, held, ids, scores,
             )  # fmt: skip
             decoded.give(taken)
 
@@ -149,13 +160,16 @@ class Plan(NamedTuple):
                 decoded.give(taken)
 
             in_pieces(n, run, threads, _AT_LEAST)
-        tail = view.tail
-        if tail.seen[tail_kernels.LIVE]:
-            tail_kernels.score(  # type: ignore[call-arg]
-                tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms,
-                0, n, bases[-1], documents, scores,
-            )  # fmt: skip
+        if view.tail.seen[tail_kernels.LIVE]:
+            self._score_tail(documents, scores)
         return scores
+
+    def _score_tail(self, documents: np.ndarray, scores: np.ndarray) -> None:
+        tail = self.view.tail
+        tail_kernels.score(  # type: ignore[call-arg]
+            tail.seen, tail.lengths, tail.terms, tail.slots, tail.tfs, self.form, self.found.numbers, *self.terms, 0,
+            len(documents), self.view.bases[-1], documents, scores,
+        )  # fmt: skip
 
     def frequencies(self, place: int) -> np.ndarray:
         """How often each term of the plan stands in a document."""
@@ -171,21 +185,6 @@ class Plan(NamedTuple):
         return found
 
 
-class Ranking(NamedTuple):
-    """The best documents for some queries, ids int64 and scores float32 (n, k), at one moment of an index."""
-
-    plan: Plan
-    ids: np.ndarray
-    scores: np.ndarray
-    threads: int
-    decoded: "Decoded"
-
-    def score(self, doc_ids: np.ndarray) -> np.ndarray:
-        """The scores float32 (n, c) of documents int64 (n, c): 0 where no term matches, or there is none (as -1 is)."""
-        places = self.plan.view.places_of(doc_ids.ravel()).reshape(doc_ids.shape)
-        return self.plan.scores(places, self.threads, self.decoded)
-
-
 class Decoded:
     """What searches of the largest segment have worked out (`kernels.lists`), kept for those that follow.
 
@@ -194,8 +193,10 @@ class Decoded:
 
     def __init__(self) -> None:
         self.free: list[tuple[np.ndarray, ...]] = []
+        self.windows: list[tuple[np.ndarray, ...]] = []  # sums and candidates where nothing is kept
         self.numbers = itertools.count()
-        self.state = View.empty(), 0, 0  # the view, its largest segment, and the generation; exchanged at once
+        # The view, its largest segment, the generation, documents of a window; exchanged at once.
+        self.state = View.empty(), 0, 0, 0
 
     def take(self, view: View, part: int, terms: int) -> tuple[Any, ...]:
         """What a search of that segment by queries of so many terms works with: see `kernels.maxscore.search`.
@@ -205,31 +206,44 @@ class Decoded:
         state = self.state
         if state[0] is not view:
             documents = [len(segment.ids) for segment in view.segments]
-            self.state = state = view, documents.index(max(documents)), next(self.numbers) % 2**30 + 1
-        _, largest, generation = state
+            most = max(documents)
+            whole = (most + maxscore.STEP - 1) // maxscore.STEP * maxscore.STEP
+            window = min(whole, _WINDOW if most < _VERY_LARGE else 2 * _WINDOW)
+            self.state = state = view, documents.index(most), next(self.numbers) % 2**30 + 1, window
+            if most < _LARGE:
+                self.free.clear()
+                self.windows.clear()
+        _, largest, generation, window = state
         segment = view.segments[part]
         n, kept, dense = len(segment.ids), 0, 0
         if n >= _LARGE and part == largest:
             kept = 1 << min(_BLOCKS, max(len(segment.block_last), 1)).bit_length() - 1
             dense = min(_MOST_ROWS, _ROOM // (4 * n))
-        sizes = ((kept + max(terms, _TERMS)) * BLOCK, kept, dense * n)
+        sizes = ((kept + max(terms, _TERMS)) * BLOCK, kept, dense * n, window)
         while kept:
             try:
                 arrays = self.free.pop()
             except IndexError:
                 break
-            if len(arrays[0]) >= sizes[0] and (len(arrays[2]), len(arrays[3])) == sizes[1:]:
+            if len(arrays[0]) >= sizes[0] and (len(arrays[2]), len(arrays[3]), len(arrays[6])) == sizes[1:]:
                 return generation, *arrays
         slots, parts = np.empty(sizes[0], np.int32), np.empty(sizes[0], np.float32)
         tables = np.zeros(kept, np.int64), np.empty(sizes[2], np.float32), np.zeros(dense, np.int64)
-        window = np.zeros(maxscore.WINDOW + 1, np.float32), np.empty(maxscore.WINDOW, np.int32)
-        return generation, slots, parts, *tables, *window
+        while True:
+            try:
+                arrays = self.windows.pop()
+            except IndexError:
+                arrays = np.zeros(window + 64, np.float32), np.empty(window, np.int32)
+            if len(arrays[1]) == window:
+                return generation, slots, parts, *tables, *arrays
 
     def give(self, taken: tuple[Any, ...]) -> None:
         """For the next search."""
         if len(taken[3]):
             self.free.append(taken[1:])
+        elif len(taken[7]) > maxscore.STEP:
+            self.windows.append(taken[6:])
 
     def owned(self) -> list[np.ndarray]:
         """All arrays that no search is using."""
-        return [array for arrays in self.free for array in arrays]
+        return [array for arrays in (*self.free, *self.windows) for array in arrays]

@@ -5,15 +5,16 @@ from typing import Any
 import numpy as np
 
 from .direct import Direct
-from .inverted_searcher import EVERYBODY, METHODS, NO_FACTORS, Decoded, Plan, Ranking, Settings
-from .inverted_state import Found, View
-from .kernels import one_query
+from .inverted_searcher import EVERYBODY, METHODS, NO_FACTORS, Decoded, Settings
+from .inverted_state import View
+from .kernels import fusion, one_query
 from .kernels import tail as tail_kernels
 from .tokenizer import Tokenizer, packed_short
 
 _direct = Direct(one_query)
-_LONGEST = 1 << 10  # characters: beside the search of a longer query its calls are nothing
+_LONGEST = 1 << 12  # characters: beside the search of a longer query its calls are nothing
 _NONE = np.empty(0, np.int32)
+_NOBODY, _NOTHING = np.empty((1, 0), np.int64), np.empty((fusion.BESIDE, 0), np.int64)
 
 
 class Single:
@@ -23,8 +24,11 @@ class Single:
         self._settings, self._tokenizer = settings, tokenizer
         self._ready: tuple[View, tuple[Any, ...] | None] = View.empty(), None  # exchanged at once
 
-    def best(self, view: View, text: str, k: int, decoded: Decoded) -> tuple[np.ndarray, ...] | None:
-        """As `Plan.best` for one query and k > 0, and the `plan` of `kernels.one_query.search`.
+    def best(
+        self, view: View, text: str, k: int, decoded: Decoded, others: np.ndarray = _NOBODY
+    ) -> tuple[np.ndarray, ...] | None:
+        """As `Plan.best` for one query and k > 0: ids, scores, and what `kernels.one_query.search` says of both these
+        and documents `others` int64 (1, k).
 
         None where that cannot say: the text is long or not ASCII, its terms are not cut by the kernel, documents were
         removed, or not all of them are in one segment.
@@ -35,27 +39,12 @@ class Single:
         given, size = ready[1], len(text)
         if given is None or size > _LONGEST or not text.isascii():
             return None
-        most = size // 2 + 1
-        plan = np.empty((one_query.ROWS, most), np.int64)
         ids, scores = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
-        taken = decoded.take(view, 0, most)
-        _direct.search(packed_short(text), size, *given, *taken, plan, ids, scores)
+        beside = _NOTHING if others is _NOBODY else np.empty((fusion.BESIDE, k), np.int64)
+        taken = decoded.take(view, 0, size // 2 + 1)
+        _direct.search(packed_short(text), size, *given, *taken, others, beside, ids, scores)
         decoded.give(taken)
-        return ids, scores, plan
-
-    def ranking(self, view: View, text: str, k: int, decoded: Decoded) -> Ranking | None:
-        """`best`, for whoever also asks for the scores of other documents."""
-        answer = self.best(view, text, k, decoded)
-        if answer is None:
-            return None
-        ids, scores, rows = answer
-        dfs, ats = rows[one_query.DFS].view(np.int32), rows[one_query.ATS]
-        order, weights = rows[one_query.ORDER].view(np.int32), rows[one_query.WEIGHTS].view(np.float32)
-        form = self._settings.form(view.average)
-        plan = Plan(
-            view, Found([(dfs, ats)], _NONE, dfs), form, order, weights, rows[one_query.ENDS, :1], rows.shape[1]
-        )
-        return Ranking(plan, ids, scores, 1, decoded)
+        return ids, scores, beside
 
     def _arguments(self, view: View) -> tuple[Any, ...] | None:
         """What the kernel is given for every query."""

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from . import arguments, storage
 from .cmsketch import CountMinSketch
+from .direct import Direct
 from .filters import Selection, chosen
 from .hnsw import HNSW
 from .inverted_index import InvertedIndex
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Encoder = Callable[[list[str]], np.ndarray]
+
+_direct = Direct(kernels)
+_NOTHING = np.empty((1, 0), np.float32)
 
 FUSIONS = ("weighted", "rrf")
 RRF_K = 60
@@ -179,13 +183,13 @@ class RetrievalPipeline(storage.Structure):
         )
         how = _checked(top_k, fusion_weight, fusion, depth)
         allowed = self._allowed(filter)
-        key = (
-            query, None if rows is None else rows.tobytes(), *how, None if allowed is None else allowed.tobytes()
-        )  # fmt: skip
+        found = None
         with self._cache_lock:
             self._sketch.add(query)
-            hot = self._sketch.is_hot(query, self._hot_threshold) and not callable(filter)
-            found = self._cache.get(key)
+            hot = not callable(filter) and self._sketch.is_hot(query, self._hot_threshold)
+            if hot:  # no answer to another query was kept, since a sketch forgets nothing
+                key = query, *(None if part is None else part.tobytes() for part in (rows, allowed)), *how
+                found = self._cache.get(key)
             generation = self._generation
             self._hits += found is not None
             self._misses += found is None
@@ -195,9 +199,10 @@ class RetrievalPipeline(storage.Structure):
                 with self._cache_lock:
                     if generation == self._generation:  # a write meanwhile makes this answer an old one
                         self._cache.put(key, found)
-        ids, scores = found
-        held = int(np.count_nonzero(ids >= 0))
-        return list(zip(ids[0, :held].tolist(), scores[0, :held].tolist(), strict=True))
+        ids, scores = found[0][0].tolist(), found[1][0].tolist()
+        if ids and ids[-1] < 0:
+            del ids[ids.index(-1) :]
+        return list(zip(ids, scores, strict=False))
 
     def search_batch(
         self,
@@ -331,16 +336,24 @@ class RetrievalPipeline(storage.Structure):
         if weight == 1:
             return self._nearest(embeddings, top_k, allowed, threads)
         dense_ids, dense = self._nearest(embeddings, depth, allowed, threads)
-        ranking = self._index.ranking(queries, depth, filter=allowed, threads=threads)
-        text_ids, text = ranking.ids, ranking.scores
-        dense_at, text_at, dense_only, text_only = kernels.cross(dense_ids, text_ids)
         ids, scores = np.empty((len(queries), top_k), np.int64), np.empty((len(queries), top_k), np.float32)
         if not ids.size:
             return ids, scores
+        if len(queries) == 1 and allowed is None:
+            one = self._index._ranking_of_one(queries[0], depth, dense_ids)
+            if one is not None:
+                dense_of_text, k = _NOTHING, RRF_K
+                if fusion != "rrf":
+                    only, k = one[2][kernels.TEXT_ONLY :], 0
+                    dense_of_text = self._similarity(self._vectors._distances(embeddings, only, 1))
+                _direct.one(dense_ids, dense, *one, dense_of_text, weight, k, ids, scores)
+                return ids, scores
+        also = dense_ids if fusion == "weighted" else dense_ids[:, :0]
+        text_ids, text, text_of_dense = self._index.ranking(queries, depth, also, filter=allowed, threads=threads)
+        dense_at, text_at, text_only = kernels.cross(dense_ids, text_ids)
         if fusion == "rrf":
             kernels.reciprocal_rank(dense_ids, dense_at, text_ids, text_at, RRF_K, ids, scores)
             return ids, scores
-        text_of_dense = ranking.score(dense_only)
         dense_of_text = self._similarity(self._vectors._distances(embeddings, text_only, threads))
         kernels.weighted(
             dense_ids, dense, dense_at, text_of_dense, text_ids, text, text_at, dense_of_text, weight, ids, scores

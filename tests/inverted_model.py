@@ -11,6 +11,7 @@ from llmds import inverted_index as module
 from llmds import inverted_searcher
 from llmds import inverted_writer as writer
 from llmds.inverted_index import InvertedIndex
+from llmds.kernels import fusion
 
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 METHODS = ["lucene", "robertson", "atire", "bm25+", "bm25l"]
@@ -173,6 +174,23 @@ def ranked(ids, scores):
     return ids[order], scores[order]
 
 
+def also_told(index, texts, doc_ids, allowed):
+    """A ranking tells the scores of documents given to it, bit for bit, in a batch and one at a time."""
+    given, k = np.tile(doc_ids, (len(texts), 1)), len(doc_ids)
+    expected = index.score_many(texts, given)
+    ids, _, told = index.ranking(texts, k, given, filter=allowed, threads=1)
+    np.testing.assert_array_equal(told, expected)
+    for row, text in enumerate(texts if allowed is None else []):
+        one = index._ranking_of_one(text, k, given[:1])
+        if one is not None:
+            np.testing.assert_array_equal(one[0][0], ids[row])
+            said = one[2][fusion.TOLD].view(np.float32)[:k], *one[2][[fusion.DENSE_AT, fusion.TEXT_AT]].view(np.int32)
+            np.testing.assert_array_equal(said[0], expected[row])
+            crossed = fusion.cross(given[:1], ids[row : row + 1])
+            for mine, other in zip((said[1][:k], said[2][:k], one[2][fusion.TEXT_ONLY]), crossed, strict=True):
+                np.testing.assert_array_equal(mine, other[0])
+
+
 def top_k_is_exact(index, collection, queries, ks=(1, 10, 100), allowed=None, **model):
     """Every way to search gives the first k of all documents sorted by their scores, bit for bit; scores are right.
 
@@ -185,6 +203,7 @@ def top_k_is_exact(index, collection, queries, ks=(1, 10, 100), allowed=None, **
     expected = [ranked(collection.ids[keep], row[keep]) for row in scores]
     for query, row in zip(queries, scores, strict=True):
         np.testing.assert_allclose(row, collection.scores(query, **model), rtol=1e-5)
+    also_told(index, texts, np.append(np.random.default_rng(n).permutation(collection.ids)[:200], -1), allowed)
     for k in (*ks, n):
         singles = [index.search(text, k, filter=allowed) for text in texts]
         for found, (ids, wanted) in zip(singles, expected, strict=True):

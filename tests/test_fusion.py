@@ -26,12 +26,12 @@ def room(k):
 @given(st.lists(st.tuples(ranked, ranked), max_size=4))
 def test_each_side_learns_where_its_ids_stand_on_the_other(pairs):
     sides = [padded([pair[side] for pair in pairs]) for side in (0, 1)]
-    left_at, right_at, left_only, right_only = fusion.cross(*sides)
+    left_at, right_at, right_only = fusion.cross(*sides)
     for q, (left, right) in enumerate(pairs):
-        for mine, other, found, only in ((left, right, left_at, left_only), (right, left, right_at, right_only)):
-            expected, rest = [other.index(key) if key in other else -1 for key in mine], [-1] * (WIDTH - len(mine))
-            assert found[q].tolist() == expected + rest
-            assert only[q].tolist() == [-1 if key in other else key for key in mine] + rest
+        for mine, other, found in ((left, right, left_at), (right, left, right_at)):
+            expected = [other.index(key) if key in other else -1 for key in mine]
+            assert found[q].tolist() == expected + [-1] * (WIDTH - len(mine))
+        assert right_only[q].tolist() == [-1 if key in left else key for key in right] + [-1] * (WIDTH - len(right))
 
 
 @given(ranked, ranked, st.integers(1, 10))

@@ -75,6 +75,7 @@ def kept(request, monkeypatch):
     monkeypatch.setattr(inverted_searcher, "_LARGE", 1 if request.param else 1 << 30)
     monkeypatch.setattr(inverted_searcher, "_BLOCKS", 16)
     monkeypatch.setattr(inverted_searcher, "_MOST_ROWS", 3)
+    monkeypatch.setattr(inverted_searcher, "_WINDOW", 1 << 13)
 
 
 @pytest.fixture(params=COLLECTIONS)

@@ -24,7 +24,7 @@ from ..kv_cache import KVCache
 from ..paged_allocator import PagedAllocator
 from ..progress import bar
 from ..replay import hit_rate_curve, replay
-from ..retrieval_pipeline import RetrievalPipeline
+from ..retrieval_pipeline import FUSIONS, RetrievalPipeline
 from ..reuse import lru_hits, optimal_hits
 from ..scheduler import Scheduler
 from ..simulator import Replica, simulate
@@ -272,6 +272,9 @@ def _pipeline() -> None:
     pipeline.search("cache heap")
     pipeline.search("cache heap", fusion="rrf")
     pipeline.search("cache heap", fusion_weight=1.0)
+    pipeline.shrink_to_fit()
+    for fusion in FUSIONS:  # of one segment and nothing else
+        pipeline.search("cache heap", fusion=fusion)
     pipeline.reserve(40)
     _passes_through_a_file(pipeline, encoder=encoder)
     _passes_through_a_file(encoder)

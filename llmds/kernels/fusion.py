@@ -11,33 +11,47 @@ from .compiling import leaf, njit
 from .hashing import mix
 
 _ZERO, _DENSE, _TEXT = np.int64(0), np.int64(0), np.int64(1)
+# Rows of what one query is told of both sides: text's scores of the dense side, float32; where each id stands on the
+# other, int32; ids that text alone has.
+TOLD, DENSE_AT, TEXT_AT, TEXT_ONLY, BESIDE = 0, 1, 2, 3, 4
 
 
 @njit(cache=True, nogil=True)
 def cross(left, right):
     """Where each id of one side stands on the other: int32 (n, a) and (n, b), -1 where it does not.
 
-    And the ids of each side that the other lacks, int64 (n, a) and (n, b), -1 in the place of those that it has.
+    And the ids of the right side that the left one lacks, int64 (n, b), -1 in the place of those that it has.
     left int64 (n, a), right int64 (n, b), no id twice in a row. O(n (a + b)).
     """
-    left_only, right_only = left.copy(), right.copy()
-    left_at, right_at = np.full(left.shape, -1, np.int32), np.full(right.shape, -1, np.int32)
-    size = np.int64(1)
-    while size < 2 * left.shape[1]:
-        size *= 2
-    table = np.full(size, -1, np.int32)
+    left_at, right_at = np.empty(left.shape, np.int32), np.empty(right.shape, np.int32)
+    right_only, table = np.empty(right.shape, np.int64), np.empty(buckets(left.shape[1]), np.int32)
     for q in range(left.shape[0]):
-        for e in range(left.shape[1]):
-            if left[q, e] >= 0:
-                table[_bucket(table, left[q], left[q, e])] = e
-        for e in range(right.shape[1]):
-            if right[q, e] >= 0:
-                at = table[_bucket(table, left[q], right[q, e])]
-                if at >= 0:
-                    left_at[q, at], right_at[q, e] = e, at
-                    left_only[q, at] = right_only[q, e] = -1
-        table[:] = -1
-    return left_at, right_at, left_only, right_only
+        cross_one(left[q], right[q], left_at[q], right_at[q], right_only[q], table)
+    return left_at, right_at, right_only
+
+
+@leaf(cache=True)
+def buckets(n):
+    """How many a table of n ids has: the power of two from 2 n on."""
+    size = np.int64(1)
+    while size < 2 * n:
+        size *= 2
+    return size
+
+
+@leaf(cache=True)
+def cross_one(left, right, left_at, right_at, right_only, table):
+    """As `cross` for one row. table int32 (`buckets(a)`,): scratch."""
+    table[:] = left_at[:] = -1
+    for e in range(left.shape[0]):
+        if left[e] >= 0:
+            table[_bucket(table, left, left[e])] = e
+    for e in range(right.shape[0]):
+        right_at[e], right_only[e] = -1, right[e]
+        if right[e] >= 0:
+            at = table[_bucket(table, left, right[e])]
+            if at >= 0:
+                left_at[at], right_at[e], right_only[e] = e, at, -1
 
 
 @leaf(cache=True)
@@ -105,6 +119,22 @@ def reciprocal_rank(dense_ids, dense_at, text_ids, text_at, k, ids, scores):
             if text_ids[q, e] >= 0 and text_at[q, e] < 0:
                 found = offer(ids[q], scores[q], found, text_ids[q, e], np.float32(1.0 / (k + e + 1.0)))
         finish(ids[q], scores[q], found)
+
+
+@njit(cache=True, nogil=True)
+def one(dense_ids, dense, text_ids, text, beside, dense_of_text, weight, k, ids, scores):
+    """`weighted` or, for a k of 1 or more, `reciprocal_rank`, of one query with lists of the same length.
+
+    beside: what `one_query.search` said of both.
+    """
+    n = dense_ids.shape[1]
+    dense_at = beside[DENSE_AT].view(np.int32)[:n].reshape((1, n))
+    text_at = beside[TEXT_AT].view(np.int32)[:n].reshape((1, n))
+    if k > 0:
+        reciprocal_rank(dense_ids, dense_at, text_ids, text_at, k, ids, scores)
+    else:
+        told = beside[TOLD].view(np.float32)[:n].reshape((1, n))
+        weighted(dense_ids, dense, dense_at, told, text_ids, text, text_at, dense_of_text, weight, ids, scores)
 
 
 @leaf(cache=True)

@@ -275,7 +275,7 @@ def add(
 ):  # fmt: skip
     """Add a term's postings in low..high - 1 to the sums of their documents, sums[slot - low]. How many, about.
 
-    dirty uint8: made 1 for each run of 2**group sums that changes.
+    dirty int32: made 1 for each run of 2**group sums that changes.
     """
     c = i * CURSOR
     if cursors[c + DENSE] >= 0:

@@ -7,42 +7,49 @@ for bit, as if every posting had been added.
 
 import numpy as np
 
-from . import lists
-from .best import offer
+from . import best, lists
 from .blocks import BLOCK
 from .compiling import leaf, njit
 from .simd import at_least, lowest_bit
 
-WINDOW = 1 << 13
-_GROUP = 6  # 2**6 sums are looked at, and made zero again, at once
+_GROUP = 5  # 2**5 sums are looked at, and made zero again, at once
+_FEW = np.uint64((1 << (1 << _GROUP)) - 1)
+# Where more postings than one for so many documents are added, all sums are, 64 at once.
+_CROWDED = 64
+STEP = 64 << _GROUP  # a window has so many documents, or a multiple of it
 # Postings added so far for each block of the next term, and candidates for each, from which on all of it is added.
 _ADDED, _PROBED = 60, 15
-# Fewer postings than one for so many documents, or more than that: otherwise pruning costs more than it saves.
+# Fewer postings than one for so many documents, or more than that: otherwise pruning costs more than it saves. Among
+# very many documents, whose lengths and postings are in no fast memory, it saves more.
 _SPARSE, _MANY = 100, 1 << 19
+_SPARSE_OF_MANY, _VERY_LARGE = 20, 1 << 18
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, average, now, form, dfs, ats,
-    order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, sums, candidates, found, best_ids,
-    best_scores,
+    order, weights, ends, first, last, generation, slots, parts, kept, dense, tags, sums, candidates, base, wanted,
+    told, found, best_ids, best_scores,
 ):  # fmt: skip
     """Offer what a segment has for queries first..last - 1 to the heaps (`best`) in rows of best_ids, best_scores.
+
+    Of documents wanted int64 (n, c), `base` + a slot, put the scores in told float32 (n, c), zeros, as `score` does.
+    c may be 0.
 
     dfs int32, ats int64 (m,): what `segments.find_terms` said of all terms; order int32, weights float32, ends int64:
     see `bm25.plan`. found int64 (n,): items in each heap, k > 0 have room. removed, removals: see
     `segments.find_slots`; allowed uint8: empty, or which slots may be found. average, now: of lengths, when the segment
     was made and now. generation, slots, parts, kept, dense, tags: see `lists`, with rows for the terms of the longest
-    query; the last three may be empty. sums float32 (WINDOW + 1,): zeros, and zeros again but for the last when this
-    returns; candidates int32 (WINDOW,): scratch.
-    O(postings), less what need not be looked at.
+    query; the last three may be empty. candidates int32 (w,): scratch for a window of w documents, a multiple
+    of STEP; sums float32 (w + 64,): zeros, and zeros again when this returns.
+    O(postings), less what need not be looked at; c for each window, and `score` where one was pruned.
     """
     longest = slots.shape[0] // BLOCK - kept.shape[0]
     cursors, room = np.empty(longest * lists.CURSOR, np.int64), np.empty(2 * BLOCK, np.int32)
     singles, rest = np.empty(longest, np.float32), np.empty(longest + 1, np.float32)
-    dirty, bits = np.zeros(WINDOW >> _GROUP, np.uint8), sums.view(np.int32)
+    dirty, bits = np.zeros(candidates.shape[0] >> _GROUP, np.int32), sums.view(np.int32)
     k = best_ids.shape[1]
-    best = np.empty(k if k <= BLOCK else 0, np.float32)
+    highest, pool = np.empty(k if k <= BLOCK else 0, np.float32), np.empty(best.room(k), np.int64)
     entire = removed.shape[0] == 0 and allowed.shape[0] == 0
     ratio = np.float32(average / now) if average > 0 and now > 0 else np.float32(1)
     for query in range(first, last):
@@ -61,18 +68,24 @@ def search(
                 )  # fmt: skip
             else:
                 postings_of_all += df
-        prune = postings_of_all * _SPARSE < ids.shape[0] or postings_of_all > _MANY
+        sparse = _SPARSE if ids.shape[0] < _VERY_LARGE else _SPARSE_OF_MANY
+        prune = postings_of_all * sparse < ids.shape[0] or postings_of_all > _MANY
         if prune and entire:
             for i in range(terms):
                 scale = max(ratio * np.float32(1.00001), np.float32(1))
-                least = lists.kth_part(cursors, np.int64(i), k, best, block_best, scale, form)
+                least = lists.kth_part(cursors, np.int64(i), k, highest, block_best, scale, form)
                 floor = max(floor, weights[begin + i] * least)
-        found[query] = _search(
+        found[query], skipped = _search(
             ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms,
             begin, weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums,
-            bits, dirty, candidates, found[query], best_ids[query], best_scores[query],
-            best_scores[query].view(np.int32),
+            bits, dirty, candidates, base, wanted[query], told[query], pool, found[query], best_ids[query],
+            best_scores[query], best_scores[query].view(np.int32),
         )  # fmt: skip
+        if skipped > 0 and wanted.shape[1] > 0:
+            score(
+                lengths, postings, block_last, block_at, form, dfs, ats, order, weights, ends, query, query + 1,
+                generation, slots, parts, kept, dense, tags, base, wanted, told,
+            )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -131,18 +144,22 @@ def sort_ascending(keys, n):
 def _search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms, begin,
     weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty,
-    candidates, found, heap_ids, heap_scores, heap_bits,
+    candidates, base, wanted, told, pool, found, heap_ids, heap_scores, heap_bits,
 ):  # fmt: skip
-    """One query. The number of items in its heap."""
+    """One query. The number of items in its heap, and of windows that were pruned."""
     k, n = heap_ids.shape[0], ids.shape[0]
     scale = min(ratio * np.float32(0.99999), np.float32(1))
     slack = np.float32(1) + np.float32(1e-6) * np.float32(terms + 4)
     # What is left may be small beside the sum: then it is the sum that rounding makes larger.
     lower = np.float32(1) - np.float32(2e-7) * np.float32(terms + 4)
-    low = np.int64(0)
+    low, pruned = np.int64(0), np.int64(0)
+    # Floats that are not negative are in the order of their bits.
+    limit = np.int64(heap_bits[0]) if found == k else np.int64(1)
+    if pool.shape[0] > 0:
+        best.clear(pool)
     while low < n:
-        high = min(low + WINDOW, n)
-        threshold = np.float32(max(floor, heap_scores[0]) if found == k else floor) * lower
+        high = min(low + candidates.shape[0], n)
+        threshold = (max(floor, np.int32(limit).view(np.float32)) if limit > 1 else floor) * lower
         essential, undecided = terms, True
         rest[terms] = 0
         if prune:
@@ -163,9 +180,15 @@ def _search(
                 form, generation, kept, dense, sums, dirty, _GROUP,
             )  # fmt: skip
             i += 1
+        pruned += np.int64(i < terms)
         if i == terms:
-            found = _offer_all(
-                ids, removed, removals, allowed, low, floor, sums, bits, dirty, found, heap_ids, heap_scores, heap_bits
+            for j in range(wanted.shape[0]):
+                at = wanted[j] - base - low
+                if 0 <= at < high - low:
+                    told[j] = sums[np.uint64(at)]
+            found, limit = _offer_all(
+                ids, removed, removals, allowed, low, high, added * _CROWDED > high - low, limit, sums, bits, dirty,
+                pool, found, heap_ids, heap_scores, heap_bits,
             )  # fmt: skip
         elif added > 0:
             count = _collect(bits, sums, dirty, threshold - rest[i], candidates)
@@ -185,56 +208,95 @@ def _search(
                 i += 1
             for j in range(count):
                 at = np.int64(candidates[j])
-                found = _offer(ids, removed, removals, allowed, low + at, sums[at], found, heap_ids, heap_scores)
-            for group in range(dirty.shape[0]):
-                if dirty[group]:
-                    _zero(sums, dirty, np.int64(group))
+                if bits[at] >= limit:
+                    found, limit = _offer(
+                        ids, removed, removals, allowed, low + at, np.int64(bits[at]), limit, pool, found, heap_ids,
+                        heap_scores, heap_bits,
+                    )  # fmt: skip
+            _zero(sums, dirty)
         low = high
-    return found
+    if pool.shape[0] > 0:
+        found = best.take(pool, ids, heap_ids, heap_scores, found)
+    return found, pruned
 
 
 @leaf(cache=True)
-def _offer(ids, removed, removals, allowed, slot, total, found, heap_ids, heap_scores):
+def _offer(
+    ids, removed, removals, allowed, slot, total, limit, pool, found, heap_ids, heap_scores, heap_bits
+):  # fmt: skip
+    """Offer a document whose score has the bits `total`, to the pool if it has room: items in the heap, and the limit.
+
+    The limit is the least bits of a score that may be among the best.
+    """
     if removed.shape[0] > 0 and removed[slot] <= removals:
-        return found
+        return found, limit
     if allowed.shape[0] > 0 and not allowed[slot]:
-        return found
-    return offer(heap_ids, heap_scores, found, ids[slot], total)
+        return found, limit
+    if pool.shape[0] > 0:
+        best.keep(pool, slot, total)
+        return found, max(limit, best.least(pool, heap_ids.shape[0]))
+    found = best.offer(heap_ids, heap_scores, found, ids[slot], np.int32(total).view(np.float32))
+    return found, np.int64(heap_bits[0]) if found == heap_ids.shape[0] else np.int64(1)
 
 
 @leaf(cache=True, forceinline=True)
 def _offer_all(
-    ids, removed, removals, allowed, low, floor, sums, bits, dirty, found, heap_ids, heap_scores, heap_bits
+    ids, removed, removals, allowed, low, high, crowded, limit, sums, bits, dirty, pool, found, heap_ids, heap_scores,
+    heap_bits,
 ):  # fmt: skip
     """Offer every document of the window, and make its sums 0."""
-    k = heap_ids.shape[0]
-    # Floats that are not negative are in the order of their bits.
-    limit = np.int64(heap_bits[0]) if found == k else np.int64(1)
-    for group in range(dirty.shape[0]):
-        if dirty[group]:
-            start = np.int64(group) << _GROUP
-            mask = at_least(bits, start, limit)
-            while mask != np.uint64(0):
-                at = start + lowest_bit(mask)
-                mask &= mask - np.uint64(1)
-                if bits[np.uint64(at)] >= limit:
-                    total = sums[np.uint64(at)]
-                    found = _offer(ids, removed, removals, allowed, low + at, total, found, heap_ids, heap_scores)
-                    limit = np.int64(heap_bits[0]) if found == k else np.int64(1)
-            _zero(sums, dirty, np.int64(group))
-    return found
+    if crowded:
+        for start in range(0, high - low, 64):
+            found, limit = _offer_some(
+                at_least(bits, start, limit), start, ids, removed, removals, allowed, low, limit, bits, pool, found,
+                heap_ids, heap_scores, heap_bits,
+            )  # fmt: skip
+            for i in range(np.uint64(start), np.uint64(start + 64)):
+                sums[i] = 0
+        dirty[:] = 0
+        return found, limit
+    for first in range(0, dirty.shape[0], 64):
+        groups = at_least(dirty, first, 1)
+        while groups != np.uint64(0):
+            start = (first + lowest_bit(groups)) << _GROUP
+            groups &= groups - np.uint64(1)
+            found, limit = _offer_some(
+                at_least(bits, start, limit) & _FEW, start, ids, removed, removals, allowed, low, limit, bits, pool,
+                found, heap_ids, heap_scores, heap_bits,
+            )  # fmt: skip
+            for i in range(np.uint64(start), np.uint64(start + (1 << _GROUP))):
+                sums[i] = 0
+    dirty[:] = 0
+    return found, limit
+
+
+@leaf(cache=True, forceinline=True)
+def _offer_some(
+    mask, start, ids, removed, removals, allowed, low, limit, bits, pool, found, heap_ids, heap_scores, heap_bits
+):  # fmt: skip
+    """Offer the documents from `start` on whose bits are set in `mask`, those that reach the limit: see `_offer`."""
+    while mask != np.uint64(0):
+        at = start + lowest_bit(mask)
+        mask &= mask - np.uint64(1)
+        if bits[np.uint64(at)] >= limit:
+            total = np.int64(bits[np.uint64(at)])
+            found, limit = _offer(
+                ids, removed, removals, allowed, low + at, total, limit, pool, found, heap_ids, heap_scores, heap_bits
+            )
+    return found, limit
 
 
 @leaf(cache=True, forceinline=True)
 def _collect(bits, sums, dirty, threshold, candidates):
     """List the documents of the window with a sum, of at least `threshold`. How many."""
     count = np.int64(0)
-    sums[WINDOW] = threshold
-    limit = max(np.int64(bits[WINDOW]), np.int64(1))
-    for group in range(dirty.shape[0]):
-        if dirty[group]:
-            start = np.int64(group) << _GROUP
-            mask = at_least(bits, start, limit)
+    limit = max(np.int64(np.float32(threshold).view(np.int32)), np.int64(1))
+    for first in range(0, dirty.shape[0], 64):
+        groups = at_least(dirty, first, 1)
+        while groups != np.uint64(0):
+            start = (first + lowest_bit(groups)) << _GROUP
+            groups &= groups - np.uint64(1)
+            mask = at_least(bits, start, limit) & _FEW
             while mask != np.uint64(0):
                 candidates[np.uint64(count)] = start + lowest_bit(mask)
                 mask &= mask - np.uint64(1)
@@ -254,7 +316,13 @@ def _filter(sums, candidates, count, rest, threshold):
 
 
 @leaf(cache=True)
-def _zero(sums, dirty, group):
-    for i in range(np.uint64(group << _GROUP), np.uint64((group + 1) << _GROUP)):
-        sums[i] = 0
-    dirty[group] = 0
+def _zero(sums, dirty):
+    """Make the sums of the window 0."""
+    for first in range(0, dirty.shape[0], 64):
+        groups = at_least(dirty, first, 1)
+        while groups != np.uint64(0):
+            start = (first + lowest_bit(groups)) << _GROUP
+            groups &= groups - np.uint64(1)
+            for i in range(np.uint64(start), np.uint64(start + (1 << _GROUP))):
+                sums[i] = 0
+    dirty[:] = 0
