@@ -16,6 +16,7 @@ from .ann_index import Index, Ours
 from .ann_peers import Faiss, Hnswlib
 
 RECALL = 0.95
+_EQUAL_EF = 64  # of scaling
 FRACTIONS = (0.5, 0.1, 0.01, 0.001)
 _FILTER_QUERIES, _CHURN_ROUNDS = 500, 5
 
@@ -175,18 +176,22 @@ def threads(bench: Bench) -> None:
 
 
 def scaling(bench: Bench) -> None:
-    """Build and search, at ef_construction=100, as the number of vectors grows."""
+    """Build, at ef_construction=100, and search, at equal ef and at equal recall, as the number of vectors grows."""
     for n in bench.options.sizes:
         data = clustered(n, 1000, seed=bench.options.seed)
-        truth, indexes, extra = Truth(data.vectors, data.queries, K), {}, {}
+        truth, indexes, extra, equal = Truth(data.vectors, data.queries, K), {}, {}, {}
         for name in [name for name in (harness.OURS, "hnswlib") if name in bench.names]:
             index = bench.make(name, ef_construction=100, ours_ef_construction=100)
             start = time.perf_counter()
             index.build(data.vectors)
             seconds = time.perf_counter() - start
             print(f"n = {n:,}: built {name} in {seconds:.1f} s", flush=True)
-            ef, recall = smallest_ef(_recall_of(index, truth), RECALL)
-            index.set_ef(ef)
+            recall_of = _recall_of(index, truth)
+            ef, recall = smallest_ef(recall_of, RECALL)
             indexes[name] = index
             extra[name] = {"n": n, "build_seconds": seconds, "ef": ef, "recall": recall}
-        race_searches(bench, f"scaling, n = {n}", indexes, data.queries, extra)
+            equal[name] = {"n": n, "ef": _EQUAL_EF, "recall": recall_of(_EQUAL_EF)}
+        for task, given in (("scaling at equal ef", equal), ("scaling", extra)):
+            for name, index in indexes.items():
+                index.set_ef(given[name]["ef"])
+            race_searches(bench, f"{task}, n = {n}", indexes, data.queries, given)

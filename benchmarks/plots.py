@@ -130,17 +130,21 @@ def churn(record: Row) -> Figure | None:
 
 def scaling(record: Row) -> Figure | None:
     """Seconds to build and to search over the number of vectors, with how they should grow."""
-    rows = [row for row in record["results"] if row["task"].startswith("scaling")]
-    if not rows:
-        return None
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    names, least = _names(row["contender"] for row in rows), min(row["n"] for row in rows)
-    panels: tuple[tuple[Axes, str, str, Callable[[Row], float], Callable[[float], float]], ...] = (
-        (left, "seconds to build", "n log n", lambda row: row["build_seconds"], lambda n: n * math.log(n)),
-        (right, "microseconds a query at recall .95", "log n", lambda row: 1e6 / _rate(row), math.log),
+    at_recall, at_ef = (
+        [row for row in record["results"] if row["task"].startswith(task)]
+        for task in ("scaling,", "scaling at equal ef,")
     )
-    for axes, label, growth, value, grows in panels:
+    if not (at_recall and at_ef):
+        return None
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    names, least = _names(row["contender"] for row in at_recall), min(row["n"] for row in at_recall)
+    panels: tuple[tuple[Axes, list[Row], str, str, Callable[[Row], float], Callable[[float], float]], ...] = (
+        (left, at_recall, "seconds to build", "n log n", lambda row: row["build_seconds"], lambda n: n * math.log(n)),
+        (middle, at_ef, f"microseconds a query, ef {at_ef[0]['ef']}", "log n", _microseconds, math.log),
+        (right, at_recall, "microseconds a query, recall .95", "log n", _microseconds, math.log),
+    )
+    for axes, rows, label, growth, value, grows in panels:
         for name in names:
             mine = [row for row in rows if row["contender"] == name]
             axes.plot([row["n"] for row in mine], [value(row) for row in mine], label=name, **_style(name, names))
@@ -156,9 +160,14 @@ def scaling(record: Row) -> Figure | None:
         axes.legend(fontsize=9)
     _log_y(left)
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    middle.set_ylim(bottom=0)
     right.set_ylim(bottom=0)
     figure.suptitle("scaling: clustered 128-d vectors, one thread", fontsize=11)
     return figure
+
+
+def _microseconds(row: Row) -> float:
+    return 1e6 / _rate(row)
 
 
 def speeds(record: Row) -> Figure | None:
