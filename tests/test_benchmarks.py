@@ -135,6 +135,7 @@ def test_plots_are_drawn_from_the_json(tmp_path):
     rows += [{"task": "filter far 0.5", "contender": "faiss", "kind": "far", "fraction": 0.5, "reached": False}]
     rows += [row("churn, round 0", "llmds", round=0, recall=0.9, bytes=100)]
     rows += [row(f"scaling, n = {n}", "llmds", n=n, build_seconds=n / 100) for n in (100, 1000)]
+    rows += [row(f"scaling at equal ef, n = {n}", "llmds", n=n, ef=64) for n in (100, 1000)]
     path = tmp_path / "hnsw-x.json"
     path.write_text(json.dumps({"parameters": {"data": "x", "vectors": 10, "dim": 4}, "results": rows}))
     drawn = plots.draw(path)
