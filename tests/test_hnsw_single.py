@@ -1,4 +1,4 @@
-"""Queries one at a time: the short way to the kernel says what a batch of one says, or leaves it to the long way."""
+"""Queries one at a time: the short way to the kernel says what the long one says, or leaves it to the long way."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hnsw_model import METRICS, clustered
 
-from llmds import HNSW
+from llmds import HNSW, hnsw_searcher
 
 N, DIM = 2000, 32
 QUERIES = clustered(30, DIM, 7)
@@ -18,13 +18,19 @@ def filled(n=N, **given):
     return index
 
 
+def pairs(ids, distances):
+    return [pair for pair in zip(ids[0].tolist(), distances[0].tolist(), strict=True) if pair[0] >= 0]
+
+
 def short_way(index, query, k, ef):
-    return index._single.nearest(index._state, query, k, ef)
+    found = index._single.nearest(index._state, query[None], k, ef)
+    return None if found is None else pairs(*found)
 
 
 def long_way(index, query, k, ef=None):
-    ids, distances = index.search_batch(query[None], k, ef=ef)
-    return [pair for pair in zip(ids[0].tolist(), distances[0].tolist(), strict=True) if pair[0] >= 0]
+    """Through the same kernel, by itself as by the short way: walks side by side may end elsewhere."""
+    ef, present = max(index.ef_search if ef is None else ef, k), index._state.present
+    return pairs(*hnsw_searcher.search(index._state, index._settings, query[None], min(k, present), ef, None, 1))
 
 
 @pytest.mark.parametrize("metric", METRICS)
