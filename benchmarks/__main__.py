@@ -5,7 +5,6 @@ import ast
 import sys
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 
 from . import __path__ as _path
 from . import harness
@@ -21,20 +20,16 @@ def main() -> None:
         command.add_argument("--out", type=Path, help=f"the JSON (default {harness.RESULTS.name}/NAME.json)")
         command.add_argument("--pin", type=int, metavar="CORE", help="keep the process on one core")
         if name in sys.argv:  # the others' peers need not be installed
-            import_module(f".{name}", __package__).arguments(command)
+            import_module(f".{name}.command", __package__).arguments(command)
     options = parser.parse_args()
     harness.pin(options.pin)
-    import_module(f".{options.name}", __package__).run(options)
+    import_module(f".{options.name}.command", __package__).run(options)
 
 
 def _benchmarks() -> list[tuple[str, str]]:
-    """Name and docstring of every module with a function `run`, by its source: the peers need not be installed."""
-    found = []
-    for module in iter_modules(_path):
-        tree = ast.parse((Path(_path[0]) / f"{module.name}.py").read_text())
-        if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
-            found.append((module.name, ast.get_docstring(tree) or ""))
-    return sorted(found)
+    """Name and docstring of every folder's `command`, by its source: the peers need not be installed."""
+    commands = sorted(Path(_path[0]).glob("*/command.py"))
+    return [(path.parent.name, ast.get_docstring(ast.parse(path.read_text())) or "") for path in commands]
 
 
 if __name__ == "__main__":

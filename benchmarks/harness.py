@@ -18,8 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .names import OURS
+
 RESULTS = Path(__file__).parent / "results"
-OURS = "llmds"
 _PACKAGES = (
     "llmds", "numpy", "numba", "scipy", "aiolimiter", "bm25s", "cachetools", "datasketches", "faiss-cpu", "heapdict",
     "hnswlib", "limits", "lru-dict", "pynndescent", "PyStemmer", "rank-bm25", "scalable-vs", "tantivy", "usearch",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from .harness import OURS
+from .names import OURS
 
 Row = Mapping[str, Any]
 # One colour for a library, one marker for a variant of it.

@@ -4,15 +4,16 @@ Every public name is loaded when it is first used, so `import llmds` costs next 
 loads neither NumPy nor Numba.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .kernels._lazy import exports
 
 __version__ = "0.1.0"
 
 # name -> the module it lives in
 _HOME = {
     "AdmissionController": "admissions",
-    "CostModel": "cost_model",
+    "CostModel": "simulator",
     "CountMinSketch": "cmsketch",
     "Documents": "documents",
     "HNSW": "hnsw",
@@ -40,7 +41,7 @@ _HOME = {
     "simulate": "simulator",
     "sweep": "simulator",
 }
-_MODULES = {*_HOME.values(), "kernels", "reuse", "serving_plots", "storage"}
+_MODULES = {*_HOME.values(), "base", "kernels"}
 
 __all__ = [
     "HNSW", "AdmissionController", "CostModel", "CountMinSketch", "Documents", "IndexedHeap", "InvertedIndex",
@@ -52,7 +53,6 @@ __all__ = [
 if TYPE_CHECKING:
     from .admissions import AdmissionController
     from .cmsketch import CountMinSketch
-    from .cost_model import CostModel
     from .documents import Documents
     from .encoders import LSAEncoder, SentenceTransformerEncoder
     from .hnsw import HNSW
@@ -62,23 +62,11 @@ if TYPE_CHECKING:
     from .paged_allocator import OutOfPagesError, PagedAllocator, PageStats
     from .retrieval_pipeline import RetrievalPipeline
     from .scheduler import Request, Scheduler
-    from .simulator import Replica, Simulation, Sweep, simulate, sweep
+    from .simulator import CostModel, Replica, Simulation, Sweep, simulate, sweep
     from .token_lru import TokenLRU
     from .tokenizer import Tokenizer
     from .traces import Trace
     from .utils import LatencyRecorder, MemoryProfiler, Timer, memory_profiler
 
 
-def __getattr__(name: str):
-    if name in _HOME:
-        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    elif name in _MODULES:
-        value = import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+__getattr__, __dir__ = exports(__name__, _HOME, _MODULES)

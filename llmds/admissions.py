@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, storage
-from .clocked import Clock, Clocked
-from .direct import Direct
-from .growing import chunks
-from .kernels import admission as kernels
-from .kernels import admission_check, table
+from .base import arguments
+from .base import files as storage
+from .base.arena import chunks
+from .base.clocked import Clock, Clocked
+from .base.fast_calls import Direct
 from .kernels import clock as clock_kernels
+from .kernels import table
+from .kernels.admissions import check as admission_check
+from .kernels.admissions import window as kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self

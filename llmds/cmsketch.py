@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import arguments, storage
-from .direct import Direct
-from .growing import chunks
-from .kernels import heavy, table
-from .kernels import sketch as kernels
+from .base import arguments
+from .base import files as storage
+from .base.arena import chunks
+from .base.fast_calls import Direct
+from .base.structure import Structure
+from .kernels import table
+from .kernels.cmsketch import counters as kernels
+from .kernels.cmsketch import heavy_hitters as heavy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,7 +36,7 @@ class HeavyHitter(NamedTuple):
     error: int
 
 
-class CountMinSketch(storage.Structure):
+class CountMinSketch(Structure):
     """Frequencies of items in `depth` rows of `width` counters (Cormode and Muthukrishnan 2005).
 
     An estimate is never below the true count, and exceeds it by more than `get_error_bound()`, that is
@@ -294,7 +297,7 @@ class CountMinSketch(storage.Structure):
 
 
 def _shown(records: np.ndarray, texts: np.ndarray) -> list[HeavyHitter]:
-    """Records of `kernels.heavy.listed` with their items."""
+    """Records of `kernels.cmsketch.heavy_hitters.listed` with their items."""
     data = texts.tobytes()
     return [
         HeavyHitter(at if size < 0 else data[at : at + size].decode("utf-8", "surrogatepass"), upper, error)

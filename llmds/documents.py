@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, storage
-from .growing import chunks
+from .base import arguments
+from .base import files as storage
+from .base.arena import chunks
+from .base.structure import Structure
 from .kernels import documents as kernels
 from .kernels import strings
 from .kernels.documents import COUNT, ID, PARTS, TEXT, TITLE
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 12
 
 
-class Documents(storage.Structure):
+class Documents(Structure):
     """Texts with ids of their own (any str) and, where there are any, titles.
 
     Document number `row` (0, 1, ... in the order of adding) is what the other structures know as an

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import arguments, storage
-from .growing import chunks
-from .kernels import lsa as kernels
-from .progress import Progress, bar
-from .tokenizer import Tokenizer
-from .vocabulary import Vocabulary
+from .base import arguments
+from .base import files as storage
+from .base.arena import chunks
+from .base.progress import Progress, bar
+from .base.structure import Structure
+from .kernels import encoders as kernels
+from .tokenizer.tokenizer import Tokenizer
+from .tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,7 +28,7 @@ _TALL = 1 << 13  # rows of a tall matrix that one BLAS call takes
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr, indices, values: see kernels.lsa
 
 
-class LSAEncoder(storage.Structure):
+class LSAEncoder(Structure):
     """Latent semantic analysis (Deerwester et al. 1990): texts as vectors of `dim` numbers, learnt from a corpus.
 
     `fit` weighs terms by (1 + ln tf) * idf, idf = ln(1 + (n - df + 0.5) / (df + 0.5)), scales each text's

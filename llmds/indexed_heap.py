@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments
-from .arguments import INT64_MAX, INT64_MIN
-from .direct import Direct
-from .growing import CHUNK, Growing
+from .base import arguments
+from .base.arena import CHUNK, Growing
+from .base.arguments import INT64_MAX, INT64_MIN
+from .base.fast_calls import Direct
 from .kernels import heap as kernels
 from .kernels import table
 

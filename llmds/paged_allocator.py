@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, storage
-from .kernels import pages as kernels
+from .base import arguments
+from .base import files as storage
+from .base.structure import Structure
+from .kernels import paged_allocator as kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +38,7 @@ class PageStats:
     free_count: int
 
 
-class PagedAllocator(storage.Structure):
+class PagedAllocator(Structure):
     """Hands out page ids 0..max_pages-1, each to one owner at a time.
 
     The free pages are a stack, so a page freed last, whose memory is the warmest, is handed out

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, storage
+from .base import arguments
+from .base import files as storage
+from .base.fast_calls import Direct
+from .base.filters import Selection, chosen
+from .base.progress import Progress, bar
+from .base.structure import Structure
+from .base.threads import count
 from .cmsketch import CountMinSketch
-from .direct import Direct
-from .filters import Selection, chosen
-from .hnsw import HNSW
-from .inverted_index import InvertedIndex
+from .hnsw.index import HNSW
+from .inverted_index.index import InvertedIndex
 from .kernels import fusion as kernels
-from .progress import Progress, bar
-from .threads import count
 from .token_lru import TokenLRU
-from .tokenizer import analysis
+from .tokenizer.tokenizer import analysis
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +36,7 @@ RRF_K = 60
 _CHUNK = 2048
 
 
-class RetrievalPipeline(storage.Structure):
+class RetrievalPipeline(Structure):
     """Documents searched by their words (BM25) and by their vectors (HNSW), both scores fused.
 
     Each side gives its best `depth` documents; both scores are then computed for every document of the

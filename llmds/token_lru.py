@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import arguments, scalars, storage
-from .direct import Direct
-from .growing import CHUNK, Growing, chunks
-from .kernels import lru as kernels
+from .base import arguments, scalars
+from .base import files as storage
+from .base.arena import CHUNK, Growing, chunks
+from .base.fast_calls import Direct
 from .kernels import table
-from .kernels.lru import ITEM, ROW, TOKENS, UNKEYED, WHY
+from .kernels import token_lru as kernels
+from .kernels.token_lru import ITEM, ROW, TOKENS, UNKEYED, WHY
 
 if TYPE_CHECKING:
     from typing_extensions import Self

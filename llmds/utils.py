@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import psutil
 
-from . import arguments, storage
+from .base import arguments
+from .base import files as storage
+from .base.structure import Structure
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -147,7 +149,7 @@ class Timer:
         return f"Timer({self.seconds:.6f} seconds)"
 
 
-class LatencyRecorder(storage.Structure):
+class LatencyRecorder(Structure):
     """Durations in seconds, and their percentiles.
 
     Every sample is kept, 8 bytes each of a capacity that doubles as needed, so percentiles are exact (linear

@@ -9,13 +9,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def kernels_digest(folder: Path) -> str:
+    """16 hexadecimal digits that change with the name or the text of any module in `folder`, at any depth."""
+    digest = hashlib.sha256()
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(os.fsencode(source.relative_to(folder)) + b"\0" + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def _cache_folder() -> Path:
     """One folder for each state of the kernels: Numba does not see that a kernel's helper was edited."""
-    digest = hashlib.sha256()
-    for source in sorted((ROOT / "llmds" / "kernels").glob("*.py")):
-        digest.update(source.read_bytes())
     bounds = "-bounds" if os.environ.get("NUMBA_BOUNDSCHECK", "0") not in ("", "0") else ""
-    return ROOT / ".numba_cache" / (digest.hexdigest()[:16] + bounds)
+    return ROOT / ".numba_cache" / (kernels_digest(ROOT / "llmds" / "kernels") + bounds)
 
 
 os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())

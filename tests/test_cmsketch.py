@@ -4,17 +4,18 @@ import functools
 import math
 from collections import Counter
 
-import face
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import cmsketch, growing
+from llmds import cmsketch
+from llmds.base import arena as growing
 from llmds.cmsketch import CountMinSketch
 from llmds.kernels import hashing
-from llmds.kernels import sketch as kernels
+from llmds.kernels.cmsketch import counters as kernels
+from tests import face
 
 MOST = 2**63 - 1
 ITEMS = ["", "a", "5", "naïve", "𝒳" * 9, "\udc80", "a long item, well over sixteen bytes", 5, 0, -1, MOST, -(2**63)]

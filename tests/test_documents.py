@@ -2,7 +2,6 @@
 
 import threading
 
-import face
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from llmds import documents as module
 from llmds.documents import Documents
 from llmds.kernels import documents as kernels
 from llmds.kernels import strings
+from tests import face
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=12) | st.sampled_from(
     ["", "\ud800", "\udfff\ud800", "a\0b", "\U0010ffff", "é", "e\u0301", "漢字", "a" * 100]

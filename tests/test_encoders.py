@@ -6,7 +6,6 @@ import threading
 import types
 from collections import Counter
 
-import face
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,8 +13,9 @@ from hypothesis import strategies as st
 
 from llmds import encoders
 from llmds.encoders import LSAEncoder, SentenceTransformerEncoder
-from llmds.kernels import lsa as kernels
-from llmds.tokenizer import Tokenizer
+from llmds.kernels import encoders as kernels
+from llmds.tokenizer.tokenizer import Tokenizer
+from tests import face
 
 
 def corpus(n=120, seed=0, words=60):

@@ -3,16 +3,16 @@
 import math
 import threading
 
-import face
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import growing
+from llmds.base import arena as growing
 from llmds.indexed_heap import IndexedHeap
 from llmds.kernels import heap as kernels
+from tests import face
 
 keys = st.integers(-6, 6) | st.sampled_from([2**63 - 1, -(2**63)])
 scores = st.sampled_from([-math.inf, -1.5, -0.0, 0.0, 1.0, 2.0, 5e-324, math.inf]) | st.floats(allow_nan=False)

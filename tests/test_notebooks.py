@@ -5,8 +5,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import data_folder
 from nbclient import NotebookClient
+
+from tests.conftest import data_folder
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 

@@ -3,14 +3,14 @@
 import dataclasses
 import threading
 
-import face
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds.kernels import pages as kernels
+from llmds.kernels import paged_allocator as kernels
 from llmds.paged_allocator import OutOfPagesError, PagedAllocator, PageStats
+from tests import face
 
 MOST = 9
 

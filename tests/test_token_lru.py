@@ -5,16 +5,17 @@ import threading
 import weakref
 from collections import OrderedDict
 
-import face
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from llmds import growing, token_lru
-from llmds.kernels import lru as kernels
+from llmds import token_lru
+from llmds.base import arena as growing
+from llmds.kernels import token_lru as kernels
 from llmds.token_lru import TokenLRU
+from tests import face
 
 INT_KEYS = [-3, -1, 0, 1, 2, 3, 2**63 - 1, -(2**63)]
 OTHER_KEYS = ["a", "b", (1, 2), 1.5, None, b"x"]

@@ -4,13 +4,13 @@ import math
 import threading
 import time
 
-import face
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmds.utils import LatencyRecorder, MemoryProfiler, Timer, memory_profiler
+from tests import face
 
 MB = 1 << 20
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..admissions import AdmissionController
+from ..base.progress import bar
 from ..indexed_heap import IndexedHeap
-from ..kv_cache import KVCache
+from ..kv_cache.cache import KVCache
 from ..paged_allocator import OutOfPagesError
-from ..progress import bar
-from ..scheduler import Scheduler
+from ..scheduler.scheduler import Scheduler
 
 PAGE = 16
 PREFILL_SECONDS_PER_TOKEN = 60e-6

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .. import storage
+from ..base import files as storage
+from ..base.progress import bar
+from ..base.structure import Structure
 from ..documents import Documents
 from ..encoders import LSAEncoder, SentenceTransformerEncoder
-from ..progress import bar
 from ..retrieval_pipeline import Encoder, RetrievalPipeline
-from ..tokenizer import Tokenizer
+from ..tokenizer.tokenizer import Tokenizer
 from .corpus import Corpus
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _CHUNK = 2048
 
 
-class Collection(storage.Structure):
+class Collection(Structure):
     """A searchable corpus in one file. Rows of `documents` are the pipeline's document ids."""
 
     _schema: ClassVar[storage.Schema] = {"encoder_spec": (np.uint8, 1), "stop_words": (np.uint8, 1)}

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
+from ..base.progress import bar
 from ..encoders import LSAEncoder
-from ..progress import bar
 from ..retrieval_pipeline import RetrievalPipeline
 from .chat_load import make_load, serve
 from .docstrings import Passage, gather

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..progress import bar
+from ..base.progress import bar
 
 _MIN_WORDS = 8
 _PIECE_WORDS = 200

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..arguments import integer
+from ..base.arguments import integer
 from ..encoders import LSAEncoder
 from ..retrieval_pipeline import RetrievalPipeline
 from .collection import Collection, encoder_of

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..kv_arrays import POLICIES
+from ..base.progress import bar
+from ..kv_cache.state import POLICIES
 from ..paged_allocator import MAX_PAGES
-from ..progress import bar
-from ..replay import OPTIMAL, cache_for, hit_rate_curve, replay
-from ..trace import Trace
-from ..traces import read
+from ..traces.hit_rates import OPTIMAL, cache_for, hit_rate_curve, replay
+from ..traces.sources import read
+from ..traces.trace import Trace
 from . import plot_files
 
 PAGES = (1_000, 3_000, 10_000, 30_000)

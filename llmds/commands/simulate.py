@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cost_model import HARDWARE, MODELS, CostModel, kv_pages, preset
-from ..kv_arrays import POLICIES as EVICTIONS
-from ..simulator import Replica, Simulation, simulate
-from ..trace import Trace
-from ..traces import read
+from ..kv_cache.state import POLICIES as EVICTIONS
+from ..simulator.cost_model import HARDWARE, MODELS, CostModel, kv_pages, preset
+from ..simulator.simulator import Replica, Simulation, simulate
+from ..traces.sources import read
+from ..traces.trace import Trace
 from . import plot_files
 
 PRESET = "llama-3.1-8b@h100-sxm"
@@ -112,7 +112,7 @@ def _told(trace: Trace, replica: Replica, name: str, came: Simulation) -> str:
 
 
 def _plot(path: Path, came: Simulation, title: str) -> None:
-    from .. import serving_plots
+    from ..simulator import plots as serving_plots
 
     beside = path.with_name(f"{path.stem}-timeline{path.suffix}")
     for figure, place in ((serving_plots.latency_cdf({title: came}), path), (serving_plots.timeline(came), beside)):

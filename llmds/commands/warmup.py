@@ -9,30 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from .. import kv_file
 from ..admissions import AdmissionController
+from ..base.progress import bar
+from ..base.structure import Structure
 from ..cmsketch import CountMinSketch
-from ..cost_model import CostModel
 from ..documents import Documents
 from ..encoders import LSAEncoder
-from ..hnsw import HNSW
+from ..hnsw.index import HNSW
 from ..indexed_heap import IndexedHeap
-from ..inverted_index import InvertedIndex
-from ..kernels import heap, hnsw_build, kv_upgrade, scheduling_check, table
-from ..kv_arrays import POLICIES
-from ..kv_cache import KVCache
+from ..inverted_index.index import InvertedIndex
+from ..kernels import heap, table
+from ..kernels.hnsw import build as hnsw_build
+from ..kernels.kv_cache import upgrade as kv_upgrade
+from ..kernels.scheduler import check as scheduling_check
+from ..kv_cache import files as kv_file
+from ..kv_cache.cache import KVCache
+from ..kv_cache.state import POLICIES
 from ..paged_allocator import PagedAllocator
-from ..progress import bar
-from ..replay import hit_rate_curve, replay
 from ..retrieval_pipeline import FUSIONS, RetrievalPipeline
-from ..reuse import lru_hits, optimal_hits
-from ..scheduler import Scheduler
-from ..simulator import Replica, simulate
-from ..storage import Structure
+from ..scheduler.scheduler import Scheduler
+from ..simulator.cost_model import CostModel
+from ..simulator.simulator import Replica, simulate
 from ..token_lru import TokenLRU
-from ..tokenizer import Tokenizer
-from ..trace import Trace
-from ..traces import read_azure, synthetic
+from ..tokenizer.tokenizer import Tokenizer
+from ..traces.hit_rates import hit_rate_curve, replay
+from ..traces.reuse import lru_hits, optimal_hits
+from ..traces.sources import read_azure, synthetic
+from ..traces.trace import Trace
 
 TEXTS = ["the page cache", "a heap of pages in the cache", "naïve caché", "a graph over the heap"]
 

@@ -6,9 +6,9 @@ of -inf says that a document lacks that side (it has no embedding, say).
 
 import numpy as np
 
-from .best import finish, offer
 from .compiling import leaf, njit
 from .hashing import mix
+from .topk import finish, offer
 
 _ZERO, _DENSE, _TEXT = np.int64(0), np.int64(0), np.int64(1)
 # Rows of what one query is told of both sides: text's scores of the dense side, float32; where each id stands on the

@@ -1,0 +1,1 @@
+"""BM25 beside other text engines."""

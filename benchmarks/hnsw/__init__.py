@@ -1,0 +1,1 @@
+"""HNSW beside other graph engines."""

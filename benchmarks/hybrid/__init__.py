@@ -1,0 +1,1 @@
+"""Hybrid retrieval beside peers put together by hand."""

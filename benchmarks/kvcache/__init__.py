@@ -1,0 +1,1 @@
+"""KV caches beside other block managers."""

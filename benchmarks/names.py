@@ -1,0 +1,3 @@
+"""Names that records and pictures share."""
+
+OURS = "llmds"

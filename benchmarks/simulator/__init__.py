@@ -1,0 +1,1 @@
+"""The simulator: speed, sweeps, goodput."""

@@ -1,0 +1,1 @@
+"""Heap, LRU, sketch, admission and scheduler beside their peers."""

@@ -1,0 +1,1 @@
+"""What every structure stands on: checks, files, growth, time, threads."""

@@ -1,0 +1,274 @@
+"""Vectors as short codes, and distances estimated from codes alone.
+
+A vector x of `dim` numbers is centred, padded with zeros to D, rotated, and rounded: y = R (x - centre) is close to
+scale * (u - middle), with D codes u of 4 or 8 bits. The rotation spreads what any one number says over all of
+them, so that the same few steps fit every vector (as in RaBitQ, Gao and Long 2024, and in QuIP); the scale is the one
+that gives y's own length back along y, which keeps estimates of near vectors unbiased (RaBitQ again).
+
+State, owned by the caller:
+    codes   uint8 (capacity, width)   width D / 2 (4 bits: in each 64 bytes, low halves first) or D, in whole lines of
+                                      64 bytes
+    terms   float32 (capacity, 2)     the distance to a probe is its OWN + terms[ADD] + terms[TIMES] * (its dot product)
+    frame   float32 (2, D)            row 0 the centre, zeros beyond dim; row 1 the signs of each round, scaled
+
+A probe is what estimates start from: int8 (D,) beside float32 (3,), OWN and how to scale a dot product of codes. It is
+made of a vector in full (`probe`), or of a row of codes (`probe_of_codes`). Distances are squared Euclidean, or
+negated inner products.
+"""
+
+import numpy as np
+
+from ..compiling import leaf, njit, plain, within
+from ..hashing import mix
+from ..simd import estimate_int4, estimate_int8, mix_parts
+
+INT4, INT8 = 4, 8
+ADD, TIMES = 0, 1
+OWN, SCALE, SHIFT, PARAMETERS = 0, 1, 2, 3
+
+# Rounds of the rotation. In each, every number is mixed with seven others far away: after three, with 511. If there
+# are fewer, some meet again, and without other signs would part again.
+_ROUNDS = 3
+# Steps of 4 bits end at 2.5 standard deviations: of a normal distribution this loses the least.
+_REACH = np.float32(2.5)
+_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
+
+
+@njit(cache=True)
+def new_frame(size):
+    """The frame of vectors padded to `size`, centred at zero."""
+    plain()
+    frame = np.zeros((2, size), np.float32)
+    for d in range(size):
+        sign = 1 - 2 * np.int64(mix(d) & np.uint64(1))
+        frame[1, d] = sign / np.sqrt(8.0)
+    return frame
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def rotated(source, row, dim, frame, work):
+    """Rotate source[row] (float32, its first `dim`) about the centre: the result is work[0], work float32 (2, D). O(D).
+
+    Each round flips signs, then mixes eight parts of the row (butterflies of a Hadamard transform), then transposes.
+    """
+    first, size = _ROUNDS & 1, np.int64(frame.shape[1])
+    for d in range(dim):
+        work[first, d] = source[row, d] - frame[0, d]
+    for d in range(dim, size):
+        work[first, d] = 0
+    for left in range(_ROUNDS, 0, -1):
+        at = np.int64(left & 1)
+        mix_parts(work, at * size, (1 - at) * size, frame, size >> 3)
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _hadamard(a, b, c, d, e, f, g, h):
+    """The Hadamard transform of eight numbers; its own inverse, up to a factor."""
+    a, b, c, d, e, f, g, h = a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
+    a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
+    return a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
+
+
+@leaf(cache=True)
+def unrotated(frame, work, target, row):
+    """Undo `rotated`: from work[0] (both rows are used) to target[row] (float32 (dim,)). O(D)."""
+    plain()
+    dim, part = target.shape[1], frame.shape[1] // 8
+    at = 0
+    for _ in range(_ROUNDS):
+        for p in range(part):
+            q = 8 * p
+            mixed = _hadamard(
+                work[at, q], work[at, q + 1], work[at, q + 2], work[at, q + 3],
+                work[at, q + 4], work[at, q + 5], work[at, q + 6], work[at, q + 7],
+            )  # fmt: skip
+            for j in range(8):  # the signs hold the scale of the way there, which is that of the way back
+                work[1 - at, j * part + p] = mixed[j] * frame[1, j * part + p]
+        at = 1 - at
+    for d in range(dim):
+        target[row, d] = work[at, d] + frame[0, d]
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _squares(work):
+    """The sum of squares of work[0]."""
+    squares = np.float32(0)
+    for d in range(work.shape[1]):
+        squares += work[0, d] * work[0, d]
+    return squares
+
+
+@leaf(cache=True)
+def _largest(work):
+    """The largest absolute value of work[0]. Its bits are compared: so the loop becomes one of vectors."""
+    largest = np.int32(0)
+    for d in range(work.shape[1]):
+        largest = max(largest, np.float32(work[0, d]).view(np.int32) & 0x7FFFFFFF)
+    return np.int32(largest).view(np.float32)
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _own(source, row, dim, frame, squares, product):
+    """What a vector adds to any distance: its squared length from the centre, or what centring took from products."""
+    if not product:
+        return squares
+    own = np.float32(0)
+    for d in range(dim):
+        own += frame[0, d] * (np.float32(0.5) * frame[0, d] - source[row, d])
+    return own
+
+
+@leaf(cache=True)
+def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
+    """Write the code of source[row] (float32, its first `dim`) to codes[slot] and terms[slot]. O(D)."""
+    rotated(source, row, dim, frame, work)
+    squares, largest = _squares(work), _largest(work)
+    middle, top = np.float32(7.5), np.float32(15)
+    step = _REACH * np.sqrt(squares / np.float32(work.shape[1])) / middle
+    if bits == INT8:
+        middle, top, step = np.float32(128), np.float32(255), largest / np.float32(127)
+    inverse = np.float32(1) / step if step > 0 else np.float32(0)
+    if not inverse < np.inf:
+        inverse = np.float32(0)  # so short that steps underflow
+    along = _round(work, inverse, middle, top)
+    if bits == INT8:
+        for d in range(work.shape[1]):
+            codes[slot, d] = np.uint8(work[1, d])
+    else:
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):
+                low, high = np.uint8(work[1, 128 * line + j]), np.uint8(work[1, 128 * line + 64 + j])
+                codes[slot, 64 * line + j] = low | (high << np.uint8(4))
+    scale = squares / along if along > 0 else np.float32(0)
+    if not scale < np.inf:
+        scale = np.float32(0)  # so long that squares overflow: nothing is known but that it is far off
+    own = _own(source, row, dim, frame, squares, product)
+    terms[slot, ADD] = own if own == own else np.float32(np.inf)
+    terms[slot, TIMES] = -scale if product else np.float32(-2) * scale
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def _round(work, inverse, middle, top):
+    """Fill work[1] with the codes of work[0], as float32; returns their inner product with it."""
+    along = np.float32(0)
+    for d in range(work.shape[1]):
+        code = min(max(np.floor(work[0, d] * inverse + middle + np.float32(0.5)), np.float32(0)), top)
+        work[1, d] = code
+        along += (code - middle) * work[0, d]
+    return along
+
+
+@njit(cache=True, nogil=True)
+def encode_many(source, dim, frame, bits, product, codes, terms, slots):
+    """`encode` source[i] to slots[i] (int64 (n,)) for all its rows. O(n D)."""
+    plain()
+    work = np.empty(frame.shape, np.float32)
+    for i in range(source.shape[0]):
+        encode(source, i, dim, frame, bits, product, work, codes, terms, slots[i])
+
+
+@leaf(cache=True)
+def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
+    """Make probes[p] (uint8 (D,), signed bytes by their bits) and parameters[p] of source[row] (float32, first `dim`).
+
+    O(D).
+    """
+    rotated(source, row, dim, frame, work)
+    squares, largest = _squares(work), _largest(work)
+    inverse = np.float32(127) / largest if largest > 0 else np.float32(0)
+    if not inverse < np.inf:
+        inverse, largest = np.float32(0), np.float32(0)
+    total = _round_signed(work, inverse, probes, p)
+    _set_parameters(
+        parameters, p, _own(source, row, dim, frame, squares, product), largest / np.float32(127), bits, np.int64(total)
+    )
+
+
+@leaf(cache=True)
+def _round_signed(work, inverse, probes, p):
+    """Fill probes[p] with work[0] / its largest * 127, as signed bytes; returns their sum."""
+    total = np.int32(0)
+    for d in range(work.shape[1]):
+        code = np.int32(np.floor(work[0, d] * inverse + np.float32(0.5)))
+        probes[p, d] = np.uint8(code & 255)
+        total += code
+    return total
+
+
+@leaf(cache=True)
+def _set_parameters(parameters, p, own, scale, bits, total):
+    middle = np.float32(7.5) if bits == INT4 else np.float32(128)
+    parameters[p, OWN], parameters[p, SCALE] = own, scale
+    parameters[p, SHIFT] = scale * middle * np.float32(total)
+
+
+@leaf(cache=True)
+def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
+    """Make probes[p] and parameters[p] of the code of `slot`. O(D)."""
+    total = np.int32(0)
+    scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
+    if bits == INT8:
+        for d in range(codes.shape[1]):
+            code = np.int32(codes[slot, d]) - 128
+            probes[p, d] = np.uint8(code & 255)
+            total += code
+    else:
+        scale *= np.float32(0.5)
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):  # twice the distance from the middle, a whole number
+                low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
+                probes[p, 128 * line + j] = np.uint8((2 * np.int32(low) - 15) & 255)
+                probes[p, 128 * line + 64 + j] = np.uint8((2 * np.int32(high) - 15) & 255)
+                total += 2 * np.int32(low + high) - 30
+    _set_parameters(parameters, p, terms[slot, ADD], scale, bits, np.int64(total))
+
+
+@leaf(cache=True)
+def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances, keys):
+    """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p, and keys[:m]
+    (int64) with their keys as candidates. O(m D).
+
+    distances, keys and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
+    """
+    within()
+    lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
+    own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
+    for e in range(m, (m + 3) & ~3):
+        slots[row, e] = slots[row, m - 1]
+    for e in range(0, m, 4):
+        if bits == INT4:
+            estimate_int4(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
+        else:
+            estimate_int8(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
+
+
+@leaf(cache=True)
+def decoded(codes, terms, slot, bits, product, work):
+    """What the code of `slot` stands for, rotated, in work[0] (float32 (2, D)). O(D)."""
+    plain()
+    scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
+    if bits == INT8:
+        for d in range(codes.shape[1]):
+            work[0, d] = scale * (np.float32(codes[slot, d]) - np.float32(128))
+    else:
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):
+                low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
+                work[0, 128 * line + j] = scale * (np.float32(low) - np.float32(7.5))
+                work[0, 128 * line + 64 + j] = scale * (np.float32(high) - np.float32(7.5))
+
+
+@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+def along(codes, slot, bits, turned, q):
+    """The inner product of turned[q] (float32 (n, D)), a vector rotated, with the code of `slot`, unscaled. O(D)."""
+    total = np.float32(0)
+    if bits == INT8:
+        for d in range(codes.shape[1]):
+            total += turned[q, d] * (np.float32(codes[slot, d]) - np.float32(128))
+    else:
+        for line in range(codes.shape[1] // 64):
+            for j in range(64):
+                low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
+                total += turned[q, 128 * line + j] * (np.float32(low) - np.float32(7.5))
+                total += turned[q, 128 * line + 64 + j] * (np.float32(high) - np.float32(7.5))
+    return total

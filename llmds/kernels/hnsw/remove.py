@@ -1,0 +1,300 @@
+"""Removing from the graph of `hnsw`: who was linked to a removed node is linked to a neighbour of it instead.
+
+A removed slot dies at once, for readers of a later clock, and waits in limbo until those before have left; then
+`reclaim` makes it free.
+"""
+
+import numpy as np
+
+from .. import table
+from ..compiling import leaf, njit, plain
+from . import codes as _codes
+from .build import link_to, tightened
+from .distance import fetch, measure, origin_of, probe_of_slot
+from .layout import (
+    BORN,
+    CHILDREN,
+    DEAD,
+    DIED,
+    ENTRY,
+    HIDDEN,
+    L2,
+    LEVEL,
+    LIMBO,
+    LIMBO_END,
+    NEVER,
+    PARENT,
+    REMOVED,
+    TIER,
+    TWIN,
+    TWINNED,
+    ZERO,
+    free_upper,
+    row_of,
+)
+
+_ONE = np.int64(1)
+_TRIES = 12  # neighbours of a removed node that are weighed as a substitute
+
+
+@njit(cache=True)
+def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids, start, stop, heir, clock, size):
+    """Remove ids[start:stop] (int64), which are there, as of `clock`. `size` is the bytes of a probe.
+
+    If `heir` is not -1, it is the one of them, and the vector whose id is HIDDEN has that id then.
+
+    O(M^3) comparisons to find who is linked to a node, O(M D) for each of those.
+    """
+    plain()
+    head, rows, buckets = table.parts(arena)
+    width, origin = links.shape[1], origin_of(metric)
+    probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
+    lists, keys = np.empty((2, width + 4), np.int64), np.empty(width + 4, np.int64)
+    order = np.empty(width + 1, np.int64)
+    own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
+    new = table.find(rows, buckets, HIDDEN) if heir >= 0 else np.int64(-1)
+    if new >= 0:
+        table.remove(rows, buckets, new)
+    for i in range(start, stop):
+        slot = table.find(rows, buckets, ids[i])  # now: an id may have passed to the slot of one removed before
+        table.remove(rows, buckets, slot)
+        head[table.COUNT] -= 1
+        if new >= 0:
+            table.insert(rows, buckets, new, heir)
+        dead, twin = slot, np.int64(nodes[slot, TWIN])
+        if nodes[slot, LEVEL] == TWINNED:
+            _unchain(nodes, slot)
+        elif twin >= 0:  # it stays linked, under the id of its twin
+            rows[slot, table.KEY], rows[twin, table.KEY] = rows[twin, table.KEY], rows[slot, table.KEY]
+            rows[slot, table.BUCKET], rows[twin, table.BUCKET] = rows[twin, table.BUCKET], -1
+            buckets[rows[slot, table.BUCKET]] = slot
+            _unchain(nodes, twin)
+            dead = twin
+        else:
+            nodes[slot, LEVEL] = DEAD
+            for t in range(np.int64(nodes[slot, TIER]), -1, -1):
+                tier = np.int64(t)
+                _unlink(
+                    bits, metric != L2, vectors, codes, terms, nodes, upper, links if tier == 0 else upper,
+                    width if tier == 0 else width >> 1, tier, slot, origin, probes, parameters, lists, keys, order,
+                    own, others,
+                )  # fmt: skip
+            _hand_over_children(
+                bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own,
+                others,
+            )  # fmt: skip
+            if arena[ENTRY] == slot:
+                arena[ENTRY] = _highest(nodes, head[table.TOP])
+        nodes[dead, LEVEL] = DEAD
+        rows[dead, DIED] = clock
+        nodes[dead, PARENT] = -1
+        if arena[LIMBO_END] >= 0:
+            nodes[arena[LIMBO_END], PARENT] = dead
+        else:
+            arena[LIMBO] = dead
+        arena[LIMBO_END] = dead
+        arena[REMOVED] += 1
+
+
+@njit(cache=True)
+def reclaim(nodes, upper, arena, oldest):
+    """Free the slots in limbo that no reader of the clock `oldest`, or of a later one, can see. O(1) each."""
+    plain()
+    head, rows, _ = table.parts(arena)
+    while arena[LIMBO] >= 0 and rows[arena[LIMBO], DIED] <= oldest:
+        slot = arena[LIMBO]
+        arena[LIMBO] = nodes[slot, PARENT]
+        if arena[LIMBO] < 0:
+            arena[LIMBO_END] = -1
+        nodes[slot, PARENT] = -1
+        free_upper(nodes, upper, arena, slot)
+        nodes[slot, TWIN] = -1
+        rows[slot, BORN] = NEVER
+        rows[slot, table.KEY] = head[table.FREE]
+        head[table.FREE] = slot
+
+
+@njit(cache=True)
+def removed_since(nodes, arena, clock):
+    """The slots (int64) that were removed after this clock, one that is being read. O(those in limbo)."""
+    plain()
+    rows = table.parts(arena)[1]
+    gone, m = np.empty(0, np.int64), 0
+    for fill in (False, True):
+        m, slot = 0, arena[LIMBO]
+        while slot >= 0:
+            if rows[slot, DIED] > clock:
+                if fill:
+                    gone[m] = slot
+                m += 1
+            slot = np.int64(nodes[slot, PARENT])
+        if not fill:
+            gone = np.empty(m, np.int64)
+    return gone
+
+
+@njit(cache=True)
+def free_slots(arena, most):
+    """How many of the slots that were ever used are free; `most`, if there are more. O(most)."""
+    plain()
+    head, rows, _ = table.parts(arena)
+    slot, free = head[table.FREE], 0
+    while slot >= 0 and free < most:
+        free += 1
+        slot = rows[slot, table.KEY]
+    return free
+
+
+@leaf(cache=True)
+def _unchain(nodes, twin):
+    """Take a twin out of its chain; readers that stand on it still find the rest."""
+    before, after = nodes[twin, CHILDREN], nodes[twin, TWIN]
+    nodes[before, TWIN] = after
+    if after >= 0:
+        nodes[after, CHILDREN] = before
+
+
+@njit(cache=True)
+def _highest(nodes, top):
+    """A linked slot of the highest level, the first such; -1 if none is linked. O(n)."""
+    plain()
+    best = np.int64(-1)
+    for slot in range(top):
+        if nodes[slot, LEVEL] >= 0 and (best < 0 or nodes[slot, LEVEL] > nodes[best, LEVEL]):
+            best = np.int64(slot)
+    return best
+
+
+@leaf(cache=True)
+def _unlink(
+    bits, product, vectors, codes, terms, nodes, upper, rows, room, tier, slot, origin, probes, parameters, lists,
+    keys, order, own, others,
+):  # fmt: skip
+    """Undo the links to `slot` in one tier, from its neighbours and from theirs."""
+    plain()
+    row = row_of(nodes, upper, slot, tier)
+    heirs = ZERO
+    for e in range(room):
+        heir = np.int64(rows[row, e])
+        if heir < 0:
+            break
+        if nodes[heir, LEVEL] >= 0 and nodes[heir, TIER] >= tier:
+            order[heirs] = heir
+            fetch(bits, vectors, codes, terms, heir)
+            heirs += 1
+    for h in range(heirs):
+        near = row_of(nodes, upper, order[h], tier)
+        for e in range(-1, room):
+            base = order[h] if e < 0 else np.int64(rows[near, e])
+            if base < 0:
+                break
+            if nodes[base, LEVEL] < 0:
+                continue
+            there = row_of(nodes, upper, base, tier)
+            if there < 0:
+                continue
+            for place in range(room):
+                if rows[there, place] < 0:
+                    break
+                if rows[there, place] == slot:
+                    _substitute(
+                        bits, product, vectors, codes, terms, rows, there, room, place, base, origin, probes,
+                        parameters, lists, keys, order, heirs, own, others,
+                    )  # fmt: skip
+                    break
+
+
+@leaf(cache=True)
+def _substitute(
+    bits, product, vectors, codes, terms, rows, row, room, place, base, origin, probes, parameters, lists, keys,
+    order, heirs, own, others,
+):  # fmt: skip
+    """Put a good one of order[:heirs] in rows[row, place], or else close the gap.
+
+    Good is the nearest to the base that is not linked yet and nearer to the base than to whom the base is linked to.
+    """
+    plain()
+    last = room - 1
+    while rows[row, last] < 0:
+        last -= 1
+    rows[row, place] = rows[row, last]
+    rows[row, last] = -1
+    m = ZERO
+    for h in range(heirs):
+        known = order[h] == base
+        for e in range(last):
+            known |= rows[row, e] == order[h]
+        if not known:
+            lists[0, m] = order[h]
+            m += 1
+    if m == 0:
+        return
+    probe_of_slot(bits, product, vectors, codes, terms, base, probes, parameters, ZERO)
+    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, lists, ZERO, m, own, keys)
+    for e in range(last):
+        lists[1, e] = rows[row, e]
+        fetch(bits, vectors, codes, terms, lists[1, e])
+    for _ in range(min(m, _TRIES)):
+        nearest = ZERO
+        for e in range(m):
+            if own[e] < own[nearest]:
+                nearest = np.int64(e)
+        limit = own[nearest]
+        own[nearest] = np.inf
+        tight = tightened(limit, origin)
+        if not limit < np.inf:
+            return
+        probe_of_slot(bits, product, vectors, codes, terms, lists[0, nearest], probes, parameters, _ONE)
+        measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, lists, _ONE, last, others, keys)
+        apart = True
+        for e in range(last):
+            apart &= others[e] >= tight
+        if apart:
+            rows[row, last] = lists[0, nearest]
+            return
+
+
+@leaf(cache=True)
+def _hand_over_children(
+    bits, product, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own, others
+):
+    """Give the children of `slot` other parents: its own parent, or one another.
+
+    No one becomes its own ancestor: neither that parent nor a child that has one already descends from a child that
+    has none. Only where all of them are full does a child stay without.
+    """
+    plain()
+    width, most = links.shape[1], links.shape[1] >> 1
+    parent, hosts = np.int64(nodes[slot, PARENT]), ZERO
+    if parent >= 0:
+        nodes[parent, CHILDREN] -= 1
+        keys[0], hosts = parent, 1
+    for e in range(width):
+        child = np.int64(links[slot, e])
+        if child < 0:
+            break
+        if nodes[child, LEVEL] < 0 or nodes[child, PARENT] != slot:
+            continue
+        host = np.int64(-1)
+        for limit in (most, width - 1):
+            for h in range(hosts):
+                if host < 0 and nodes[keys[h], CHILDREN] < limit:
+                    host = keys[h]
+        nodes[child, PARENT] = host
+        if host >= 0:
+            nodes[host, CHILDREN] += 1
+        keys[hosts] = child
+        hosts += 1
+    first = np.int64(1 if parent >= 0 else 0)
+    for h in range(hosts):
+        lists[1, h] = keys[h]  # measuring overwrites keys
+    for h in range(first, hosts):
+        child = lists[1, h]
+        host = np.int64(nodes[child, PARENT])
+        if host >= 0:
+            for base, other in ((host, child), (child, host)):
+                probe_of_slot(bits, product, vectors, codes, terms, other, probes, parameters, _ONE)
+                link_to(
+                    bits, product, vectors, codes, terms, nodes, links, base, width, ZERO, base, other, probes,
+                    parameters, lists, keys, own, others,
+                )  # fmt: skip

@@ -1,0 +1,186 @@
+"""Walking the graph of `hnsw` (Malkov and Yashunin 2018, algorithm 2): greedily down, then best first in one tier.
+
+Walks of several probes go on side by side, each a step at a time: while one computes, what the others will read
+next is on its way from memory.
+
+A pool is where a walk keeps the nearest found: a row of int64, keys in ascending order from POOL on, filled up with
+FARTHEST. A key whose node has been expanded is marked.
+"""
+
+import numpy as np
+
+from ..compiling import leaf, njit
+from ..simd import insert, prefetch
+from .distance import fetch, measure
+from .layout import FARTHEST, TIER, ZERO, distance_of, row_of, slot_of
+
+POOL = 8  # columns before the keys; the last of them is smaller than any key
+WALKS = 6  # walks side by side: enough to hide memory, few enough to stay in the fastest cache
+
+
+@njit(cache=True)
+def pool_width(ef):
+    """Columns of a pool for ef keys."""
+    return POOL + (ef + 7) // 8 * 8
+
+
+@leaf(cache=True)
+def descend(
+    bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots,
+    distances, keys,
+):  # fmt: skip
+    """The key of the node that greedy walks reach from `entry` down to the tier above `tier`.
+
+    slots int64 (1, M + 3), distances float32 and keys int64 (M + 3,) are room to work in.
+    """
+    width = upper.shape[1] - 1
+    slots[0, 0] = entry
+    one = np.int64(1)
+    measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, one, distances, keys)
+    best = keys[0]
+    for t in range(np.int64(nodes[entry, TIER]), tier, -1):
+        better = True
+        while better:
+            better = False
+            row = row_of(nodes, upper, slot_of(best), t)
+            m = ZERO
+            for e in range(width if row >= 0 else 0):
+                slot = np.int64(upper[row, e])
+                if slot < 0:
+                    break
+                if slot < count:
+                    slots[0, m] = slot
+                    m += 1
+            for e in range(m):
+                fetch(bits, vectors, codes, terms, slots[0, e])
+            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, distances, keys)
+            for e in range(m):
+                if keys[e] < best and nodes[slot_of(keys[e]), TIER] >= t:
+                    best, better = keys[e], True
+    return best
+
+
+@njit(cache=True)
+def walk_many(
+    bits, product, vectors, codes, terms, nodes, upper, links, tier, count, probes, parameters, starts, ef,
+    rank, origin, stretch, pools, slots, distances, keys,
+):  # fmt: skip
+    """Best-first search in one tier for n probes: fills pools (n, pool_width(ef)) with the ef nearest found.
+
+    starts int64 (n,) are the keys to begin at; FARTHEST: no walk, an empty pool. `links` is that of the tier, or
+    `upper` itself. Candidates farther than the ef nearest are never expanded, so one sorted pool with marks is
+    both of the algorithm's heaps.
+
+    A walk also ends when the next to expand is more than `stretch` (float32) times as far from `origin` as the
+    rank-th nearest found: one that is surrounded need not look on (Al-Jazzazi et al. 2025, adaptive beam search).
+    An origin of -inf ends none.
+
+    slots int64 (WALKS, M' + 3), distances float32 and keys int64 (M' + 3,), M' the most links of a node, are room to
+    work in.
+    """
+    n, width = starts.shape[0], links.shape[1] - (tier > 0)
+    lanes, words = min(WALKS, n), (count + 63) >> 6
+    visited = np.zeros((lanes, words), np.int64)
+    log = np.empty((lanes, words + width), np.int64)  # whom a walk has visited, to be forgotten without a sweep
+    room = np.zeros((5, lanes), np.int64)
+    probe_of, row_at, place, logged, new = room[0], room[1], room[2], room[3], room[4]
+    probe_of[:] = -1
+    following, walking = ZERO, True
+    while walking:
+        for lane in range(lanes):
+            if probe_of[lane] >= 0:
+                m = new[lane] = _gather(links, row_at[lane], width, count, visited, slots, lane)
+                for e in range(m):
+                    fetch(bits, vectors, codes, terms, slots[lane, e])
+                logged[lane] = _note(log, lane, logged[lane], words, slots, m)
+                continue
+            while following < n and starts[following] == FARTHEST:
+                clear(pools, following)
+                following += 1
+            if following < n:
+                _forget(visited, log, lane, logged[lane], words)
+                clear(pools, following)
+                pools[following, POOL] = starts[following]
+                slot = slot_of(starts[following])
+                visited[lane, slot >> 6] |= np.int64(1) << (slot & 63)
+                log[lane, 0] = slot
+                logged[lane], new[lane], place[lane] = 1, 0, POOL
+                probe_of[lane] = following
+                following += 1
+        walking = following < n
+        for lane in range(lanes):
+            p = probe_of[lane]
+            if p < 0:
+                continue
+            m, nearest = new[lane], FARTHEST
+            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, lane, m, distances, keys)
+            for e in range(m):
+                if keys[e] < pools[p, POOL + ef - 1]:
+                    insert(pools, p * pools.shape[1] + POOL, pools.shape[1] - POOL, keys[e])
+                    nearest = min(nearest, keys[e])
+            at = place[lane]
+            while pools[p, at - 1] >= nearest:
+                at -= 1
+            while at < POOL + ef and pools[p, at] & 1:
+                at += 1
+            place[lane] = at
+            reach = stretch * (distance_of(pools[p, POOL + rank - 1]) - origin)
+            if at < POOL + ef and not distance_of(pools[p, at]) - origin > reach:
+                row_at[lane] = row_of(nodes, upper, slot_of(pools[p, at]), tier)
+                prefetch(links, max(row_at[lane], ZERO) * links.shape[1], width)
+                pools[p, at] |= 1
+                walking = True
+                if lanes == 1:  # nobody else works meanwhile: the one after that will find its row here
+                    while at < POOL + ef and pools[p, at] & 1:
+                        at += 1
+                    if at < POOL + ef:
+                        row = row_of(nodes, upper, slot_of(pools[p, at]), tier)
+                        prefetch(links, max(row, ZERO) * links.shape[1], width)
+            else:
+                probe_of[lane] = -1
+
+
+@leaf(cache=True)
+def _gather(links, row, width, count, visited, slots, lane):
+    """Write the neighbours in links[row] that were not visited yet to slots[lane]; how many. They are visited now."""
+    m, bound = np.uint64(0), np.uint64(count)
+    for e in range(width if row >= 0 else 0):
+        slot = np.uint64(np.int64(links[row, e]))
+        if slot >= bound:
+            if links[row, e] < 0:
+                break
+            continue  # unknown to this reader
+        word, bit = visited[lane, slot >> np.uint64(6)], np.int64(1) << np.int64(slot & np.uint64(63))
+        slots[lane, m] = slot
+        m += np.uint64(word & bit == 0)
+        visited[lane, slot >> np.uint64(6)] = word | bit
+    return np.int64(m)
+
+
+@leaf(cache=True)
+def _note(log, lane, logged, most, slots, m):
+    """Append slots[lane, :m] to the log, unless it has `most` or more; its new length."""
+    if logged >= most:
+        return logged
+    for e in range(m):
+        log[lane, logged + e] = slots[lane, e]
+    return logged + m
+
+
+@leaf(cache=True)
+def clear(pools, p):
+    """Make pools[p] an empty pool."""
+    for at in range(pools.shape[1]):
+        pools[p, at] = FARTHEST
+    pools[p, POOL - 1] = -FARTHEST
+
+
+@leaf(cache=True)
+def _forget(visited, log, lane, logged, most):
+    """Make visited[lane] all zeros: what is logged, or, if that is not all, everything."""
+    if logged >= most:
+        for word in range(visited.shape[1]):
+            visited[lane, word] = 0
+    else:
+        for e in range(logged):
+            visited[lane, log[lane, e] >> 6] = 0

@@ -1,0 +1,5 @@
+"""Kernels of the KV cache; modules load when first named."""
+
+from .._lazy import submodules
+
+__getattr__, __dir__ = submodules(__name__, __path__)

@@ -1,0 +1,53 @@
+"""A trace of block ids run through a KV cache. State and answers: `kv_cache.sequences`."""
+
+import numpy as np
+
+from .. import table
+from ..compiling import njit
+from ..kv_cache import attach as kv_attach
+from ..kv_cache import layout as kv
+from ..kv_cache import sequences as seq
+from ..kv_cache.sequences import FULL, OK
+
+_ZERO, _BLOCKS = np.int64(0), np.bool_(True)
+
+
+@njit(cache=True)
+def replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found):
+    """Attach each of the requests start..stop by its block ids, and let it go again: OK, or (FULL, requests done).
+
+    blocks: uint8, content ids (int64) end to end, of which request r has those of indptr[r]..indptr[r + 1]; `seq_id` is
+    a sequence that is not there. found[r] (int32) becomes the number of blocks found, -1 where there are not pages
+    enough. O(blocks).
+    """
+    shead, srows, sbuckets = table.parts(seqs)
+    if shead[table.RETIRED]:
+        return FULL, start, _ZERO
+    head, rows, names, buckets, memory = kv.parts(pool)
+    entries, origin = np.empty(0, np.uint8), np.empty((0, 3), np.int64)
+    requests = np.zeros((1, kv_attach.REQUEST), np.int64)
+    requests[0, kv_attach.SEQ], requests[0, kv_attach.SALT] = seq_id, salt
+    for r in range(start, stop):
+        named = indptr[r + 1] - indptr[r]
+        if not seq.has_room(shead, srows, tables, np.int64(1), named):
+            return FULL, r, _ZERO
+        requests[0, kv_attach.FIRST_ID], requests[0, kv_attach.NAMED] = indptr[r], named
+        requests[0, kv_attach.LENGTH] = named * head[kv.PAGE_SIZE]
+        code, hits, _ = kv_attach.attach_one(
+            head, rows, names, buckets, memory, shead, srows, sbuckets, tables, ids, store, origin, requests, _ZERO,
+            entries, blocks, _BLOCKS,
+        )  # fmt: skip
+        found[r] = hits if code == OK else -1
+        if code == OK:
+            row = table.find(srows, sbuckets, seq_id)
+            seq.release_pages(head, rows, names, memory, shead, srows, tables, row, _ZERO)
+            seq.give_back_slots(shead, srows, row)
+            table.remove(srows, sbuckets, row)
+            table.free_row(shead, srows, row)
+    return OK, stop, _ZERO
+
+
+@njit(cache=True, nogil=True)
+def replay_alone(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found):
+    """As `replay`, for a cache that no other thread knows: without the GIL."""
+    return replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found)

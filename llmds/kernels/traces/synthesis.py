@@ -1,0 +1,148 @@
+"""Made-up conversations, request by request in order of arrival.
+
+A conversation begins under one of the system prompts; each turn's prompt is all that was said before on the way to it
+and a new message. The way may branch: a turn may repeat an earlier prompt of its conversation, of which a new answer
+comes (regenerated), or put another message in the place of an earlier one (edited), and the conversation goes on from
+there.
+
+Arrays of what is made are those of `kernels.traces.trace`, sized for all requests; of what is remembered for each
+request
+
+    past     int64 (n, PAST)    PREVIOUS: the request before it in its conversation, or -1; TURN: how many came before
+                                it there; BASE: tokens of its prompt before its message; OPENS: 1 if these are a system
+                                prompt alone, else 0; ANSWER_ID: content id of the first block that its answer
+                                completes, those after it have the next numbers
+
+and for each conversation, of which no more begin than there are requests:
+
+    latest   int64 (n + 2,)     its latest request, or -1
+
+The coming turn of each conversation, and the beginning of the next one, wait in a `kernels.heap` by their time.
+"""
+
+import numpy as np
+
+from .. import heap
+from ..compiling import leaf, njit
+from ..hashing import mix
+
+DRAWN, REQUESTS, BLOCKS, IDS = 0, 1, 2, 3
+_STEP = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
+PREVIOUS, TURN, BASE, ANSWER_ID, OPENS, PAST = 0, 1, 2, 3, 4, 5
+# what a load is like, float64 (SETTINGS,); of what is log-normal the mean, and the standard deviation of the logarithm
+(
+    GAP, MORE, BRANCH, REGENERATE, THINK, THINK_SPREAD, OPENING, OPENING_SPREAD, MESSAGE, MESSAGE_SPREAD, ANSWER,
+    ANSWER_SPREAD, SETTINGS,
+) = range(13)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def make(
+    seed, settings, shares, systems, block_size, longest, stop, head, events, latest, past,
+    arrivals, input_lengths, output_lengths, block_ids, indptr,
+):  # fmt: skip
+    """Make requests up to the `stop`-th, or fewer if block_ids has no room for one more: see head[REQUESTS].
+
+    settings float64 (SETTINGS,): GAP seconds between conversations, MORE the probability of one more turn, BRANCH and
+    REGENERATE the probabilities that a turn branches and that a branch repeats a prompt, THINK seconds between turns,
+    and lengths in tokens; shares float64 (s,): probability of system prompts 0..i together; systems int64 (s, 2):
+    tokens of each, and the content id of its first block; longest: tokens of a prompt at most. head int64 (4,), to
+    begin with zeros but for IDS, the first content id that is free; events: a heap that holds conversation 0.
+    O(blocks + n log n).
+    """
+    most = (longest - 1) // block_size + 1
+    while head[REQUESTS] < stop and block_ids.shape[0] - head[BLOCKS] >= most:
+        _, time, conversation = heap.pop(events)
+        request, before = head[REQUESTS], latest[conversation]
+        kept = np.int64(-1)  # the request whose blocks this one shares; -1: those of a system prompt
+        again = False
+        system, opening, message = np.int64(0), before < 0, np.int64(0)
+        if opening:
+            heap.push(events, conversation + 1, time - settings[GAP] * np.log(1.0 - _uniform(seed, head)))
+            system = _place(shares, _uniform(seed, head))
+            base = systems[system, 0]
+        elif _uniform(seed, head) < settings[BRANCH]:
+            again = _uniform(seed, head) < settings[REGENERATE]
+            kept = before
+            for _ in range(np.int64(_uniform(seed, head) * (past[before, TURN] + 1))):
+                kept = past[kept, PREVIOUS]
+            base = past[kept, BASE]
+            opening = past[kept, OPENS] == 1
+        else:
+            kept = before
+            base = input_lengths[kept] + output_lengths[kept]
+            if base >= longest:
+                continue  # nothing more can be said
+        if again:
+            length = input_lengths[kept]
+        else:
+            if opening:
+                message = _length(seed, head, settings[OPENING], settings[OPENING_SPREAD])
+            else:
+                message = _length(seed, head, settings[MESSAGE], settings[MESSAGE_SPREAD])
+            length = min(base + message, longest)
+        answer = _length(seed, head, settings[ANSWER], settings[ANSWER_SPREAD])
+        past[request, PREVIOUS], past[request, BASE], past[request, OPENS] = before, base, opening
+        past[request, TURN] = 0 if before < 0 else past[before, TURN] + 1
+        arrivals[request], input_lengths[request], output_lengths[request] = time, length, answer
+        shared = (length - 1) // block_size + 1 if again else base // block_size
+        start, blocks = head[BLOCKS], (length - 1) // block_size + 1
+        for block in range(shared):
+            if kept < 0:
+                block_ids[start + block] = systems[system, 1] + block
+            elif block < indptr[kept + 1] - indptr[kept] and (again or block < input_lengths[kept] // block_size):
+                block_ids[start + block] = block_ids[indptr[kept] + block]
+            else:
+                block_ids[start + block] = past[kept, ANSWER_ID] + block - input_lengths[kept] // block_size
+        for block in range(shared, blocks):
+            block_ids[start + block] = head[IDS]
+            head[IDS] += 1
+        past[request, ANSWER_ID] = head[IDS]
+        head[IDS] += (length + answer) // block_size - length // block_size
+        head[BLOCKS] = indptr[request + 1] = start + blocks
+        latest[conversation] = request
+        head[REQUESTS] = request + 1
+        if _uniform(seed, head) < settings[MORE]:
+            pause = _log_normal(seed, head, settings[THINK], settings[THINK_SPREAD])
+            heap.push(events, conversation, time + pause)
+
+
+@leaf(cache=True)
+def lengths(seed, head, mean, spread, out):
+    """Fill `out` int64 (n,) with lengths in tokens, drawn as `make` draws them. O(n)."""
+    for row in range(out.shape[0]):
+        out[row] = _length(seed, head, mean, spread)
+
+
+@leaf(cache=True)
+def _uniform(seed, head):
+    """A number of 0 or more and less than 1, the next of a SplitMix64 stream."""
+    head[DRAWN] += 1
+    bits = mix(np.int64(mix(seed)) + head[DRAWN] * _STEP)
+    return np.float64(np.int64(bits >> np.uint64(11))) * 2.0**-53
+
+
+@leaf(cache=True)
+def _place(shares, value):
+    """The first of ascending `shares` that is more than `value`, which the last one is."""
+    low, high = np.int64(0), shares.shape[0] - 1
+    while low < high:
+        middle = (low + high) >> 1
+        if shares[middle] > value:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@leaf(cache=True)
+def _log_normal(seed, head, mean, spread):
+    radius = np.sqrt(-2.0 * np.log(1.0 - _uniform(seed, head)))
+    normal = radius * np.cos(2.0 * np.pi * _uniform(seed, head))  # Box and Muller
+    return mean * np.exp(spread * normal - 0.5 * spread * spread)
+
+
+@leaf(cache=True)
+def _length(seed, head, mean, spread):
+    """Tokens, 1 or more and less than 2**30."""
+    return np.int64(min(max(_log_normal(seed, head, mean, spread), 1.0), 2.0**30))
