@@ -10,7 +10,7 @@
 import numpy as np
 
 from . import simd
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 
 _ONE = np.uint64(1)
 
@@ -31,13 +31,13 @@ def new(n):
     return np.zeros(total, np.uint64), starts
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def has(bits, number):
     """Whether `number` is a member."""
     return (bits[number >> 6] >> np.uint64(number & 63)) & _ONE != 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def put(bits, starts, number):
     """Make `number` a member."""
     for level in range(starts.shape[0]):
@@ -49,7 +49,7 @@ def put(bits, starts, number):
         number >>= 6
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def drop(bits, starts, number):
     """Make `number`, a member, none."""
     for level in range(starts.shape[0]):
@@ -60,7 +60,7 @@ def drop(bits, starts, number):
         number >>= 6
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def smallest(bits, starts):
     """The smallest member of a set that has one."""
     number = np.int64(0)

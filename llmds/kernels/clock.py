@@ -9,13 +9,13 @@ head[LATEST]  the bits of a float64: the latest second seen, -inf at first. Time
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .table import OWN, RETIRED
 
 EPOCH, LATEST = OWN, OWN + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def advance(seconds, now):
     """The arena's second at the clock's `now` (float64, finite), never before one that was seen. O(1).
 

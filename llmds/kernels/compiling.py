@@ -10,51 +10,29 @@ from numba.extending import intrinsic
 # Without the entry point for C callers, which nothing here has, a kernel compiles a seventh faster; without raising
 # where an integer is divided by zero, which none does, a twentieth.
 njit = partial(numba.njit, no_cfunc_wrapper=True, error_model="numpy")
-# For a kernel that makes no array and keeps none: it counts no references to what its caller holds, which in a short
-# function with branches is two locked instructions an array, more than all the rest.
-leaf = partial(njit, _nrt=False)
+# Without NRT, Numba's reference counting of arrays: for a kernel that makes no array and keeps none. In a short
+# function with branches counting takes two locked instructions an array, more time than all the rest.
+njit_no_nrt = partial(njit, _nrt=False)
 
 
-def _plain(typingctx):
-    """Called first in a kernel, keeps LLVM from unrolling its loops and making vector versions of them.
+def _attribute(name: str) -> Any:
+    """A function that, called first in a kernel, gives it that attribute of LLVM's functions."""
 
-    They come again in every kernel that calls this one, and a second of compiling is more than many loops ever take.
-    """
+    def add(typingctx):
+        def codegen(context, builder, signature, arguments):
+            builder.function.attributes.add(name)
+            return context.get_dummy_value()
 
-    def codegen(context, builder, signature, arguments):
-        builder.function.attributes.add("optsize")
-        return context.get_dummy_value()
+        return types.none(), codegen
 
-    return types.none(), codegen
-
-
-plain: Any = intrinsic(_plain)
+    return intrinsic(add)
 
 
-def _apart(typingctx):
-    """Called first in a kernel, keeps it from being copied into those that call it: for what they rarely need."""
-
-    def codegen(context, builder, signature, arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), codegen
-
-
-apart: Any = intrinsic(_apart)
-
-
-def _within(typingctx):
-    """Called first in a kernel, has it copied into those that call it, but not also all that it calls.
-
-    That is what forceinline=True does: a compiler option holds for the kernels below as well.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        builder.function.attributes.add("alwaysinline")
-        return context.get_dummy_value()
-
-    return types.none(), codegen
-
-
-within: Any = intrinsic(_within)
+# LLVM unrolls no loop of the kernel and makes no vector version of it. Those come again in every kernel that this one
+# is copied into, and a second of compiling is more than many loops ever take.
+optimize_for_size = _attribute("optsize")
+# The kernel is not copied into those that call it: for what they rarely need.
+never_inline = _attribute("noinline")
+# The kernel is copied into those that call it, but not all that it calls in its turn: forceinline=True would do that,
+# since a compiler option holds for the kernels below as well.
+always_inline = _attribute("alwaysinline")

@@ -6,7 +6,7 @@ of -inf says that a document lacks that side (it has no embedding, say).
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .hashing import mix
 from .topk import finish, offer
 
@@ -30,7 +30,7 @@ def cross(left, right):
     return left_at, right_at, right_only
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def buckets(n):
     """How many a table of n ids has: the power of two from 2 n on."""
     size = np.int64(1)
@@ -39,7 +39,7 @@ def buckets(n):
     return size
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def cross_one(left, right, left_at, right_at, right_only, table):
     """As `cross` for one row. table int32 (`buckets(a)`,): scratch."""
     table[:] = left_at[:] = -1
@@ -54,7 +54,7 @@ def cross_one(left, right, left_at, right_at, right_only, table):
                 left_at[at], right_at[e], right_only[e] = e, at, -1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _bucket(table, ids, wanted):
     """The bucket of an id, or the empty one where it would be; table holds places in ids."""
     mask = table.shape[0] - 1
@@ -137,7 +137,7 @@ def one(dense_ids, dense, text_ids, text, beside, dense_of_text, weight, k, ids,
         weighted(dense_ids, dense, dense_at, told, text_ids, text, text_at, dense_of_text, weight, ids, scores)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _span(low, high, side, score):
     """Note a score of a side, if it has one."""
     if score != -np.inf:
@@ -145,7 +145,7 @@ def _span(low, high, side, score):
         high[side] = max(high[side], np.float64(score))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _part(low, high, side, score):
     """A score of a side, normalised."""
     if not low[side] < high[side] or score == -np.inf:

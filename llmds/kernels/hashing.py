@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .compiling import leaf
+from .compiling import njit_no_nrt
 from .simd import word_at
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def mix(value):
     """A 64-bit integer (int64) to 64 well-mixed bits, uint64; one to one.
 
@@ -18,7 +18,7 @@ def mix(value):
     return h ^ (h >> np.uint64(31))
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def hash_bytes(data, start, stop, seed):
     """64-bit hash of data[start:stop] (uint8) under `seed` (uint64), uint64. O(stop - start).
 
@@ -42,12 +42,12 @@ def hash_bytes(data, start, stop, seed):
     return _closed(h, word)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _round(h, word):
     h = (h ^ word) * np.uint64(0xC6A4A7935BD1E995)
     return h ^ (h >> np.uint64(29))
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _closed(h, word):
     return mix(np.int64((h ^ word) * np.uint64(0xC6A4A7935BD1E995)))

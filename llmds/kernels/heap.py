@@ -14,7 +14,7 @@ is retired): take the new one and call again.
 import numpy as np
 
 from . import radix, table
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .simd import prefetch
 from .table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
 
@@ -40,21 +40,21 @@ def new(capacity, max_heap):
     return heap
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def push(heap, key, score):
     """Add `key` (int64, absent) with `score` (float64). OK, PRESENT, FULL or NOT_A_NUMBER. O(log n)."""
     head, rows, buckets = table.parts(heap)
     return _push(head, rows, buckets, key, score, head[NEXT_ORDER])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def push_in_turn(heap, key, score, order):
     """As `push`, with a place among equals (int64, 0 or more, the lowest first) in place of the last one. O(log n)."""
     head, rows, buckets = table.parts(heap)
     return _push(head, rows, buckets, key, score, order)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def pop(heap):
     """(OK, score, key) of the item taken off the top, ABSENT in place of OK if there is none, or FULL. O(log n)."""
     head, rows, buckets = table.parts(heap)
@@ -65,7 +65,7 @@ def pop(heap):
     return _take_out(head, rows, buckets, np.int64(0))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def peek(heap):
     """(OK, score, key) of the item at the top, ABSENT in place of OK if there is none. O(1)."""
     head, rows, _ = table.parts(heap)
@@ -74,7 +74,7 @@ def peek(heap):
     return OK, head[SIGN] * rows.view(np.float64)[0, SCORE], rows[0, KEY]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def delete(heap, key):
     """(OK, score, key) of the item taken out, ABSENT in place of OK if there is none, or FULL. O(log n)."""
     head, rows, buckets = table.parts(heap)
@@ -86,7 +86,7 @@ def delete(heap, key):
     return _take_out(head, rows, buckets, at)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find(heap, key):
     """(whether `key` is there, its score). O(1)."""
     head, rows, buckets = table.parts(heap)
@@ -96,7 +96,7 @@ def find(heap, key):
     return True, head[SIGN] * rows.view(np.float64)[at, SCORE]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def update(heap, key, score, way):
     """Give `key` a new score; its place among equals stays. O(log n).
 
@@ -107,7 +107,7 @@ def update(heap, key, score, way):
     return _update(head, rows, buckets, key, score, way)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def push_many(heap, keys, scores):
     """Push all, in order, or none. (OK, m); (PRESENT, index of the first key that is there or comes twice);
     (NOT_A_NUMBER, index of the first such score); or (FULL, 0) where room is lacking. Shapes (m,). O(m log n), in
@@ -115,7 +115,7 @@ def push_many(heap, keys, scores):
     return push_many_in_turn(heap, keys, scores, keys[:0])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def push_many_in_turn(heap, keys, scores, orders):
     """As `push_many`, with places among equals, int64 (m,), as in `push_in_turn`; (0,): behind all that came."""
     head, rows, buckets = table.parts(heap)
@@ -179,7 +179,7 @@ def update_many(heap, keys, scores):
     return OK, keys.shape[0]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find_many(heap, keys, scores):
     """Fill scores (m,) with the score of each key, NaN for those that are absent. O(m)."""
     head, rows, buckets = table.parts(heap)
@@ -205,7 +205,7 @@ def heapify(keys, scores, max_heap):
     return heap, -1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def first_fault(heap):
     """First row that is out of order, not found by its key, or no number; -1 if none.
 
@@ -226,13 +226,13 @@ def first_fault(heap):
     return np.int64(-1)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _before(score, order, other_score, other_order):
     """Whether an item leaves before another one."""
     return (score < other_score) | ((score == other_score) & (order < other_order))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _out_of_order(rows, stored, at):
     """Whether the row at `at` should leave before its parent."""
     if at == 0:
@@ -241,14 +241,14 @@ def _out_of_order(rows, stored, at):
     return _before(stored[at, SCORE], rows[at, ORDER], stored[parent, SCORE], rows[parent, ORDER])
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _earlier(rows, stored, a, b):
     """The row that leaves first, of two. Chosen without a branch, which would be guessed wrong every other time."""
     a, b = np.uint64(a), np.uint64(b)
     return np.int64(b if _before(stored[b, SCORE], rows[b, ORDER], stored[a, SCORE], rows[a, ORDER]) else a)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _move(rows, buckets, source, target):
     source, target = np.uint64(source), np.uint64(target)
     for column in range(COLUMNS):
@@ -256,14 +256,14 @@ def _move(rows, buckets, source, target):
     buckets[np.uint64(rows[target, BUCKET])] = target
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _put(rows, stored, buckets, at, key, bucket, score, order):
     at = np.uint64(at)
     rows[at, KEY], rows[at, BUCKET], stored[at, SCORE], rows[at, ORDER] = key, bucket, score, order
     buckets[np.uint64(bucket)] = at
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _float(rows, stored, buckets, at):
     """Let the row at `at` rise to where it belongs."""
     key, bucket, score, order = rows[at, KEY], rows[at, BUCKET], stored[at, SCORE], rows[at, ORDER]
@@ -276,7 +276,7 @@ def _float(rows, stored, buckets, at):
     _put(rows, stored, buckets, at, key, bucket, score, order)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sink(count, rows, stored, buckets, at):
     """Let the row at `at` fall to where it belongs."""
     key, bucket, score, order = rows[at, KEY], rows[at, BUCKET], stored[at, SCORE], rows[at, ORDER]
@@ -300,14 +300,14 @@ def _sink(count, rows, stored, buckets, at):
     _put(rows, stored, buckets, at, key, bucket, score, order)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _heapify(count, rows, stored, buckets):
     """Bring `count` rows in any order into the order of a heap. O(count) (Floyd 1964)."""
     for at in range((count - 2) >> CHILD_BITS, -1, -1):
         _sink(count, rows, stored, buckets, at)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _append(head, rows, buckets, keys, scores, orders):
     """Put items behind the last row, in no order, and count their insertions. (OK, m), or why it stopped and where."""
     count, order, following = head[COUNT], head[NEXT_ORDER], head[NEXT_ORDER]
@@ -370,7 +370,7 @@ def _pop_sorted(head, rows, buckets, scores, keys):
     head[COUNT] = head[TOP] = count - taken
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _push(head, rows, buckets, key, score, order):
     if head[RETIRED]:
         return FULL
@@ -390,7 +390,7 @@ def _push(head, rows, buckets, key, score, order):
     return OK
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _update(head, rows, buckets, key, score, way):
     if head[RETIRED]:
         return FULL
@@ -407,7 +407,7 @@ def _update(head, rows, buckets, key, score, way):
     return OK
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _rescore(head, rows, stored, buckets, at, score):
     """Give the row at `at` another score, as it is stored, and its place."""
     old = stored[at, SCORE]
@@ -418,7 +418,7 @@ def _rescore(head, rows, stored, buckets, at, score):
         _sink(head[COUNT], rows, stored, buckets, at)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _take_out(head, rows, buckets, at):
     """(OK, score, key) of the row at `at`, which leaves; the last row takes its place."""
     stored = rows.view(np.float64)

@@ -6,14 +6,14 @@ what it holds (the layout of HdrHistogram, Tene 2012). Beyond 25 days all is one
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 
 _EXACT, _TO_A_DOUBLING, _LONGEST = 128, 64, 2**41 - 1
 _EXPONENT = 1023 + 6  # that of a float64 in 64..127
 STEPS = _EXACT + 34 * _TO_A_DOUBLING
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add(counts, seconds):
     """Count a duration (float64, not negative, no NaN) in `counts`. O(1)."""
     micros = np.int64(min(seconds * 1e6 + 0.5, float(_LONGEST)))

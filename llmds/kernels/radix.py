@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 
 DIGIT, DIGITS = 11, 6  # 11 bits a pass: 2,048 places to write to, which lie in the second-level cache
 _VALUES = 1 << DIGIT
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def ordered(value):
     """The bits of a float64, as int64, to a uint64 that sorts as the float does; -0.0 is 0.0. `value`: the float64."""
     bits = np.float64(value + 0.0).view(np.int64)
@@ -38,7 +38,7 @@ def sort(keys, items, spare_keys, spare_items):
     return swapped
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _scatter(keys, items, to_keys, to_items, starts, digit):
     total = np.int32(0)
     for value in range(_VALUES):
@@ -52,6 +52,6 @@ def _scatter(keys, items, to_keys, to_items, starts, digit):
         to_keys[place], to_items[place] = keys[e], items[e]
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _digit(key, digit):
     return np.int64((key >> np.uint64(digit * DIGIT)) & np.uint64(_VALUES - 1))

@@ -1,9 +1,9 @@
 """The smallest of many int64 values, in order: a heap with the largest on top, in part of an array."""
 
-from .compiling import leaf
+from .compiling import njit_no_nrt
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def keep(values, start, stop, new):
     """Let `new` into the heap values[start:stop], which may use all of `values`; if that is full, the largest goes.
 
@@ -22,7 +22,7 @@ def keep(values, start, stop, new):
     return stop + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def sort(values, start, stop):
     """Put the heap values[start:stop] in ascending order, in place. O(n log n)."""
     for last in range(stop - 1, start, -1):
@@ -30,7 +30,7 @@ def sort(values, start, stop):
         _sink(values, start, last)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sink(values, start, stop):
     size, at = stop - start, 0
     value = values[start]

@@ -19,7 +19,7 @@ take the new one before changing anything. The owner is the class above, or your
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .hashing import mix
 from .simd import prefetch
 
@@ -39,7 +39,7 @@ def new(capacity, columns):
     return arena
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def bucket_count(capacity):
     """Buckets of an arena of `capacity` rows: the power of two that keeps it at most half full."""
     buckets = 2
@@ -56,7 +56,7 @@ def parts(arena):
     return arena[:HEAD], arena[HEAD:stop].reshape(capacity, columns), arena[stop:].view(np.int32)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find(rows, buckets, key):
     """The row of `key`, or -1. Expected O(1)."""
     mask = buckets.shape[0] - 1
@@ -68,7 +68,7 @@ def find(rows, buckets, key):
         bucket = (bucket + 1) & mask
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def ask_for(rows, buckets, keys, columns):
     """Bring the first `columns` of the rows of keys, int64 (m,), into the cache, all at once. For a few dozen. O(m)."""
     for e in range(keys.shape[0]):
@@ -78,7 +78,7 @@ def ask_for(rows, buckets, keys, columns):
         prefetch(rows, max(row, np.int64(0)) * rows.shape[1], columns)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def insert(rows, buckets, row, key):
     """Make `row` (free) the row of `key` (absent). Expected O(1)."""
     mask = buckets.shape[0] - 1
@@ -90,13 +90,13 @@ def insert(rows, buckets, row, key):
     rows[row, BUCKET] = bucket
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def home(buckets, key):
     """The bucket in which the search for `key` begins."""
     return np.int64(mix(key)) & (buckets.shape[0] - 1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def claim(rows, buckets, row, key, bucket):
     """The row of `key`, or -1: then `row` (free) has become it, as by `insert`. `bucket`: its `home`. Expected O(1)."""
     while buckets[bucket] >= 0:
@@ -110,7 +110,7 @@ def claim(rows, buckets, row, key, bucket):
     return np.int64(-1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def remove(rows, buckets, row):
     """Take `row` out of the buckets; its columns but BUCKET stay as they are. Expected O(1).
 
@@ -133,13 +133,13 @@ def remove(rows, buckets, row):
     buckets[hole] = -1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def moved(rows, buckets, row):
     """Tell the buckets that this keyed row now stands at `row`."""
     buckets[rows[row, BUCKET]] = row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def take_row(head, rows):
     """A free row, counted in; -1 if there is none. O(1)."""
     row = head[FREE]
@@ -154,7 +154,7 @@ def take_row(head, rows):
     return row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def free_row(head, rows, row):
     """Give back a row that `remove` has taken out of the buckets. O(1)."""
     rows[row, KEY] = head[FREE]
@@ -184,7 +184,7 @@ def resized(arena, capacity):
     return larger
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def well_formed(arena, columns):
     """Whether `parts` may cut this array (any int64 array (n,)) into an arena of `columns` columns."""
     if arena.shape[0] < HEAD:
@@ -199,7 +199,7 @@ def well_formed(arena, columns):
     )
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def first_fault(head, rows, buckets):
     """First row that its bucket does not lead to, that a look-up misses, or that the free chain loses; -1 if none.
 

@@ -24,7 +24,7 @@ FULL as in `table`. In both cases the item itself is not in yet.
 import numpy as np
 
 from . import table
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .table import BUCKET, COUNT, FREE, HEAD, KEY, OWN, RETIRED, TOP
 
 OK, MORE, FULL = 0, 1, 2
@@ -53,14 +53,14 @@ def new(capacity, budget):
     return lru
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def next_row(lru):
     """The row that the next new item will have, -1 if there is no room. O(1)."""
     head, rows, _ = table.parts(lru)
     return _next_row(head, rows)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def get(lru, key):
     """Find `key` and make it the newest: its row; -3 - tokens if the count is its value; ABSENT; or STALE where
     the arena is retired. Expected O(1)."""
@@ -71,7 +71,7 @@ def get(lru, key):
     return row if row < 0 or rows[row, WEIGHT] >= 0 else rows[row, WEIGHT] - 2
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find(lru, key):
     """As `get`, but nothing changes. Expected O(1)."""
     _, rows, buckets = table.parts(lru)
@@ -79,7 +79,7 @@ def find(lru, key):
     return row if row < 0 or rows[row, WEIGHT] >= 0 else rows[row, WEIGHT] - 2
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def get_outside(lru, row):
     """Make the OUTSIDE row `row` (-1: unknown) the newest. Whether it is there. O(1)."""
     head, rows, _ = table.parts(lru)
@@ -91,7 +91,7 @@ def get_outside(lru, row):
     return True
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def put(lru, key, weight, left):
     """Add or replace `key`, whose value the caller has stored at `next_row`; the oldest leave until it fits.
 
@@ -104,7 +104,7 @@ def put(lru, key, weight, left):
     return code, n, _next_row(head, rows), left[0, ROW]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def put_outside(lru, at, weight, left):
     """As `put` for an OUTSIDE key, now in row `at` (-1: absent). O(1 + records)."""
     head, rows, buckets = table.parts(lru)
@@ -112,7 +112,7 @@ def put_outside(lru, at, weight, left):
     return code, n, _next_row(head, rows), left[0, ROW]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def put_many(lru, keys, tokens, start, left):
     """`put` keys[start:] with their counts as values, shapes (m,). (code, records, how far it came). O(m)."""
     head, rows, buckets = table.parts(lru)
@@ -131,7 +131,7 @@ def put_many(lru, keys, tokens, start, left):
     return OK, n, keys.shape[0]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def get_many(lru, keys, hits):
     """`get` all keys (m,), in order; hits (m,) bool tells which were there. Whether the arena was not retired. O(m)."""
     head, rows, buckets = table.parts(lru)
@@ -150,7 +150,7 @@ def get_many(lru, keys, hits):
     return True
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def evict(lru, target, left):
     """Let the oldest leave until TOTAL <= target, recorded in `left`. (OK or MORE, records). O(records)."""
     head, rows, buckets = table.parts(lru)
@@ -163,14 +163,14 @@ def evict(lru, target, left):
     return OK, n
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def take(lru, row, left):
     """Let the item at `row` leave, recorded in left[0] as REPLACED. O(1)."""
     head, rows, buckets = table.parts(lru)
     _leave(head, rows, _ring(lru), buckets, row, REPLACED, left, _ZERO)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def clear(lru):
     """Let all items leave, unrecorded, and count hits, misses and evictions from 0. O(capacity)."""
     head, rows, buckets = table.parts(lru)
@@ -183,7 +183,7 @@ def clear(lru):
     head[TOTAL] = head[HITS] = head[MISSES] = head[EVICTIONS] = 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def row_of(lru, key):
     """The row of `key`, or -1. Expected O(1)."""
     _, rows, buckets = table.parts(lru)
@@ -264,12 +264,12 @@ def first_fault(lru):
     return 0 if total == head[TOTAL] else 3
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _tokens(weight):
     return weight if weight >= 0 else ~weight
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _next_row(head, rows):
     if head[FREE] >= 0:
         return head[FREE]
@@ -282,37 +282,37 @@ def _ring(lru):
     return lru[: HEAD + lru[table.CAPACITY] * COLUMNS].view(np.int32).reshape(FIRST + lru[table.CAPACITY], 2 * COLUMNS)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _empty_ring(links):
     links[RING, OLDER] = links[RING, NEWER] = RING
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _oldest(links):
     return np.int64(links[RING, NEWER]) - FIRST
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _unlink(links, row):
     older, newer = np.uint64(links[row + FIRST, OLDER]), np.uint64(links[row + FIRST, NEWER])
     links[older, NEWER] = newer
     links[newer, OLDER] = older
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _append(links, row):
     newest = np.uint64(links[RING, OLDER])
     links[row + FIRST, OLDER], links[row + FIRST, NEWER] = newest, RING
     links[newest, NEWER] = links[RING, OLDER] = row + FIRST
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _touch(links, row):
     _unlink(links, row)
     _append(links, row)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _get(head, rows, links, buckets, key):
     row = table.find(rows, buckets, key)
     if row < 0:
@@ -323,7 +323,7 @@ def _get(head, rows, links, buckets, key):
     return row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _leave(head, rows, links, buckets, row, why, left, n):
     """Record `row` as left[n] and free it. n + 1."""
     outside = rows[row, BUCKET] == OUTSIDE
@@ -340,7 +340,7 @@ def _leave(head, rows, links, buckets, row, why, left, n):
     return n + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _put(head, rows, links, buckets, at, key, weight, outside, left, n):
     """(code, records so far). `at` is the row of the key's present item, or -1."""
     if head[RETIRED]:

@@ -29,7 +29,7 @@ Terms never leave it, so a reader may look up while a writer adds.
 import numpy as np
 
 from . import simd
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .hashing import hash_bytes
 
 SEPARATOR, LETTER, OTHER, ALONE = 0, 1, 2, 3
@@ -41,7 +41,7 @@ _AHEAD = 16  # terms
 _SEED = np.uint64(0x746F6B656E73)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def classify(raw, data, masks, first, stop):
     """Fill masks[first:stop] with what the bytes are that are ASCII. Whether there are others. O(stop - first).
 
@@ -54,7 +54,7 @@ def classify(raw, data, masks, first, stop):
     return leads != 0
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def classify_wide(data, classes, folds, masks, first, stop):
     """Fold characters that are not ASCII and begin in blocks first..stop-1, not the last one; enter them in the masks.
 
@@ -93,7 +93,7 @@ def classify_wide(data, classes, folds, masks, first, stop):
     return True
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _wide_character(data, position):
     """(code point, bytes) of the character, not ASCII, at `position`, after which three bytes follow."""
     first = np.int64(data[position])
@@ -111,7 +111,7 @@ def _wide_character(data, position):
     return code, width
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def delimit(masks, first, stop):
     """Bring the columns BEGIN and END of masks[first:stop], not the last block, to where terms begin and end.
 
@@ -136,7 +136,7 @@ def delimit(masks, first, stop):
     return terms
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def cut(data, masks, offsets, at, first, stop, starts, stops, hashes, ends):
     """Read the terms off masks[first:stop], which `delimit` made.
 
@@ -165,20 +165,20 @@ def cut(data, masks, offsets, at, first, stop, starts, stops, hashes, ends):
     at[0], at[1], at[2] = begun, ended, text
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def hash_term(data, start, stop):
     """The 32-bit hash, uint32, by which vocabularies know the term data[start:stop]."""
     return np.uint32(hash_bytes(data, start, stop, _SEED) >> np.uint64(32))
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def hash_terms(data, starts, stops, hashes):
     """Fill hashes uint32 (m,) with `hash_term` of every data[starts[i]:stops[i]]. O(bytes)."""
     for i in range(starts.shape[0]):
         hashes[i] = hash_term(data, np.int64(starts[i]), np.int64(stops[i]))
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
     """Fill terms int32 (m,) with the vocabulary's number of every term data[starts[i]:stops[i]], -1 if unknown."""
     for i in range(starts.shape[0]):
@@ -187,7 +187,7 @@ def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
         )[0]
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, first, terms):
     """As `find` from entry `first` on, but unknown terms are added. The entry reached: m, or where room is lacking.
 
@@ -213,7 +213,7 @@ def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, fi
     return starts.shape[0]
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
     """(term, its bucket), or (-1, the bucket where it would go)."""
     mask = v_buckets.shape[0] - 1
@@ -231,7 +231,7 @@ def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
         bucket = (bucket + 1) & mask
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def same_bytes(one, at, other, start, size):
     """Whether one[at : at + size] and other[start : start + size] (uint8) are equal."""
     done = 0
@@ -251,7 +251,7 @@ def same_bytes(one, at, other, start, size):
     return True
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def rehash(old, new, renumbered):
     """Bring the entries of buckets `old` to `new` (all -1). O(buckets).
 
@@ -273,7 +273,7 @@ def rehash(old, new, renumbered):
         new[bucket] = (hashed << 32) | term
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def keep_unknown(known, starts, stops, hashes, ends):
     """Take out, in place, the terms whose `known` (int32) is 0 or more. The number of terms that stay. O(m)."""
     kept = 0
@@ -318,7 +318,7 @@ def vocabulary_fault(v_head, v_data, v_offsets, v_buckets):
     return np.int64(-1)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def cut_short(raw, data, masks, offsets, at, v_data, v_offsets, v_buckets, starts, stops, hashes, ends):
     """`classify`, `delimit`, `cut` and `keep_unknown` at once, for a text or a few, of which none is wide.
 

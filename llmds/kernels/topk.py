@@ -8,7 +8,7 @@ their ids, the best first, each 2**31 - 1 less the bits of the score, << 32 | th
 
 import numpy as np
 
-from .compiling import leaf, njit
+from .compiling import njit, njit_no_nrt
 from .simd import insert
 
 POOLED = 256
@@ -16,13 +16,13 @@ _FIRST, _LANES = 8, 8  # where keys begin, and how many are moved at once
 _EMPTY, _MOST = np.int64(2**63 - 1), np.int64(2**31 - 1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def room(k):
     """How long a pool for the best k is: 0 where a heap is quicker."""
     return _FIRST + ((k + _LANES - 1) & ~(_LANES - 1)) if k <= POOLED else np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def clear(pool):
     """Make a pool that has room empty."""
     pool[0], pool[_FIRST - 1] = 0, -1
@@ -30,7 +30,7 @@ def clear(pool):
         pool[i] = _EMPTY
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def keep(pool, place, bits):
     """Put a document, which comes after all that were put before, into the pool. O(k / 8), mostly less."""
     size = min((pool[0] & ~(_LANES - 1)) + _LANES, pool.shape[0] - _FIRST)
@@ -38,13 +38,13 @@ def keep(pool, place, bits):
     pool[0] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def least(pool, k):
     """The least bits of a score with which a document that comes now is among the best k."""
     return _MOST + 1 - (pool[_FIRST + k - 1] >> 32)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def take(pool, documents, ids, scores, found):
     """Offer what a pool has to a heap; how many items that has after it. documents int64: ids by place."""
     held = np.int64(0)
@@ -62,7 +62,7 @@ def take(pool, documents, ids, scores, found):
     return held if empty else found
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def offer(ids, scores, found, doc_id, total):
     """Offer an item to the heap; how many it has after that. O(log k)."""
     size = ids.shape[0]
@@ -91,7 +91,7 @@ def finish_all(ids, scores, found):
         finish(ids[row], scores[row], found[row])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def finish(ids, scores, found):
     """Put the items of one heap in order, best first; the rest becomes -1, -inf. O(k log k)."""
     ordered = np.int64(1)
@@ -110,7 +110,7 @@ def finish(ids, scores, found):
         ids[i], scores[i] = -1, -np.inf
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sink(ids, scores, size, doc_id, total):
     """Put an item in place of the root of a heap of `size` items."""
     at = 0
@@ -127,6 +127,6 @@ def _sink(ids, scores, size, doc_id, total):
     ids[at], scores[at] = doc_id, total
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _worse(score, doc_id, other_score, other_id):
     return score < other_score or (score == other_score and doc_id > other_id)

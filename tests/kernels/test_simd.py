@@ -215,8 +215,7 @@ def test_this_machine_computes_what_numpy_does(check):
 
 def as_for(machine, code, folder):
     """What an interpreter prints that compiles for another machine."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, **MACHINES[machine], "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(folder)}
+    environment = {**os.environ, **MACHINES[machine], "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(folder)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -226,7 +225,7 @@ def as_for(machine, code, folder):
 @pytest.mark.skipif(not X86, reason="names machines of x86")
 @pytest.mark.parametrize("machine", list(MACHINES))
 def test_code_for_lesser_machines_computes_what_numpy_does(machine, tmp_path):
-    code = "import test_simd\nfor check in test_simd.CHECKS: check()\nprint(*test_simd.instructions())"
+    code = "from tests.kernels import test_simd\nfor check in test_simd.CHECKS: check()\nprint(*test_simd.instructions())"
     found = as_for(machine, code, tmp_path).split()
     assert "pmaddwd" in found and "vpdpbusd" not in found
     assert ("ymm" in found) == (machine == "haswell") and "zmm" not in found
@@ -238,7 +237,7 @@ def test_code_for_lesser_machines_computes_what_numpy_does(machine, tmp_path):
 def test_indexes_of_lesser_machines_are_the_same(machine, tmp_path):
     """Sums of integers are the same on all machines, so walks by codes go the same ways."""
     code = (
-        "import numpy as np\nfrom hnsw_model import built, clustered\n"
+        "import numpy as np\nfrom tests.hnsw.model import built, clustered\n"
         "index = built(clustered(600, 24, 1), kind=('int8', 'float16'))\nindex.check()\n"
         "print(index.search_batch(clustered(50, 24, 2), 10, ef=600)[0].tolist())"
     )

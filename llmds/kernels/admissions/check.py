@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import clock, table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..table import BUCKET, CAPACITY, COLUMNS, COUNT, RETIRED, TOP
 from .window import (
     ACCEPTED,
@@ -34,7 +34,7 @@ from .window import (
 )
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def well_formed(arena):
     """Whether `parts` may cut this array (any int64 array (n,))."""
     return (

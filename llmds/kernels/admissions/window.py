@@ -25,7 +25,7 @@ take the new one and call again.
 import numpy as np
 
 from .. import clock, table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..table import BUCKET, CAPACITY, COLUMNS, COUNT, OWN, RETIRED, TOP
 
 ADMITTED, TOO_MANY_REQUESTS, TOO_MANY_TOKENS, TENANT_REQUESTS, TENANT_TOKENS = 0, 1, 2, 3, 4
@@ -71,7 +71,7 @@ def parts(arena):
     return head, head.view(np.float64), ring, ring.view(np.float64)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def admit(arena, tenants, now, tokens, tenant, named):
     """Admit a request of `tokens` (int64, estimated) at the clock's `now` if it fits the window, and that of `tenant`
     (int64) where `named` (int64) is 1; 0 if it is nobody's.
@@ -92,7 +92,7 @@ def admit(arena, tenants, now, tokens, tenant, named):
     return answer
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def admit_many(arena, tenants, moments, tokens, by, admitted):
     """`admit` for moments float64 (m,), never decreasing, tokens int64 (m,) and the tenants `by` int64 (m,), or (0,) if
     all are nobody's, in order; fills admitted, bool (m,).
@@ -106,7 +106,7 @@ def admit_many(arena, tenants, moments, tokens, by, admitted):
     return _admit_all(arena, tenants, moments, tokens, by, admitted)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def retry_after(arena, tenants, now, tokens, tenant, named):
     """Seconds of the clock from `now` until `admit` would let this request in if no other came; inf for never.
 
@@ -148,7 +148,7 @@ def retry_after(arena, tenants, now, tokens, tenant, named):
     return wait
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def set_limits(tenants, tenant, qps, token_rate, max_requests, max_tokens):
     """Give `tenant` limits of its own: what a window holds (UNSET: what any tenant's does), and the same a second.
 
@@ -171,7 +171,7 @@ def set_limits(tenants, tenant, qps, token_rate, max_requests, max_tokens):
     return ADMITTED
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def tenant_usage(arena, tenants, now, tenant):
     """(requests in the window, their tokens, its limits a second of both) of `tenant` at the clock's `now`.
 
@@ -189,7 +189,7 @@ def tenant_usage(arena, tenants, now, tenant):
     return rows[row, REQUESTS], rows[row, HELD], qps, rate
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def record(arena, tenants, now, tokens, ticket):
     """Settle the admission `ticket` (-1: the oldest unsettled one) with `tokens` (int64). Amortised O(1).
 
@@ -225,14 +225,14 @@ def record(arena, tenants, now, tokens, ticket):
     return ADMITTED
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def expire(arena, tenants, now):
     """Let those leave whose time in the window is over at the clock's `now`. Amortised O(1)."""
     head, seconds, ring, times = parts(arena)
     _expire(head, seconds, ring, times, tenants, clock.advance(seconds, now))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def reset(arena, tenants):
     """Empty the window and zero the counters; tickets count on, tenants keep limits of their own. O(tenants)."""
     head, _, _, _ = parts(arena)
@@ -270,7 +270,7 @@ def resized(arena, capacity):
     return larger
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _admit_all(arena, tenants, moments, tokens, by, admitted):
     """`admit_many`. One loop, whose state is in variables; a single call is a loop over one, and its arguments lie in
     the head."""
@@ -331,7 +331,7 @@ def _admit_all(arena, tenants, moments, tokens, by, admitted):
     return done, answer
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
     """`_admit_all` where there are no tenants, and two entries or more.
 
@@ -382,7 +382,7 @@ def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
     return done, TOO_MANY_REQUESTS if count >= most_requests else TOO_MANY_TOKENS
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _expire(head, seconds, ring, times, tenants, now):
     their_head, rows, buckets = table.parts(tenants)
     window = seconds[WINDOW]
@@ -397,7 +397,7 @@ def _expire(head, seconds, ring, times, tenants, now):
         head[TOP] = head[COUNT]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _enter(head, rows, buckets, tenant):
     """A row for a tenant that has none; -1 if there is no room."""
     row = table.take_row(head, rows)
@@ -408,7 +408,7 @@ def _enter(head, rows, buckets, tenant):
     return row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _leave(head, rows, buckets, row, tokens):
     """A request of the tenant at `row` leaves the window."""
     rows[row, REQUESTS] -= 1
@@ -416,7 +416,7 @@ def _leave(head, rows, buckets, row, tokens):
     _drop_if_idle(head, rows, buckets, row)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _drop_if_idle(head, rows, buckets, row):
     """Free the row of a tenant of whom nothing need be known."""
     if rows[row, REQUESTS] == 0 and rows[row, OWN_REQUESTS] == UNSET and rows[row, OWN_TOKENS] == UNSET:
@@ -424,7 +424,7 @@ def _drop_if_idle(head, rows, buckets, row):
         table.free_row(head, rows, row)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _limits(head, rows, row):
     """(requests, tokens) that a window of the tenant at `row` (-1: of any) holds."""
     if row < 0:
@@ -436,7 +436,7 @@ def _limits(head, rows, row):
     )
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _oldest_unsettled(head, ring):
     """The ticket of the oldest unsettled request, or the one behind the newest. Amortised O(1)."""
     behind = max(head[UNSETTLED] - head[OLDEST], 0)
@@ -446,14 +446,14 @@ def _oldest_unsettled(head, ring):
     return head[UNSETTLED]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def place(start, behind, size):
     """The entry that is so far behind the start."""
     at = start + behind
     return at if at < size else at - size
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def counted(stored):
     """The tokens of an entry, settled or not."""
     return stored if stored >= 0 else ~stored

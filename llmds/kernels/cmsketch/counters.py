@@ -12,7 +12,7 @@ No function checks anything: counts are 0 or more.
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..hashing import hash_bytes, mix
 
 WIDTH, DEPTH, SEED, TOTAL, HEAD = 0, 1, 2, 3, 8
@@ -20,19 +20,19 @@ MOST = np.int64(2**63 - 1)
 MAX_WIDTH, MAX_DEPTH = 2**31 - 1, 64
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def hash_int(sketch, item):
     """The hash of an int64 item, uint64."""
     return mix(np.int64(mix(item) ^ mix(~sketch[SEED])))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def hash_string(sketch, data, start, stop):
     """The hash of the string data[start:stop] (uint8 array or bytes, UTF-8), uint64. O(stop - start)."""
     return hash_bytes(data, start, stop, mix(sketch[SEED]))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_hash(sketch, hashed, count):
     """Add `count` to the item of this hash: only counters below its new estimate rise (Estan and Varghese 2002).
 
@@ -52,7 +52,7 @@ def add_hash(sketch, hashed, count):
     sketch[TOTAL] = _sum(sketch[TOTAL], count)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def estimate_hash(sketch, hashed):
     """The estimate for the item of this hash: never below its true count. O(DEPTH)."""
     width = sketch[WIDTH]
@@ -62,31 +62,31 @@ def estimate_hash(sketch, hashed):
     return low
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_int(sketch, item, count):
     """Add `count` to an int64 item. O(DEPTH)."""
     add_hash(sketch, hash_int(sketch, item), count)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def estimate_int(sketch, item):
     """The estimate for an int64 item. O(DEPTH)."""
     return estimate_hash(sketch, hash_int(sketch, item))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_string(sketch, data, count):
     """Add `count` to the string with these UTF-8 bytes. O(DEPTH + len(data))."""
     add_hash(sketch, hash_string(sketch, data, np.int64(0), np.int64(len(data))), count)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def estimate_string(sketch, data):
     """The estimate for the string with these UTF-8 bytes. O(DEPTH + len(data))."""
     return estimate_hash(sketch, hash_string(sketch, data, np.int64(0), np.int64(len(data))))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_ints(sketch, items, counts):
     """Add counts to int64 items, in order; counts (m,), or (1,) for all. O(m DEPTH)."""
     one = counts.shape[0] == 1
@@ -94,7 +94,7 @@ def add_ints(sketch, items, counts):
         add_hash(sketch, hash_int(sketch, items[e]), counts[0 if one else e])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_strings(sketch, data, offsets, counts):
     """Add counts to the strings data[offsets[e]:offsets[e + 1]], in order; counts (m,), or (1,) for all."""
     one = counts.shape[0] == 1
@@ -102,28 +102,28 @@ def add_strings(sketch, data, offsets, counts):
         add_hash(sketch, hash_string(sketch, data, offsets[e], offsets[e + 1]), counts[0 if one else e])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def estimate_ints(sketch, items, estimates):
     """Fill estimates (m,) for int64 items (m,). O(m DEPTH)."""
     for e in range(items.shape[0]):
         estimates[e] = estimate_hash(sketch, hash_int(sketch, items[e]))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def estimate_strings(sketch, data, offsets, estimates):
     """Fill estimates (m,) for the strings data[offsets[e]:offsets[e + 1]]."""
     for e in range(offsets.shape[0] - 1):
         estimates[e] = estimate_hash(sketch, hash_string(sketch, data, offsets[e], offsets[e + 1]))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def merge(sketch, other):
     """Add all of `other` (same WIDTH, DEPTH and SEED). O(WIDTH DEPTH)."""
     for at in range(TOTAL, sketch.shape[0]):
         sketch[at] = _sum(sketch[at], other[at])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def decay(sketch):
     """Halve all counters and the total, rounding down; a total that is MOST stays. O(WIDTH DEPTH)."""
     for at in range(HEAD, sketch.shape[0]):
@@ -132,13 +132,13 @@ def decay(sketch):
         sketch[TOTAL] >>= 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def reset(sketch):
     """Count from 0 again. O(WIDTH DEPTH)."""
     sketch[TOTAL:] = 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def first_fault(sketch):
     """First row whose counters are negative or hold more than all that was added; -1 if none, -2 if head or length
     are no sketch's. Safe on any int64 array."""
@@ -158,7 +158,7 @@ def first_fault(sketch):
     return np.int64(-1)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _add_to_four(sketch, width, hashed, count):
     """`add_hash` where DEPTH is 4, in half the time: each place is computed once, and nothing is a loop."""
     first, second = _place(width, np.int64(0), hashed), _place(width, np.int64(1), hashed)
@@ -169,12 +169,12 @@ def _add_to_four(sketch, width, hashed, count):
     sketch[third], sketch[fourth] = max(c, raised), max(d, raised)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _sum(a, b):
     return a + b if a <= MOST - b else MOST
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _place(width, row, hashed):
     """Index into the sketch of the item's counter in `row`, uint64."""
     mixed = (hashed & np.uint64(0xFFFFFFFF)) + np.uint64(row) * ((hashed >> np.uint64(32)) | np.uint64(1))

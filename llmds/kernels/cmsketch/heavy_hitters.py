@@ -21,7 +21,7 @@ new arrays and call again. Nothing is changed then.
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..table import BUCKET, COUNT, FREE, KEY, OWN, RETIRED, TOP
 from . import counters as sketches
 from .counters import MOST
@@ -44,7 +44,7 @@ def new(capacity):
     return heavy, np.zeros(_LEAST_ROOM, np.uint8)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_int(sketch, heavy, texts, item, count):
     """Add `count` to an int64 item, here and in the sketch. OK or FULL. O(DEPTH + log rows)."""
     if heavy[RETIRED]:
@@ -53,13 +53,13 @@ def add_int(sketch, heavy, texts, item, count):
     return OK
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_string(sketch, heavy, texts, data, count):
     """As `add_int`, for the string with these UTF-8 bytes. O(DEPTH + log rows + len(data))."""
     return _count_string(sketch, heavy, texts, data, np.int64(0), np.int64(len(data)), count)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_ints(sketch, heavy, texts, items, counts, start):
     """`add_int` for items[start:], in order; counts (m,), or (1,) for all. How many of m are done then."""
     one = counts.shape[0] == 1
@@ -70,7 +70,7 @@ def add_ints(sketch, heavy, texts, items, counts, start):
     return items.shape[0]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add_strings(sketch, heavy, texts, data, offsets, counts, start):
     """`add_string` for data[offsets[e]:offsets[e + 1]] from e = start on. How many of m are done: fewer for FULL."""
     one = counts.shape[0] == 1
@@ -121,7 +121,7 @@ def listed(sketch, heavy, texts):
     return records, gathered[:used].copy()
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def decay(sketch, heavy):
     """Halve the counts of both, rounding down; the order stays. O(WIDTH DEPTH + rows)."""
     sketches.decay(sketch)
@@ -132,7 +132,7 @@ def decay(sketch, heavy):
         rows[row, EXCESS] = rows[row, TALLY] - least
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def reset(sketch, heavy):
     """Count from 0 again, and watch nothing. O(WIDTH DEPTH + rows)."""
     sketches.reset(sketch)
@@ -168,7 +168,7 @@ def merged(heavy, texts, other, other_texts):
     return result, joined
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def first_fault(sketch, heavy, texts):
     """First row that does not hold what it should, -1 if none, -2 if the table or the head is damaged.
 
@@ -207,7 +207,7 @@ def first_fault(sketch, heavy, texts):
     return np.int64(-1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count_int(sketch, heavy, item, count):
     hashed = sketches.hash_int(sketch, item)
     sketches.add_hash(sketch, hashed, count)
@@ -222,7 +222,7 @@ def _count_int(sketch, heavy, item, count):
         rows[row, ITEM], rows[row, LENGTH] = item, WHOLE
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count_string(sketch, heavy, texts, data, start, stop, count):
     hashed = sketches.hash_string(sketch, data, start, stop)
     head, rows, buckets = table.parts(heavy)
@@ -245,7 +245,7 @@ def _count_string(sketch, heavy, texts, data, start, stop, count):
     return OK
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _raise(heavy, row, count):
     """Count a watched item. O(log rows)."""
     head, rows, _ = table.parts(heavy)
@@ -253,7 +253,7 @@ def _raise(heavy, row, count):
     _sink(rows, head[TOP], rows[row, PLACE])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _admit(heavy, key, count):
     """The row that watches `key` (not watched) from now on, its item still to be put there. O(log rows)."""
     head, rows, buckets = table.parts(heavy)
@@ -271,7 +271,7 @@ def _admit(heavy, key, count):
     return row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _stand(rows, row, tally):
     """Let `row`, the last one, enter the heap with `tally`. O(log rows)."""
     place = row
@@ -282,7 +282,7 @@ def _stand(rows, row, tally):
     _put(rows, row, place)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sink(rows, count, place):
     """Let the row at `place` fall to where it belongs. O(log rows)."""
     row = rows[place, SLOT]
@@ -298,18 +298,18 @@ def _sink(rows, count, place):
     _put(rows, row, place)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _put(rows, row, place):
     rows[place, SLOT] = row
     rows[row, PLACE] = place
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sum(a, b):
     return a + b if a <= MOST - b else np.int64(MOST)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _written(texts, at, data, start, stop):
     """Copy data[start:stop] to texts[at:]. `at`."""
     for e in range(stop - start):
@@ -317,13 +317,13 @@ def _written(texts, at, data, start, stop):
     return at
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _unseen(head, rows):
     """How often an item that is not watched may have come."""
     return rows[rows[0, SLOT], TALLY] if head[TOP] == rows.shape[0] else np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _take_over(result, joined, rows, count, texts, other_rows, other_buckets, unseen, which):
     """Put into `result` what lies in `rows`, with what the other one knows of it; if OTHERS, without what that watches
     too. As long as `result` is full, a larger tally takes the place of the smallest."""

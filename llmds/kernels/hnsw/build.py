@@ -16,7 +16,7 @@ What one part of a step writes, no other part of it reads.
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit, plain
+from ..compiling import njit, njit_no_nrt, optimize_for_size
 from ..hashing import hash_bytes
 from ..simd import insert, prefetch
 from . import codes as _codes
@@ -64,7 +64,7 @@ _TOGETHER = 16  # candidates weighed at once: fewer would cost more calls, more 
 @njit(cache=True, nogil=True)
 def load_many(source, metric, queries):
     """Put source float32 (n, dim) into queries float32 (n, stride), padded, of length 1 under COSINE. O(n dim)."""
-    plain()
+    optimize_for_size()
     for i in range(source.shape[0]):
         load(source, i, queries, i, metric == COSINE)
 
@@ -75,7 +75,7 @@ def prepare(vectors, codes, terms, nodes, links, upper, arena, levels, step, bat
 
     Returns how many rows `high` needs. O(n^2) in the worst case, with a small constant.
     """
-    plain()
+    optimize_for_size()
     n, needed = levels.shape[0], ZERO
     stored = vectors if vectors.shape[1] > 0 else codes
     hashes = np.empty(n, np.uint64)
@@ -117,7 +117,7 @@ def find(
 
     Fills their rows of probes and parameters too. A node that has an equal in the graph gets that as SAME.
     """
-    plain()
+    optimize_for_size()
     product, count, entry = metric != L2, arena[table.TOP], arena[ENTRY]
     n, width = stop - start, links.shape[1]
     work = np.empty(frame.shape, np.float32)
@@ -254,7 +254,7 @@ def choose(vectors, codes, terms, nodes, links, upper, bits, metric, batch, star
                 at += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _may_be_linked(nodes, slot, tier, i):
     """Whether the i-th node of the batch may be linked to `slot`: an old link may lead to a slot that is dead, or that
     a lower node or a later one of the batch has taken."""
@@ -263,13 +263,13 @@ def _may_be_linked(nodes, slot, tier, i):
     return nodes[slot, LEVEL] >= 0 or (nodes[slot, LEVEL] == JOINING and nodes[slot, CHILDREN] < i)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def tightened(distance, origin):
     """How near to a chosen neighbour a candidate at this distance from the base must be to be left out."""
     return origin + (distance - origin) / _SLACK if origin > -np.inf else distance
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _leave_out(distances, limits, start, stop):
     """Lower to -inf the limits that the distances of start..stop-1 are below; how many."""
     left_out = ZERO
@@ -286,7 +286,7 @@ def adopt(nodes, links, upper, batch):
 
     Where all of them have M, the tree is followed down from the first, so there always is one.
     """
-    plain()
+    optimize_for_size()
     most = upper.shape[1] - 1
     for i in range(batch.shape[0]):
         if batch[i, SAME] < 0:
@@ -315,10 +315,10 @@ def adopt(nodes, links, upper, batch):
         nodes[parent, CHILDREN] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _child(nodes, links, batch, i, parent):
     """A child of `parent`: a neighbour, or a node of the batch before the i-th, not linked back yet; else itself."""
-    plain()
+    optimize_for_size()
     for e in range(links.shape[1]):
         child = np.int64(links[parent, e])
         if child >= 0 and nodes[child, LEVEL] >= 0 and nodes[child, PARENT] == parent:
@@ -335,7 +335,7 @@ def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, s
 
     A slot is in the group slot % GROUPS. Links that are there already stay as they are.
     """
-    plain()
+    optimize_for_size()
     width, product = links.shape[1], metric != L2
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
     slots, keys = np.empty((1, width + 4), np.int64), np.empty(width + 4, np.int64)
@@ -360,7 +360,7 @@ def link_back(vectors, codes, terms, nodes, links, upper, bits, metric, batch, s
                     )  # fmt: skip
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def link_to(
     bits, product, vectors, codes, terms, nodes, rows, row, room, tier, base, slot, probes, parameters, slots, keys,
     own, others,
@@ -404,7 +404,7 @@ def link_to(
         rows[row, farthest] = slot
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _kin(nodes, a, b):
     return nodes[a, PARENT] == b or nodes[b, PARENT] == a
 
@@ -412,7 +412,7 @@ def _kin(nodes, a, b):
 @njit(cache=True)
 def finish(nodes, upper, arena, levels, batch, clock):
     """Make the batch part of the graph, for readers of this clock and later ones."""
-    plain()
+    optimize_for_size()
     rows = table.parts(arena)[1]
     for i in range(batch.shape[0]):
         slot, same = batch[i, SLOT], batch[i, SAME]
@@ -435,7 +435,7 @@ def finish(nodes, upper, arena, levels, batch, clock):
 @njit(cache=True)
 def abandon(nodes, upper, arena, batch):
     """Undo `prepare`, and what came after it up to `choose`."""
-    plain()
+    optimize_for_size()
     for i in range(batch.shape[0]):
         slot = batch[i, SLOT]
         nodes[slot, LEVEL] = DEAD
@@ -448,7 +448,7 @@ def append_ids(arena, ids, slots):
 
     There is room.
     """
-    plain()
+    optimize_for_size()
     head, rows, buckets = table.parts(arena)
     for e in range(ids.shape[0]):
         if table.find(rows, buckets, ids[e]) >= 0:
@@ -463,7 +463,7 @@ def append_ids(arena, ids, slots):
 @njit(cache=True)
 def take_back_ids(arena, slots, start, stop):
     """Forget the ids of slots[start:stop], which `append_ids` gave out last."""
-    plain()
+    optimize_for_size()
     head, rows, buckets = table.parts(arena)
     for e in range(stop - 1, start - 1, -1):
         slot = slots[e]
@@ -476,7 +476,7 @@ def take_back_ids(arena, slots, start, stop):
             table.free_row(head, rows, slot)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def equal(vectors, codes, terms, a, b):
     """Whether two slots hold the same vector or, if vectors are not kept, what is the same by its code."""
     for d in range(vectors.shape[1]):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import table
-from ..compiling import njit, plain
+from ..compiling import njit, optimize_for_size
 from ..simd import float_at, half_at
 from .build import equal
 from .layout import (
@@ -30,7 +30,7 @@ def first_fault_of_nodes(nodes, upper, arena, step, top):
 
     -2: rows of `upper` are lost, or belong to two. O(n).
     """
-    plain()
+    optimize_for_size()
     entry, rows = arena[ENTRY], arena[UPPER_TOP]
     if not 0 <= rows <= upper.shape[0]:
         return np.int64(-2)
@@ -68,7 +68,7 @@ def first_fault_of_nodes(nodes, upper, arena, step, top):
 @njit(cache=True)
 def first_fault_of_chains(nodes, top):
     """The first slot that hangs on another than it says, or although it is linked; -1 if none, -2 if on none. O(n)."""
-    plain()
+    optimize_for_size()
     reached, twins = 0, 0
     for slot in range(top):
         if nodes[slot, LEVEL] == TWINNED:
@@ -91,7 +91,7 @@ def first_fault_of_chains(nodes, top):
 def first_fault_of_links(nodes, links, upper, top, strict, start, stop):
     """The first slot of start..stop-1 with a neighbour out of range, itself, one that comes twice or after the end, or
     whose parent does not link back; -1 if none. If `strict`, neighbours must be linked in that tier. O(n M^2)."""
-    plain()
+    optimize_for_size()
     width = links.shape[1]
     for slot in range(start, stop):
         if nodes[slot, LEVEL] < 0:
@@ -118,7 +118,7 @@ def first_fault_of_links(nodes, links, upper, top, strict, start, stop):
 def first_fault_of_tree(nodes, top):
     """The first linked slot that is its own ancestor, has a parent that is not linked or miscounts its children; -1 if
     none. O(n)."""
-    plain()
+    optimize_for_size()
     children, seen = np.zeros(top, np.int64), np.full(top, -1, np.int64)
     for slot in range(top):
         if nodes[slot, LEVEL] < 0:
@@ -144,7 +144,7 @@ def first_fault_of_tree(nodes, top):
 def first_fault_of_vectors(vectors, codes, terms, nodes, dim, stride, metric, start, stop):
     """The first live slot of start..stop-1 whose vector is not finite, not padded with zeros, not of length 1 under
     COSINE, or not that of its twin, or whose terms are not finite; -1 if none. O(n dim)."""
-    plain()
+    optimize_for_size()
     width, half = vectors.shape[1], vectors.shape[1] == 2 * stride
     for slot in range(start, stop):
         if nodes[slot, LEVEL] < TWINNED:
@@ -167,7 +167,7 @@ def first_fault_of_vectors(vectors, codes, terms, nodes, dim, stride, metric, st
 @njit(cache=True)
 def unreachable(nodes, links, entry, top):
     """How many linked slots no way of links leads to from `entry` in tier 0. O(n M)."""
-    plain()
+    optimize_for_size()
     seen, waiting = np.zeros(top, np.uint8), np.empty(top, np.int64)
     seen[entry] = 1
     waiting[0], m, linked = entry, 1, 0
@@ -190,7 +190,7 @@ def unreachable(nodes, links, entry, top):
 @njit(cache=True)
 def degrees(nodes, links, upper, top, tiers):
     """float64 (tiers, 2): for each tier its nodes and their links. O(n M)."""
-    plain()
+    optimize_for_size()
     found = np.zeros((tiers, 2), np.float64)
     for slot in range(top):
         if nodes[slot, LEVEL] < 0:
@@ -213,7 +213,7 @@ def degrees(nodes, links, upper, top, tiers):
 @njit(cache=True)
 def arena_fault(arena, top):
     """0 if ids and slots lead to one another. Slots in limbo are neither held nor free. O(n)."""
-    plain()
+    optimize_for_size()
     head, rows, buckets = table.parts(arena)
     live = 0
     for row in range(top):
@@ -229,7 +229,7 @@ def arena_fault(arena, top):
 
 @njit(cache=True)
 def _sound(nodes, rows, row, room, slot, tier, top, strict):
-    plain()
+    optimize_for_size()
     ended = False
     for e in range(room):
         other = np.int64(rows[row, e])

@@ -18,7 +18,7 @@ negated inner products.
 
 import numpy as np
 
-from ..compiling import leaf, njit, plain, within
+from ..compiling import always_inline, njit, njit_no_nrt, optimize_for_size
 from ..hashing import mix
 from ..simd import estimate_int4, estimate_int8, mix_parts
 
@@ -37,7 +37,7 @@ _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
 @njit(cache=True)
 def new_frame(size):
     """The frame of vectors padded to `size`, centred at zero."""
-    plain()
+    optimize_for_size()
     frame = np.zeros((2, size), np.float32)
     for d in range(size):
         sign = 1 - 2 * np.int64(mix(d) & np.uint64(1))
@@ -45,7 +45,7 @@ def new_frame(size):
     return frame
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def rotated(source, row, dim, frame, work):
     """Rotate source[row] (float32, its first `dim`) about the centre: the result is work[0], work float32 (2, D). O(D).
 
@@ -61,7 +61,7 @@ def rotated(source, row, dim, frame, work):
         mix_parts(work, at * size, (1 - at) * size, frame, size >> 3)
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def _hadamard(a, b, c, d, e, f, g, h):
     """The Hadamard transform of eight numbers; its own inverse, up to a factor."""
     a, b, c, d, e, f, g, h = a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
@@ -69,10 +69,10 @@ def _hadamard(a, b, c, d, e, f, g, h):
     return a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def unrotated(frame, work, target, row):
     """Undo `rotated`: from work[0] (both rows are used) to target[row] (float32 (dim,)). O(D)."""
-    plain()
+    optimize_for_size()
     dim, part = target.shape[1], frame.shape[1] // 8
     at = 0
     for _ in range(_ROUNDS):
@@ -89,7 +89,7 @@ def unrotated(frame, work, target, row):
         target[row, d] = work[at, d] + frame[0, d]
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def _squares(work):
     """The sum of squares of work[0]."""
     squares = np.float32(0)
@@ -98,7 +98,7 @@ def _squares(work):
     return squares
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _largest(work):
     """The largest absolute value of work[0]. Its bits are compared: so the loop becomes one of vectors."""
     largest = np.int32(0)
@@ -107,7 +107,7 @@ def _largest(work):
     return np.int32(largest).view(np.float32)
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def _own(source, row, dim, frame, squares, product):
     """What a vector adds to any distance: its squared length from the centre, or what centring took from products."""
     if not product:
@@ -118,7 +118,7 @@ def _own(source, row, dim, frame, squares, product):
     return own
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
     """Write the code of source[row] (float32, its first `dim`) to codes[slot] and terms[slot]. O(D)."""
     rotated(source, row, dim, frame, work)
@@ -147,7 +147,7 @@ def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
     terms[slot, TIMES] = -scale if product else np.float32(-2) * scale
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def _round(work, inverse, middle, top):
     """Fill work[1] with the codes of work[0], as float32; returns their inner product with it."""
     along = np.float32(0)
@@ -161,13 +161,13 @@ def _round(work, inverse, middle, top):
 @njit(cache=True, nogil=True)
 def encode_many(source, dim, frame, bits, product, codes, terms, slots):
     """`encode` source[i] to slots[i] (int64 (n,)) for all its rows. O(n D)."""
-    plain()
+    optimize_for_size()
     work = np.empty(frame.shape, np.float32)
     for i in range(source.shape[0]):
         encode(source, i, dim, frame, bits, product, work, codes, terms, slots[i])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
     """Make probes[p] (uint8 (D,), signed bytes by their bits) and parameters[p] of source[row] (float32, first `dim`).
 
@@ -184,7 +184,7 @@ def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
     )
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _round_signed(work, inverse, probes, p):
     """Fill probes[p] with work[0] / its largest * 127, as signed bytes; returns their sum."""
     total = np.int32(0)
@@ -195,14 +195,14 @@ def _round_signed(work, inverse, probes, p):
     return total
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _set_parameters(parameters, p, own, scale, bits, total):
     middle = np.float32(7.5) if bits == INT4 else np.float32(128)
     parameters[p, OWN], parameters[p, SCALE] = own, scale
     parameters[p, SHIFT] = scale * middle * np.float32(total)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
     """Make probes[p] and parameters[p] of the code of `slot`. O(D)."""
     total = np.int32(0)
@@ -223,14 +223,14 @@ def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
     _set_parameters(parameters, p, terms[slot, ADD], scale, bits, np.int64(total))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances, keys):
     """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p, and keys[:m]
     (int64) with their keys as candidates. O(m D).
 
     distances, keys and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
     """
-    within()
+    always_inline()
     lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
     own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
     for e in range(m, (m + 3) & ~3):
@@ -242,10 +242,10 @@ def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances
             estimate_int8(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def decoded(codes, terms, slot, bits, product, work):
     """What the code of `slot` stands for, rotated, in work[0] (float32 (2, D)). O(D)."""
-    plain()
+    optimize_for_size()
     scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
     if bits == INT8:
         for d in range(codes.shape[1]):
@@ -258,7 +258,7 @@ def decoded(codes, terms, slot, bits, product, work):
                 work[0, 128 * line + 64 + j] = scale * (np.float32(high) - np.float32(7.5))
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def along(codes, slot, bits, turned, q):
     """The inner product of turned[q] (float32 (n, D)), a vector rotated, with the code of `slot`, unscaled. O(D)."""
     total = np.float32(0)

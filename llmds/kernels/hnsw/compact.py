@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from ..compiling import njit, plain
+from ..compiling import njit, optimize_for_size
 from .layout import CHILDREN, LEVEL, PARENT, TIER, TWIN, TWINNED, UPPER, ZERO, row_of
 
 
 @njit(cache=True)
 def live_slots(nodes, top):
     """The slots below `top` that are linked or twins, ascending int64. O(n)."""
-    plain()
+    optimize_for_size()
     live, m = np.empty(top, np.int64), 0
     for slot in range(top):
         if nodes[slot, LEVEL] >= TWINNED:
@@ -25,7 +25,7 @@ def compact(nodes, links, upper, live, new_nodes, new_links, new_upper):
     Links to slots that are not live, or not linked in that tier, are left out. Rows of the new arrays hold -1 before.
     Returns how many rows of new_upper are used. O(n M).
     """
-    plain()
+    optimize_for_size()
     place = np.full(nodes.shape[0], -1, np.int64)
     for i in range(live.shape[0]):
         place[live[i]] = i
@@ -54,7 +54,7 @@ def compact(nodes, links, upper, live, new_nodes, new_links, new_upper):
 
 @njit(cache=True)
 def _relink(nodes, rows, row, room, tier, place, new_rows, new_row):
-    plain()
+    optimize_for_size()
     m = 0
     for e in range(room):
         other = np.int64(rows[row, e])

@@ -7,7 +7,7 @@ else it is the vector itself, as float32 in the same bytes, and distances are ex
 
 import numpy as np
 
-from ..compiling import leaf, njit, plain, within
+from ..compiling import always_inline, njit, njit_no_nrt, optimize_for_size
 from ..simd import float_at, half_at, prefetch, put_float
 from . import codes as _codes
 from .codes import ADD, OWN, TIMES, estimate, probe, probe_of_codes
@@ -18,7 +18,7 @@ _AHEAD = 4  # vectors
 _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def distance(probes, p, stride, vectors, slot, product):
     """How far probes[p] (float32 (stride,), as bytes) is from vectors[slot].
 
@@ -47,13 +47,13 @@ def distance(probes, p, stride, vectors, slot, product):
     return total if total == total else np.float32(np.inf)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def padded(dim):
     """Numbers that a vector of `dim` is padded to: whole cache lines, of float16 as of float32."""
     return (dim + LANES - 1) // LANES * LANES
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def origin_of(metric):
     """The distance of what is the same: 0 or, of vectors of length 1, -1. -inf where that depends on the vectors."""
     if metric == L2:
@@ -61,7 +61,7 @@ def origin_of(metric):
     return np.float32(-1) if metric == COSINE else np.float32(-np.inf)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def reported(distance, metric):
     """What callers are told for a `distance`: Euclidean, 1 - cosine (in 0..2), or the negated inner product."""
     if metric == L2:
@@ -71,7 +71,7 @@ def reported(distance, metric):
     return distance + np.float32(0)  # no negative zero
 
 
-@leaf(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
 def load(source, at, target, row, cosine):
     """Copy source[at] (float32 (dim,)) to target[row], padded; scaled to length 1 if `cosine`.
 
@@ -93,23 +93,23 @@ def load(source, at, target, row, cosine):
     return True
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _scale(source, at, target, row, scale):
     """Apart from `load` since there, in any order, LLVM would rather divide every number."""
     for d in range(source.shape[1]):
         target[row, d] = np.float32(source[at, d] * scale)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def probe_bytes(bits, stride, frame):
     """Bytes of a probe of vectors padded to `stride`."""
     return 4 * stride if bits == FULL else frame.shape[1]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def make_probe(bits, product, frame, dim, queries, q, work, probes, parameters, p):
     """Make probe p of queries[q] (float32, padded). `work` is float32 (2, D)."""
-    plain()
+    optimize_for_size()
     if bits == FULL:
         for d in range(queries.shape[1]):
             put_float(probes, p * probes.shape[1] + 4 * d, queries[q, d])
@@ -117,7 +117,7 @@ def make_probe(bits, product, frame, dim, queries, q, work, probes, parameters, 
         probe(queries, q, dim, frame, bits, product, work, probes, parameters, p)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def probe_of_slot(bits, product, vectors, codes, terms, slot, probes, parameters, p):
     """Make probe p of what is stored in `slot`."""
     if bits == FULL:
@@ -128,7 +128,7 @@ def probe_of_slot(bits, product, vectors, codes, terms, slot, probes, parameters
         probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def stored(vectors, slot, stride, d):
     """vectors[slot, d] as float32, whichever type it is stored as."""
     if vectors.shape[1] == 4 * stride:
@@ -136,7 +136,7 @@ def stored(vectors, slot, stride, d):
     return half_at(vectors, slot * vectors.shape[1] + 2 * d)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def fetch(bits, vectors, codes, terms, slot):
     """Ask for what `measure` will read of a slot."""
     if bits == FULL:
@@ -146,13 +146,13 @@ def fetch(bits, vectors, codes, terms, slot):
         prefetch(terms, slot * 2, np.int64(2))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, row, m, distances, keys):
     """Fill distances[:m] (float32) and keys[:m] (int64) with those of slots[row, :m] (int64), measured from probe p.
 
     All three have room for three more.
     """
-    within()
+    always_inline()
     if bits == FULL:
         for e in range(m):
             distances[e] = distance(probes, p, probes.shape[1] >> 2, vectors, slots[row, e], product)
@@ -161,7 +161,7 @@ def measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, 
         estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances, keys)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def exactly(bits, product, vectors, codes, terms, slot, queries, q, stride, turned, parameters):
     """The distance of queries[q] to what is stored of `slot`: to the vector, or to what its code stands for.
 
@@ -181,7 +181,7 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
 
     Whether the queries were fit (see `load`). O(n c dim).
     """
-    plain()
+    optimize_for_size()
     product, dim = metric != L2, queries.shape[1]
     own = np.empty((1, padded(dim)), np.float32)
     probes = np.empty((1, probe_bytes(bits, own.shape[1], frame)), np.uint8)
@@ -208,7 +208,7 @@ def distances(vectors, codes, terms, frame, bits, metric, slots, queries, out):
 @njit(cache=True)
 def restored(vectors, codes, terms, frame, bits, metric, slots, out):
     """Fill out float32 (n, dim) with what is stored in `slots` int64 (n,), or what codes stand for. O(n dim)."""
-    plain()
+    optimize_for_size()
     stride, dim = padded(out.shape[1]), out.shape[1]
     work = np.empty(frame.shape, np.float32)
     for i in range(slots.shape[0]):
@@ -223,7 +223,7 @@ def restored(vectors, codes, terms, frame, bits, metric, slots, out):
 @njit(cache=True)
 def first_zero(vectors):
     """The first row of float32 (n, dim) that is all zeros, or -1. O(n), dimension by dimension only where zeros are."""
-    plain()
+    optimize_for_size()
     for i in range(vectors.shape[0]):
         d = 0
         while d < vectors.shape[1] and vectors[i, d] == 0:

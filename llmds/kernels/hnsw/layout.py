@@ -45,7 +45,7 @@ for a mark. Keys are compared as they are.
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit, plain
+from ..compiling import njit, njit_no_nrt, optimize_for_size
 
 LEVEL, TIER, UPPER, TWIN, PARENT, CHILDREN, NODE = 0, 1, 2, 3, 4, 5, 6
 TWINNED, DEAD, JOINING = -1, -2, -3
@@ -61,33 +61,33 @@ NEVER = np.int64(2**63 - 1)
 HIDDEN = np.int64(-(2**63))  # the id of a vector that is to replace another
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def key_of(distance, slot):
     """The key of a candidate at `distance` (float32, no NaN)."""
     bits = np.int64(np.float32(distance).view(np.int32))
     return ((bits ^ ((bits >> 63) & 0x7FFFFFFF)) << 32) | (slot << 1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def distance_of(key):
     """The float32 distance in a key."""
     bits = key >> 32
     return np.int32(bits ^ ((bits >> 63) & 0x7FFFFFFF)).view(np.float32)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def slot_of(key):
     """The slot in a key."""
     return (key >> 1) & 0x7FFFFFFF
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def row_of(nodes, upper, slot, tier):
     """The row of `links` (tier 0) or of `upper` that holds the neighbours of `slot` in `tier`; -1 if it is not there.
 
     A link may lead to a slot that has a new tenant, whose rows are in a larger `upper` than this reader's.
     """
-    plain()
+    optimize_for_size()
     if tier == 0:
         return slot
     if nodes[slot, TIER] < tier:
@@ -103,7 +103,7 @@ def row_of(nodes, upper, slot, tier):
 @njit(cache=True)
 def new_arena(capacity):
     """An empty arena of ids. Keys of free rows are -1, so a reader beside a writer cannot take one for its own."""
-    plain()
+    optimize_for_size()
     arena = table.new(capacity, COLUMNS)
     rows = table.parts(arena)[1]
     for row in range(capacity):
@@ -115,7 +115,7 @@ def new_arena(capacity):
 @njit(cache=True)
 def slots_of(arena, ids, slots):
     """Fill slots (m,) with the slot of each id (int64), -1 if it is unknown, or its vector is not in yet. O(m)."""
-    plain()
+    optimize_for_size()
     _, rows, buckets = table.parts(arena)
     for e in range(ids.shape[0]):
         slot = table.find(rows, buckets, ids[e])
@@ -125,17 +125,17 @@ def slots_of(arena, ids, slots):
 @njit(cache=True)
 def rehash(arena, start, stop):
     """Lead the ids of the held rows start..stop-1, copied from another arena, to these rows. O(stop - start)."""
-    plain()
+    optimize_for_size()
     _, rows, buckets = table.parts(arena)
     for row in range(start, stop):
         if rows[row, table.BUCKET] >= 0:
             table.insert(rows, buckets, row, rows[row, table.KEY])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def free_upper(nodes, upper, arena, slot):
     """Give back the rows of `slot` in `upper`, if it has any."""
-    plain()
+    optimize_for_size()
     last, row = upper.shape[1] - 1, np.int64(nodes[slot, UPPER])
     while row >= 0:
         following = np.int64(upper[row, last])
@@ -146,10 +146,10 @@ def free_upper(nodes, upper, arena, slot):
     nodes[slot, UPPER], nodes[slot, TIER] = -1, 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def among(rows, row, size, slot):
     """Whether `slot` is one of rows[row, :size]."""
-    plain()
+    optimize_for_size()
     for e in range(size):
         if rows[row, e] == slot:
             return True

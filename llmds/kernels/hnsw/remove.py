@@ -7,7 +7,7 @@ A removed slot dies at once, for readers of a later clock, and waits in limbo un
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit, plain
+from ..compiling import njit, njit_no_nrt, optimize_for_size
 from . import codes as _codes
 from .build import link_to, tightened
 from .distance import fetch, measure, origin_of, probe_of_slot
@@ -45,7 +45,7 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
 
     O(M^3) comparisons to find who is linked to a node, O(M D) for each of those.
     """
-    plain()
+    optimize_for_size()
     head, rows, buckets = table.parts(arena)
     width, origin = links.shape[1], origin_of(metric)
     probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
@@ -99,7 +99,7 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
 @njit(cache=True)
 def reclaim(nodes, upper, arena, oldest):
     """Free the slots in limbo that no reader of the clock `oldest`, or of a later one, can see. O(1) each."""
-    plain()
+    optimize_for_size()
     head, rows, _ = table.parts(arena)
     while arena[LIMBO] >= 0 and rows[arena[LIMBO], DIED] <= oldest:
         slot = arena[LIMBO]
@@ -117,7 +117,7 @@ def reclaim(nodes, upper, arena, oldest):
 @njit(cache=True)
 def removed_since(nodes, arena, clock):
     """The slots (int64) that were removed after this clock, one that is being read. O(those in limbo)."""
-    plain()
+    optimize_for_size()
     rows = table.parts(arena)[1]
     gone, m = np.empty(0, np.int64), 0
     for fill in (False, True):
@@ -136,7 +136,7 @@ def removed_since(nodes, arena, clock):
 @njit(cache=True)
 def free_slots(arena, most):
     """How many of the slots that were ever used are free; `most`, if there are more. O(most)."""
-    plain()
+    optimize_for_size()
     head, rows, _ = table.parts(arena)
     slot, free = head[table.FREE], 0
     while slot >= 0 and free < most:
@@ -145,7 +145,7 @@ def free_slots(arena, most):
     return free
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _unchain(nodes, twin):
     """Take a twin out of its chain; readers that stand on it still find the rest."""
     before, after = nodes[twin, CHILDREN], nodes[twin, TWIN]
@@ -157,7 +157,7 @@ def _unchain(nodes, twin):
 @njit(cache=True)
 def _highest(nodes, top):
     """A linked slot of the highest level, the first such; -1 if none is linked. O(n)."""
-    plain()
+    optimize_for_size()
     best = np.int64(-1)
     for slot in range(top):
         if nodes[slot, LEVEL] >= 0 and (best < 0 or nodes[slot, LEVEL] > nodes[best, LEVEL]):
@@ -165,13 +165,13 @@ def _highest(nodes, top):
     return best
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _unlink(
     bits, product, vectors, codes, terms, nodes, upper, rows, room, tier, slot, origin, probes, parameters, lists,
     keys, order, own, others,
 ):  # fmt: skip
     """Undo the links to `slot` in one tier, from its neighbours and from theirs."""
-    plain()
+    optimize_for_size()
     row = row_of(nodes, upper, slot, tier)
     heirs = ZERO
     for e in range(room):
@@ -204,7 +204,7 @@ def _unlink(
                     break
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _substitute(
     bits, product, vectors, codes, terms, rows, row, room, place, base, origin, probes, parameters, lists, keys,
     order, heirs, own, others,
@@ -213,7 +213,7 @@ def _substitute(
 
     Good is the nearest to the base that is not linked yet and nearer to the base than to whom the base is linked to.
     """
-    plain()
+    optimize_for_size()
     last = room - 1
     while rows[row, last] < 0:
         last -= 1
@@ -254,7 +254,7 @@ def _substitute(
             return
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _hand_over_children(
     bits, product, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own, others
 ):
@@ -263,7 +263,7 @@ def _hand_over_children(
     No one becomes its own ancestor: neither that parent nor a child that has one already descends from a child that
     has none. Only where all of them are full does a child stay without.
     """
-    plain()
+    optimize_for_size()
     width, most = links.shape[1], links.shape[1] >> 1
     parent, hosts = np.int64(nodes[slot, PARENT]), ZERO
     if parent >= 0:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import smallest, table
-from ..compiling import leaf, njit, plain
+from ..compiling import njit, njit_no_nrt, optimize_for_size
 from ..simd import insert, prefetch
 from . import codes as _codes
 from .distance import FULL, exactly, fetch, load, make_probe, measure, origin_of, padded, probe_bytes, reported
@@ -127,7 +127,7 @@ def search(
     return filled
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, pools, ef, slots, room, keys):
     """Fill pools[p] with the ef nearest of the slots `chosen` int64 (m,). O(m (D + ef / 8))."""
     clear(pools, p)
@@ -144,7 +144,7 @@ def scan(bits, product, vectors, codes, terms, probes, parameters, p, chosen, po
                 insert(pools, p * pools.shape[1] + POOL, pools.shape[1] - POOL, keys[e])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _fetch_best(vectors, codes, terms, nodes, rows, pools, p, size):
     for e in range(POOL, POOL + size):
         if pools[p, e] != FARTHEST:
@@ -154,7 +154,7 @@ def _fetch_best(vectors, codes, terms, nodes, rows, pools, p, size):
             fetch(_FULL, vectors, codes, terms, slot)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _refine(
     bits, product, vectors, codes, terms, nodes, rows, count, clock, pools, i, ef, fine, own, stride, turned,
     parameters, allowed, best,
@@ -184,7 +184,7 @@ def _refine(
     return size
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count_told(nodes, rows, count, clock, pools, i, ef, allowed):
     """How many of pools[i] may be told."""
     told = ZERO
@@ -195,7 +195,7 @@ def _count_told(nodes, rows, count, clock, pools, i, ef, allowed):
     return told
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _any_told(nodes, rows, slot, count, clock, allowed):
     """Whether a slot or a twin of it is there at this clock, and allowed."""
     while 0 <= slot < nodes.shape[0]:
@@ -205,7 +205,7 @@ def _any_told(nodes, rows, slot, count, clock, allowed):
     return False
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _told(rows, slot, count, clock, allowed):
     if slot >= count or clock >= rows[slot, DIED] or clock < rows[slot, BORN]:  # in this order: BORN is written first
         return False
@@ -215,7 +215,7 @@ def _told(rows, slot, count, clock, allowed):
 @njit(cache=True)
 def told_heads(nodes, arena, count, clock, allowed):
     """The linked slots (int64) that are told at this clock, or a twin of which is; and those removed since. O(n)."""
-    plain()
+    optimize_for_size()
     rows = table.parts(arena)[1]
     heads, m = np.empty(count, np.int64), 0
     for slot in range(count):
@@ -226,7 +226,7 @@ def told_heads(nodes, arena, count, clock, allowed):
     return heads[:m].copy()
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _report(rows, nodes, count, clock, metric, best, size, allowed, ids, distances, q):
     """Write the nearest of best[:size] and of their twins to row q; how many. Equal distances are ordered by id."""
     row, k, filled, i = ids[q], ids.shape[1], ZERO, ZERO
@@ -247,7 +247,7 @@ def _report(rows, nodes, count, clock, metric, best, size, allowed, ids, distanc
     return filled
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _distinct(row, start, stop):
     """Leave out repeated ids of the sorted row[start:stop]: an id passes from one twin to another. Where it stops."""
     kept = start
@@ -264,7 +264,7 @@ def first_of_each(ids, distances, parents, best_ids, best_distances, rows):
 
     All int64 but the distances; rows end at id -1. A row that has fewer than its width is full too. O(n c k).
     """
-    plain()
+    optimize_for_size()
     full = np.zeros(ids.shape[0], np.uint8)
     k = best_ids.shape[1]
     taken = np.empty(k, np.int64)

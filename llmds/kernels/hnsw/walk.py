@@ -9,7 +9,7 @@ FARTHEST. A key whose node has been expanded is marked.
 
 import numpy as np
 
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..simd import insert, prefetch
 from .distance import fetch, measure
 from .layout import FARTHEST, TIER, ZERO, distance_of, row_of, slot_of
@@ -24,7 +24,7 @@ def pool_width(ef):
     return POOL + (ef + 7) // 8 * 8
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def descend(
     bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots,
     distances, keys,
@@ -140,7 +140,7 @@ def walk_many(
                 probe_of[lane] = -1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _gather(links, row, width, count, visited, slots, lane):
     """Write the neighbours in links[row] that were not visited yet to slots[lane]; how many. They are visited now."""
     m, bound = np.uint64(0), np.uint64(count)
@@ -157,7 +157,7 @@ def _gather(links, row, width, count, visited, slots, lane):
     return np.int64(m)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _note(log, lane, logged, most, slots, m):
     """Append slots[lane, :m] to the log, unless it has `most` or more; its new length."""
     if logged >= most:
@@ -167,7 +167,7 @@ def _note(log, lane, logged, most, slots, m):
     return logged + m
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def clear(pools, p):
     """Make pools[p] an empty pool."""
     for at in range(pools.shape[1]):
@@ -175,7 +175,7 @@ def clear(pools, p):
     pools[p, POOL - 1] = -FARTHEST
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _forget(visited, log, lane, logged, most):
     """Make visited[lane] all zeros: what is logged, or, if that is not all, everything."""
     if logged >= most:

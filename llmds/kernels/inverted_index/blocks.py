@@ -17,7 +17,7 @@ decoded to have BLOCK items from its place on, whatever its size.
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..simd import add_up, unpack, word_at
 
 BLOCK = 128
@@ -29,7 +29,7 @@ _FAST = 16  # the widest that `unpack` takes
 PAD = 6 + 2 * BLOCK * (4 + 1 + 4) + 64
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def encode(slots, tfs, first, n, before, numbers, data, at):
     """Write the n postings from slots[first] and tfs[first] on to data[at:], which has room for PAD. Where they end.
 
@@ -58,7 +58,7 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
     return _write(numbers, tfs_from, n, tf_width, tf_exceptions, tf_high, data, at)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _write(numbers, base, n, width, exceptions, high, data, at):
     """Write low bits, places and high bits; where they end."""
     at = _pack(numbers, base, n, width, data, at)
@@ -73,7 +73,7 @@ def _write(numbers, base, n, width, exceptions, high, data, at):
     return at
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _header(data, at):
     """(width of gaps, whether they have exceptions, width of frequencies, whether they have, where the rest begins)."""
     width, tf_width = np.int64(data[at]) & _WIDTH, np.int64(data[at]) >> 5
@@ -83,7 +83,7 @@ def _header(data, at):
     return width, (second >> 6) & 1, second & _WIDTH, second >> 7, at + 2
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def decode_slots(data, at, n, before, slots, row):
     """Fill slots[row:row + n] (int32) with the documents of the block of n at data[at:]. The last one.
 
@@ -105,7 +105,7 @@ def decode_slots(data, at, n, before, slots, row):
     return before
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def decode_tfs(data, at, n, tfs, row):
     """Fill tfs[row:row + n] (int32) with the frequencies of the block of n at data[at:], less 1."""
     width, patched, body, announced = _frequencies(data, at, n)
@@ -114,7 +114,7 @@ def decode_tfs(data, at, n, tfs, row):
         _patch(data, announced, body + ((n * width + 7) >> 3), n, width, tfs, row)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def tf_at(data, at, n, i):
     """The frequency of posting i of the block of n at data[at:]."""
     width, patched, body, announced = _frequencies(data, at, n)
@@ -128,7 +128,7 @@ def tf_at(data, at, n, i):
     return found + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _frequencies(data, at, n):
     """(width of frequencies, whether they have exceptions, where low bits begin, where their number stands)."""
     width, patched, tf_width, tf_patched, announced = _header(data, at)
@@ -139,7 +139,7 @@ def _frequencies(data, at, n):
     return tf_width, tf_patched, body, announced + 2 * patched
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _fitting(numbers, base, n):
     """(width, exceptions, width of their high bits) that take the fewest bits."""
     largest = np.int64(0)
@@ -162,7 +162,7 @@ def _fitting(numbers, base, n):
     return width, exceptions, most - width
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _bits(value):
     """How many bits a number of 0 to 2**31 - 1 has."""
     bits = np.int64(0)
@@ -172,7 +172,7 @@ def _bits(value):
     return bits + np.int64(value > 0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _pack(numbers, base, n, width, data, at):
     """Write the low `width` bits of n numbers; where they end."""
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
@@ -194,7 +194,7 @@ def _pack(numbers, base, n, width, data, at):
     return at
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _unpack_all(data, at, n, width, numbers, row):
     """Fill numbers[row:row + n]; the sum of those that may be large."""
     excess = np.int64(0)
@@ -209,7 +209,7 @@ def _unpack_all(data, at, n, width, numbers, row):
     return excess
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _number(data, at, i, width):
     """Number i of those packed at data[at:]."""
     bit = i * width
@@ -217,7 +217,7 @@ def _number(data, at, i, width):
     return np.int64(word & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _patch(data, announced, places, n, width, numbers, row):
     """Add the high bits of exceptions; the sum of what was added."""
     excess = np.int64(0)

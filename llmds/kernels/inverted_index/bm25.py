@@ -22,20 +22,20 @@ import math
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..tokenizer import same_bytes
 
 LUCENE, ROBERTSON, ATIRE, BM25_PLUS, BM25_L = 0, 1, 2, 3, 4
 BASE, SLOPE, P, Q, S, FORM = 0, 1, 2, 3, 4, 5
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def tf_of(more):
     """A term frequency of 1 and `more`, as float32: the same one for whoever stores it less 1, however large."""
     return np.float32(np.int32(more)) + np.float32(1)
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def part(tf, length, form):
     """What `tf` (1 or more) occurrences add in a document of `length` to what weighs 1; all float32.
 
@@ -45,14 +45,14 @@ def part(tf, length, form):
     return (tf + form[P] * norm) / (tf + form[Q] * norm) + form[S]
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def part_of(ratio, form):
     """The same, of norm / tf."""
     one = np.float32(1)
     return (one + form[P] * ratio) / (one + form[Q] * ratio) + form[S]
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def idf(method, documents, df, k1):
     """What a term weighs that `df` of the documents hold, float64."""
     if method == LUCENE:
@@ -66,7 +66,7 @@ def idf(method, documents, df, k1):
     return (k1 + 1.0) * math.log((documents + 1.0) / (df + 0.5))
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def plan(data, starts, stops, hashes, ends, dfs, factors, documents, method, k1, order, weights, ordered):
     """Put the distinct terms of every query in the order of scores, those that weigh something.
 
@@ -90,7 +90,7 @@ def plan(data, starts, stops, hashes, ends, dfs, factors, documents, method, k1,
     return longest
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _weigh(data, starts, stops, hashes, dfs, factors, documents, method, k1, order, weights, base, top):
     """Of terms in the order of their hashes, keep one of each that weighs something. Where they end."""
     distinct = run = base
@@ -119,13 +119,13 @@ def _weigh(data, starts, stops, hashes, dfs, factors, documents, method, k1, ord
     return kept
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _same(data, starts, stops, one, other):
     start, size = np.int64(starts[one]), np.int64(stops[one] - starts[one])
     return stops[other] - starts[other] == size and same_bytes(data, start, data, np.int64(starts[other]), size)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sort(order, weights, hashes, base, top):
     """Sort by descending weight, then by hash, in place (Shell 1959): queries are short, and may be long."""
     gap = (top - base) // 2

@@ -26,7 +26,7 @@ All is safe on any contents of `postings`.
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..simd import at_least, half_at, lowest_bit, word_at
 from .blocks import BLOCK, PAD, decode_slots, decode_tfs, tf_at
 from .bm25 import part, part_of, tf_of
@@ -40,7 +40,7 @@ _SMALL, _LARGE = np.float32(6.2e-5), np.float32(65000)  # float16 as `block_best
 _inlined = {"cache": True, "forceinline": True, "error_model": "numpy"}
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def enter(cursors, slots, parts, room, i, df, at, lengths, postings, block_last, form, kept):
     """Go to the beginning of term i's postings, of which a single block is decoded at once. The most it adds, or 0."""
     c, row = i * CURSOR, (kept.shape[0] + i) * BLOCK
@@ -67,7 +67,7 @@ def enter(cursors, slots, parts, room, i, df, at, lengths, postings, block_last,
     return peak
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def _score_row(slots, parts, room, row, at, n, lengths, postings, form):
     decode_tfs(postings, at, n, room, np.int64(0))
     for j in range(np.uint64(n)):  # apart, because what is gathered may be what is written
@@ -78,7 +78,7 @@ def _score_row(slots, parts, room, row, at, n, lengths, postings, form):
         parts[np.uint64(row) + j] = (tf + p * norm) / (tf + q * norm) + s
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def _decode(cursors, slots, i, postings, block_last, block_at, generation, kept):
     """Decode the slots of the block before the next one, unless they are there."""
     c = i * CURSOR
@@ -101,7 +101,7 @@ def _decode(cursors, slots, i, postings, block_last, block_at, generation, kept)
             kept[block & (kept.shape[0] - 1)] = 0
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def _score(cursors, slots, parts, room, i, lengths, postings, form, kept):
     """Work out what the postings of the decoded block add."""
     c = i * CURSOR
@@ -111,7 +111,7 @@ def _score(cursors, slots, parts, room, i, lengths, postings, form, kept):
         kept[(cursors[c + NEXT] - 1) & (kept.shape[0] - 1)] |= 1
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def _load(cursors, slots, i, postings, block_last, block_at, generation, kept):
     """Go to the next block."""
     c = i * CURSOR
@@ -120,7 +120,7 @@ def _load(cursors, slots, i, postings, block_last, block_at, generation, kept):
     _decode(cursors, slots, i, postings, block_last, block_at, generation, kept)
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def restore(cursors, slots, i, postings, block_last, block_at, generation, kept):
     """Decode the block that a term is at once more, if another term's has taken its place."""
     c = i * CURSOR
@@ -132,7 +132,7 @@ def restore(cursors, slots, i, postings, block_last, block_at, generation, kept)
         cursors[c + SCORED] = kept[place] & 1
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def make_dense(
     cursors, slots, parts, room, i, at, lengths, postings, block_last, block_at, form, generation, kept, dense, tags
 ):  # fmt: skip
@@ -158,7 +158,7 @@ def make_dense(
     cursors[c + DENSE] = row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _below(slots, row, fill, slot):
     """How many of the decoded slots are below `slot`; the last one is not."""
     end = np.uint64(1 << 63)
@@ -168,7 +168,7 @@ def _below(slots, row, fill, slot):
     return _HALF + lowest_bit(at_least(slots, row + _HALF, slot) | end)
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def seek(cursors, slots, i, slot, block_last):
     """Skip what lies before `slot`: of the decoded block, and then whole blocks. `restore` comes first."""
     c, row = i * CURSOR, cursors[i * CURSOR + ROW]
@@ -186,7 +186,7 @@ def seek(cursors, slots, i, slot, block_last):
         cursors[c + NEXT] = block
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def effort(cursors, i, high, block_last):
     """What it costs to add a term's postings before slot `high`, in blocks."""
     c = i * CURSOR
@@ -199,7 +199,7 @@ def effort(cursors, i, high, block_last):
     return block - start + np.int64(cursors[c + POS] < cursors[c + FILL])
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def peak_before(cursors, slots, i, high, single, block_last, block_best, scale, form):
     """No posting of a term before slot `high`, of those that are left, adds more than this to what weighs 1.
 
@@ -218,7 +218,7 @@ def peak_before(cursors, slots, i, high, single, block_last, block_best, scale, 
     return part_of(least * scale, form) if some else np.float32(0)
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def kth_part(cursors, i, k, best, block_best, scale, form):
     """What k documents at least get from a term that weighs 1, or 0: those that made the k best blocks so good.
 
@@ -251,7 +251,7 @@ def kth_part(cursors, i, k, best, block_best, scale, form):
     return part_of(max(best[0] * np.float32(1.001), _SMALL) * scale, form) * np.float32(0.9999)
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def _scatter(slots, parts, first, last, low, weight, sums):
     """Add rows first..last - 1 to the sums of their documents. None comes twice, so four may be in flight."""
     one = np.uint64(1)
@@ -267,7 +267,7 @@ def _scatter(slots, parts, first, last, low, weight, sums):
         sums[np.uint64(np.uint32(slots[j]) - low)] += weight * parts[j]
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def add(
     cursors, slots, parts, room, i, low, high, weight, lengths, postings, block_last, block_at, form, generation,
     kept, dense, sums, dirty,
@@ -319,7 +319,7 @@ def add(
     return added
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def _find(cursors, slots, i, slot, postings, block_last, block_at, generation, kept):
     """The row of a term's posting in `slot`, -1 if there is none. Slots must ascend. `restore` comes first."""
     c = i * CURSOR
@@ -342,7 +342,7 @@ def _find(cursors, slots, i, slot, postings, block_last, block_at, generation, k
     return row + position if slots[np.uint64(row + position)] == slot else np.int64(-1)
 
 
-@leaf(**_inlined)
+@njit_no_nrt(**_inlined)
 def value(
     cursors, slots, parts, i, slot, lengths, postings, block_last, block_at, form, generation, kept, dense
 ):  # fmt: skip
@@ -359,7 +359,7 @@ def value(
     return part(tf_of(tf - 1), np.float32(lengths[np.uint64(slot)]), form)
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def probe(
     cursors, slots, parts, i, low, weight, rest, threshold, lengths, postings, block_last, block_at, form, generation,
     kept, dense, sums, candidates, count,

@@ -8,7 +8,7 @@ for bit, as if every posting had been added.
 import numpy as np
 
 from .. import topk as best
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..simd import at_least, lowest_bit
 from . import cursors as lists
 from .blocks import BLOCK
@@ -127,7 +127,7 @@ def score(
                 )  # fmt: skip
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def sort_ascending(keys, n):
     """Sort the first n, in place (Shell 1959)."""
     gap = n // 2
@@ -141,7 +141,7 @@ def sort_ascending(keys, n):
         gap //= 2
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def _search(
     ids, lengths, removed, removals, allowed, postings, block_last, block_at, block_best, ratio, form, terms, begin,
     weights, prune, floor, cursors, slots, parts, generation, kept, dense, room, singles, rest, sums, bits, dirty,
@@ -221,7 +221,7 @@ def _search(
     return found, pruned
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _offer(
     ids, removed, removals, allowed, slot, total, limit, pool, found, heap_ids, heap_scores, heap_bits
 ):  # fmt: skip
@@ -240,7 +240,7 @@ def _offer(
     return found, np.int64(heap_bits[0]) if found == heap_ids.shape[0] else np.int64(1)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _offer_all(
     ids, removed, removals, allowed, low, high, crowded, limit, sums, bits, dirty, pool, found, heap_ids, heap_scores,
     heap_bits,
@@ -271,7 +271,7 @@ def _offer_all(
     return found, limit
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _offer_some(
     mask, start, ids, removed, removals, allowed, low, limit, bits, pool, found, heap_ids, heap_scores, heap_bits
 ):  # fmt: skip
@@ -287,7 +287,7 @@ def _offer_some(
     return found, limit
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _collect(bits, sums, dirty, threshold, candidates):
     """List the documents of the window with a sum, of at least `threshold`. How many."""
     count = np.int64(0)
@@ -305,7 +305,7 @@ def _collect(bits, sums, dirty, threshold, candidates):
     return count
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _filter(sums, candidates, count, rest, threshold):
     """Keep the candidates that may still reach the threshold. How many."""
     stay = np.uint64(0)
@@ -316,7 +316,7 @@ def _filter(sums, candidates, count, rest, threshold):
     return np.int64(stay)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _zero(sums, dirty):
     """Make the sums of the window 0."""
     for first in range(0, dirty.shape[0], 64):

@@ -21,7 +21,7 @@ a writer is safe: nothing here changes. What is removed is counted outside (`rem
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..simd import word_at
 from ..tokenizer import same_bytes
 from .blocks import BLOCK, PAD, decode_slots, tf_at
@@ -30,7 +30,7 @@ DICTIONARY, POSTINGS, TERMS, COLUMNS = 0, 1, 2, 3
 NEVER = 2**31 - 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def varint(data, at):
     """(the number that begins at data[at], where it ends): seven bits a byte, the lowest first; at most 8 bytes."""
     number, shift = np.int64(data[at]) & 127, 7
@@ -41,7 +41,7 @@ def varint(data, at):
     return number, at + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find_term(buckets, dictionary, data, start, stop, hashed):
     """(df, where its postings lie, which term it is) of the term data[start:stop]; df is 0 if there is none.
 
@@ -65,7 +65,7 @@ def find_term(buckets, dictionary, data, start, stop, hashed):
     return np.int64(0), np.int64(0), np.int64(-1)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbers, totals):
     """Fill dfs int32, ats int64, numbers int32, all (m,), by `find_term` for m terms as `tokens` has them.
 
@@ -79,7 +79,7 @@ def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbe
         totals[i] += df
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find_slot(ids, doc_id):
     """The slot of an id, or -1. O(log n), and O(1) where ids follow one another."""
     if ids.shape[0] > 0 and 0 <= doc_id - ids[0] < ids.shape[0] and ids[doc_id - ids[0]] == doc_id:
@@ -94,7 +94,7 @@ def find_slot(ids, doc_id):
     return low if low < ids.shape[0] and ids[low] == doc_id else np.int64(-1)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def find_slots(ids, removed, removals, wanted, base, found):
     """Where found int64 (m,) is -1, put `base` + the slot of wanted[i] (int64), if a document there has that id.
 
@@ -108,7 +108,7 @@ def find_slots(ids, removed, removals, wanted, base, found):
                 found[i] = base + slot
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def frequency(postings, block_last, block_at, df, at, slot, slots):
     """How often the term with these postings stands in `slot`. slots int32 (BLOCK,) is scratch. O(log df + BLOCK)."""
     n, before = df, np.int64(-1)
@@ -135,7 +135,7 @@ def frequency(postings, block_last, block_at, df, at, slot, slots):
     return np.int64(0)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def frequencies(postings, block_last, block_at, dfs, ats, order, slot, slots, found):
     """Fill found int64 (m,) with how often each of the terms order int32 (m,) stands in `slot`.
 
@@ -147,7 +147,7 @@ def frequencies(postings, block_last, block_at, dfs, ats, order, slot, slots, fo
         found[i] = frequency(postings, block_last, block_at, df, ats[term], slot, slots) if df > 0 else np.int64(0)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def count_removed(
     postings, block_last, block_at, removed, gone, removals, dfs, ats, numbers, dead, counted, slots
 ):  # fmt: skip
@@ -169,7 +169,7 @@ def count_removed(
         counted[term] = removals
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _removed_of(postings, block_last, block_at, removed, removals, df, at, slots):
     """How many of a term's documents are removed."""
     total, block, before = np.int64(0), np.int64(0), np.int64(-1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..simd import half_at, word_at
 from ..tokenizer import hash_term
 from .blocks import BLOCK, MOST, PAD, decode_slots, decode_tfs
@@ -20,7 +20,7 @@ FAULTS = (
 )
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def outer_fault(ids, lengths, buckets, dictionary, postings_size, block_last, block_at, counts):
     """The first of FAULTS that shows without a look at postings, WHOLE if none. O(documents + dictionary).
 
@@ -72,12 +72,12 @@ def outer_fault(ids, lengths, buckets, dictionary, postings_size, block_last, bl
     return np.int64(WHOLE)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _row_is(buckets, row, at, where, term):
     return buckets[row, DICTIONARY] == at and buckets[row, POSTINGS] == where and buckets[row, TERMS] == term
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _ascends(dictionary, one, one_length, other, other_length):
     """Whether a term comes before another one of the same hash."""
     if one_length != other_length:
@@ -133,7 +133,7 @@ def inner_fault(lengths, dictionary, postings, block_last, block_at, block_best,
     return np.int64(WHOLE)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _is_best(best, least):
     """Whether a float16 is the least norm / tf of a block, rounded down; the smallest ones are 0."""
     return 0 <= best <= least * np.float32(1.000001) and (
@@ -141,7 +141,7 @@ def _is_best(best, least):
     )
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def list_terms(dictionary, starts, stops, dfs, ats):
     """Fill starts, stops, dfs int32, ats int64 with every term: dictionary[starts[i]:stops[i]], its df, its place."""
     at, where, term = np.int64(0), np.int64(0), np.int64(0)

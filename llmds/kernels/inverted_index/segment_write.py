@@ -13,7 +13,7 @@ room is lacking, and goes on where it was when called again.
 
 import numpy as np
 
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..simd import prefetch, word_at
 from ..tokenizer import hash_term
 from .blocks import BLOCK, PAD, decode_slots, decode_tfs, encode
@@ -30,7 +30,7 @@ END = 1 << 32  # the hash of no term
 _AHEAD = 8  # terms
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def put_varint(data, at, number):
     """Write a number of 0 to 2**56 - 1; where it ends."""
     while number >= 128:
@@ -41,7 +41,7 @@ def put_varint(data, at, number):
     return at + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _lacking(cursor, dictionary, postings, block_last, length, df):
     """What lacks room for one more term, or DONE."""
     blocks = (df + BLOCK - 1) >> 7
@@ -54,7 +54,7 @@ def _lacking(cursor, dictionary, postings, block_last, length, df):
     return np.int64(DONE)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _put(
     data, start, length, hashed, slots, tfs, df, lengths, base, slope, cursor, buckets, dictionary, postings,
     block_last, block_at, best, numbers,
@@ -95,7 +95,7 @@ def _put(
     cursor[ENTRIES] += df
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _open_buckets(cursor, buckets, hashed):
     """Note, for all buckets up to that of a hash, that their terms begin here."""
     bits = np.int64(0)
@@ -108,7 +108,7 @@ def _open_buckets(cursor, buckets, hashed):
         cursor[BUCKETS] = row + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def finish(cursor, buckets):
     """Note where the last terms end."""
     while cursor[BUCKETS] < buckets.shape[0]:
@@ -168,7 +168,7 @@ def freeze(
     return np.int64(order.shape[0]), np.int64(DONE)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def sort(slots, tfs, n):
     """Sort n postings by slot, in place: runs in order, then a heap (Williams 1964)."""
     start = n // 2
@@ -192,7 +192,7 @@ def sort(slots, tfs, n):
             root = child
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def merge_documents(
     a_ids, a_lengths, a_removed, a_removals, b_ids, b_lengths, b_removed, b_removals, ids, lengths, a_new, b_new
 ):  # fmt: skip
@@ -217,7 +217,7 @@ def merge_documents(
     return n
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def read(source, dictionary, end):
     """Read the record at source[AT]; END as its hash where there is none. source int64 (SOURCE,), zeros at first."""
     if source[AT] >= end:
@@ -229,7 +229,7 @@ def read(source, dictionary, end):
     source[HASH] = hash_term(dictionary, source[WORD], source[WORD] + source[LENGTH])
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def merge(
     a, a_new, a_dictionary, a_end, a_postings, a_block_last, a_block_at, b, b_new, b_dictionary, b_end, b_postings,
     b_block_last, b_block_at, budget, slots, tfs, merged_slots, merged_tfs, lengths, base, slope, cursor, buckets,
@@ -278,14 +278,14 @@ def merge(
     return np.int64(DONE)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _next(source, dictionary, end):
     source[AT] = source[WORD] + source[LENGTH]
     source[LIST] += source[SIZE]
     read(source, dictionary, end)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _compare(a, a_dictionary, b, b_dictionary):
     """-1, 0 or 1: whether a's term comes before b's, is the same, or comes after it."""
     if a[HASH] != b[HASH]:
@@ -299,7 +299,7 @@ def _compare(a, a_dictionary, b, b_dictionary):
     return np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _gather(source, postings, block_last, block_at, new, slots, tfs, n):
     """Append a term's postings in documents that stay; how many there are then."""
     df, at, before = source[DF], source[LIST], np.int64(-1)
@@ -329,7 +329,7 @@ def _gather(source, postings, block_last, block_at, new, slots, tfs, n):
     return n
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _merge_runs(slots, tfs, run, n, merged_slots, merged_tfs):
     """Bring two ascending runs, that end at `run` and at n, into one."""
     left, right = np.int64(0), run
@@ -344,7 +344,7 @@ def _merge_runs(slots, tfs, run, n, merged_slots, merged_tfs):
         slots[i], tfs[i] = merged_slots[i], merged_tfs[i]
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def order_equal_hashes(order, hashes, v_data, v_offsets):
     """Sort, in place, those terms of order int32 (n,) whose hashes uint32 (n,), ascending, are equal."""
     for i in range(1, order.shape[0]):
@@ -354,7 +354,7 @@ def order_equal_hashes(order, hashes, v_data, v_offsets):
             j -= 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _after(v_data, v_offsets, one, other):
     """Whether a term comes after another one of the same hash."""
     left, right = v_offsets[one], v_offsets[other]

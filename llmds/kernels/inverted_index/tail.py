@@ -29,7 +29,7 @@ no document that the reader counts.
 
 import numpy as np
 
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..hashing import mix
 from ..topk import offer
 from .bm25 import part, tf_of
@@ -40,7 +40,7 @@ FIRST, LAST, FILL, DF, DEAD, AT, COLUMNS = 0, 1, 2, 3, 4, 5, 6
 NEVER = 2**31 - 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find_slot(doc_ids, removed, id_buckets, slots, removals, doc_id):
     """The slot of `doc_id` among the first `slots` with `removals` removed, or -1. Expected O(1)."""
     mask = id_buckets.shape[0] - 1
@@ -54,7 +54,7 @@ def find_slot(doc_ids, removed, id_buckets, slots, removals, doc_id):
         bucket = (bucket + 1) & mask
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def find_slots(head, doc_ids, removed, id_buckets, wanted, base, found):
     """Where found int64 (m,) is -1, put `base` + the slot of wanted[i] (int64), if a live document has that id."""
     for i in range(wanted.shape[0]):
@@ -64,7 +64,7 @@ def find_slots(head, doc_ids, removed, id_buckets, wanted, base, found):
                 found[i] = base + slot
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def frequency(terms, slots, tfs, term, slot):
     """How often `term` stands in the document at `slot`. O(log postings)."""
     if term >= terms.shape[0]:
@@ -81,7 +81,7 @@ def frequency(terms, slots, tfs, term, slot):
     return np.int64(0)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def frequencies(terms, slots, tfs, numbers, order, slot, found):
     """Fill found int64 (m,) with how often each of the terms numbers[order[i]] stands in the document at `slot`.
 
@@ -92,7 +92,7 @@ def frequencies(terms, slots, tfs, numbers, order, slot, found):
         found[i] = frequency(terms, slots, tfs, term, slot) if term >= 0 else np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def document_frequency(head, terms, slots, tfs, term):
     """Number of live documents that hold `term`, among those of `head`. O(log postings)."""
     if term >= terms.shape[0]:
@@ -106,7 +106,7 @@ def document_frequency(head, terms, slots, tfs, term):
     return max(np.int64(0), min(total - np.int64(terms[term, DEAD]), head[LIVE]))
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def find_terms(head, terms, slots, tfs, numbers, dfs):
     """Add to dfs int64 (m,) how many live documents hold each of numbers int32 (m,), -1 where unknown."""
     for i in range(numbers.shape[0]):
@@ -137,7 +137,7 @@ def search(
             )  # fmt: skip
 
 
-@leaf(cache=True, nogil=True, error_model="numpy")
+@njit_no_nrt(cache=True, nogil=True, error_model="numpy")
 def score(
     head, lengths, terms, slots, tfs, form, numbers, order, weights, ends, first, last, base, documents, scores
 ):  # fmt: skip
@@ -160,7 +160,7 @@ def score(
             scores[query, column] = total
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _until(slots, chunk, capacity, slot):
     """How many postings of the chunk belong to slots before `slot`."""
     if slots[chunk + capacity - 1] < slot:
@@ -168,7 +168,7 @@ def _until(slots, chunk, capacity, slot):
     return _lower_bound(slots, chunk, capacity, slot) - chunk
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _lower_bound(slots, chunk, capacity, slot):
     """The first place in the chunk whose slot is `slot` or more; the last place is."""
     low, high = chunk, chunk + capacity - 1
@@ -181,7 +181,7 @@ def _lower_bound(slots, chunk, capacity, slot):
     return low
 
 
-@leaf(cache=True, error_model="numpy")
+@njit_no_nrt(cache=True, error_model="numpy")
 def _add(head, lengths, terms, slots, tfs, term, weight, form, sums):
     """Add one term's part to the sums of the documents that hold it."""
     chunk = np.int64(terms[term, FIRST]) if 0 <= term < terms.shape[0] else np.int64(0)
@@ -193,7 +193,7 @@ def _add(head, lengths, terms, slots, tfs, term, weight, form, sums):
         chunk = np.int64(slots[chunk - 1])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _offer(head, doc_ids, removed, allowed, terms, slots, tfs, term, sums, ids, scores, found):
     """Bring the documents of one term into the heap, and their sums to 0. The number of items in it."""
     chunk = np.int64(terms[term, FIRST]) if 0 <= term < terms.shape[0] else np.int64(0)

@@ -5,7 +5,7 @@ A kernel changes everything that belongs to a document in one call, `head` inclu
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..hashing import mix
 from .tail import (
     AT,
@@ -31,7 +31,7 @@ DONE, LACKS_SLOTS, LACKS_FORWARD, LACKS_POOL = 0, 1, 2, 3
 _SMALLEST, _LARGEST = 3, 1 << 14
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def add(
     head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, slots, tfs, new_ids, new_terms, ends,
     first, counts,
@@ -72,7 +72,7 @@ def add(
     return new_ids.shape[0], DONE, np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def remove(head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, doc_id):
     """Remove a document; whether it was there. O(its terms)."""
     slot = find_slot(doc_ids, removed, id_buckets, head[SLOTS], head[REMOVED], doc_id)
@@ -82,14 +82,14 @@ def remove(head, doc_ids, lengths, removed, forward_starts, forward, id_buckets,
     return True
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def insert_ids(id_buckets, doc_ids, first, last):
     """Enter slots first..last - 1, which are not there, in the buckets. O(last - first)."""
     for slot in range(first, last):
         _insert_id(id_buckets, doc_ids, slot)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count(forward, base, terms, new_terms, begin, end, counts):
     """List the distinct terms of a document in forward[base:] with their frequencies in counts; how many.
 
@@ -109,14 +109,14 @@ def _count(forward, base, terms, new_terms, begin, end, counts):
     return distinct
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _next_capacity(terms, tfs, term):
     if terms[term, FIRST] == 0:
         return np.int64(_SMALLEST)
     return min(max(2 * np.int64(tfs[terms[term, LAST] - 1]), _SMALLEST), _LARGEST)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _chunk_needed(terms, tfs, term):
     """Entries of the pool that one more posting of `term` takes."""
     if terms[term, FIRST] > 0 and terms[term, FILL] < tfs[terms[term, LAST] - 1]:
@@ -124,7 +124,7 @@ def _chunk_needed(terms, tfs, term):
     return _next_capacity(terms, tfs, term) + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _append(head, terms, slots, tfs, term, slot, count):
     """Append a posting; the pool has room. Amortised O(1)."""
     needed = _chunk_needed(terms, tfs, term)
@@ -145,7 +145,7 @@ def _append(head, terms, slots, tfs, term, slot, count):
     terms[term, DF] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _retire(head, lengths, removed, forward_starts, forward, terms, slot):
     """Count a live document out. O(its terms)."""
     for at in range(forward_starts[slot], forward_starts[slot + 1]):
@@ -161,7 +161,7 @@ def _retire(head, lengths, removed, forward_starts, forward, terms, slot):
     removed[slot] = head[REMOVED]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _insert_id(id_buckets, doc_ids, slot):
     mask = id_buckets.shape[0] - 1
     bucket = np.int64(mix(doc_ids[slot])) & mask

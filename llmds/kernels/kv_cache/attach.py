@@ -13,7 +13,7 @@ With `blocks` (a bool) the prefixes are content ids (int64) instead, one for eac
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit, within
+from ..compiling import always_inline, njit, njit_no_nrt
 from ..simd import prefetch, word_at
 from . import layout as kv
 from . import sequences as seq
@@ -82,7 +82,7 @@ def attach(pool, seqs, tables, ids, store, requests, entries, prefix, blocks):
     return OK, _ZERO, _ZERO
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attach_one(
     head,
     rows,
@@ -207,7 +207,7 @@ def attach_one(
     return OK, found, _ZERO
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _place(head, first, begin, prefix_length, i, prefix_pages, own, blocks):
     """(first byte, number) of the ids of page i: in the prefixes if `own`, else in the entries from `begin` on."""
     page_size = head[kv.PAGE_SIZE]
@@ -217,7 +217,7 @@ def _place(head, first, begin, prefix_length, i, prefix_pages, own, blocks):
     return ((first + i * page_size) if own else begin) * head[kv.ID_BYTES], count
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _key(prefix, entries, at, size, before, own, blocks):
     """(key, name) of a page below one whose key is `before`."""
     if blocks:
@@ -227,10 +227,10 @@ def _key(prefix, entries, at, size, before, own, blocks):
     return name, name
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _fill(head, ids, store, page, own, count, prefix, at, entries, entry, used, blocks):
     """Copy what a new page holds: `used` entries and, if they are its own, `count` ids from byte `at` on."""
-    within()
+    always_inline()
     if own:
         size = head[kv.PAGE_SIZE] * head[kv.ID_BYTES]
         copy_bytes(ids, page * size, prefix, at, count * head[kv.ID_BYTES])

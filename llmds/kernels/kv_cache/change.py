@@ -6,7 +6,7 @@ Entries come as uint8, entry_bytes each, end to end; none where none are stored.
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..table import RETIRED
 from . import layout as kv
 from . import sequences as seq
@@ -212,7 +212,7 @@ def fork(pool, seqs, tables, ids, store, source, target):
     return OK, 0, 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _slots_left(head, srows, row):
     """Slots that are free in the last page of a sequence; 0 if its prefix ends there. Without a division."""
     return (
@@ -222,7 +222,7 @@ def _slots_left(head, srows, row):
     )
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _growth(head, rows, srows, tables, row, count):
     """(pages that a sequence will have after `count` more entries, copies of shared pages that takes: 0 or 1)."""
     left, pages = _slots_left(head, srows, row), srows[row, seq.PAGES]
@@ -256,7 +256,7 @@ def _append(head, rows, names, buckets, memory, shead, srows, tables, store, row
     srows[row, seq.LENGTH] += count
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _settle(head, rows, names, buckets, memory, srows, tables, ids, store, origin, row, i):
     """Let page i of a sequence, just filled and nobody else's, be found, if the page before it can be.
 
@@ -285,7 +285,7 @@ def _settle(head, rows, names, buckets, memory, srows, tables, ids, store, origi
         tables[slot] = same
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _own(head, rows, names, buckets, memory, store, tables, slot, used):
     """The page in a slot of `tables`, made one that may be written to; its first `used` entries stay.
 

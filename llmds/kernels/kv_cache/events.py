@@ -7,7 +7,7 @@ handed out or lost.
 
 import numpy as np
 
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from . import layout as kv
 from .hashes import root_name
 
@@ -15,7 +15,7 @@ STORED, REMOVED = 1, 0
 KIND, HASH, PARENT, EVENT = 0, 1, 2, 3
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def tell(head, rows, names, memory, kind, page):
     """Note that a page has become findable, or is about to be forgotten. O(1)."""
     if head[kv.EVENTS] == 0:

@@ -6,7 +6,7 @@ content ids up to it.
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..hashing import hash_bytes, mix
 from ..simd import hash_lines
 from . import layout as kv
@@ -14,13 +14,13 @@ from . import layout as kv
 LINE = 64
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def root_name(salt):
     """Key and name of what stands before the first page of a sequence, int64."""
     return np.int64(mix(salt ^ 0x2545F4914F6CDD1D))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def page_name(data, start, count, before):
     """The chained hash of data[start:start + count] (uint8) after a page named `before`, int64. O(count).
 
@@ -36,19 +36,19 @@ def page_name(data, start, count, before):
     return np.int64(mix(np.int64(h)))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def block_key(before, content):
     """By what the page of a content id is looked for below one whose key is `before`, int64: one id has many places."""
     return np.int64(mix(before ^ content))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def content_hash(names, page):
     """64 bits that a page has again when it comes again under its salt after it was forgotten, uint64."""
     return mix(names[page, kv.NAME] ^ np.int64(mix(names[page, kv.SALT] ^ 0x9E3779B97F4A7C)))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def same_bytes(left, at, right, start, count):
     """Whether left[at:at + count] and right[start:start + count], uint8, are the same. O(count)."""
     different = np.uint8(0)
@@ -57,7 +57,7 @@ def same_bytes(left, at, right, start, count):
     return different == 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def same_ids(head, rows, ids, store, origin, prefix, entries, page, own, at, count):
     """Whether the token ids in a page are those from byte `at` on of `prefix` (if `own`) or of `entries`. O(count).
 

@@ -6,7 +6,7 @@ Token ids come as uint8, id_bytes each, end to end, or with `blocks` (a bool) as
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..simd import word_at
 from . import layout as kv
 from .hashes import block_key, page_name, root_name, same_bytes
@@ -93,7 +93,7 @@ def page_names(tokens, size, page_size, salt, hashes):
         hashes[i] = before
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def follow(head, rows, names, buckets, ids, store, origin, tokens, at, stop, salt, blocks, path):
     """(ids, pages) of tokens[at:stop] that can be found; the pages are left in `path` as far as it reaches."""
     page_size, size, parent, key = head[kv.PAGE_SIZE], head[kv.ID_BYTES], head[kv.MAX_PAGES], root_name(salt)

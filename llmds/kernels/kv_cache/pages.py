@@ -7,7 +7,7 @@ Some functions also take
 
 import numpy as np
 
-from ..compiling import leaf, within
+from ..compiling import always_inline, njit_no_nrt
 from ..simd import prefetch
 from . import events as kv_events
 from . import layout as kv
@@ -17,19 +17,19 @@ from .hashes import same_bytes, same_ids
 _ONE = np.int64(1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def available(head):
     """Pages that no sequence holds."""
     return head[kv.BLANKS] + head[kv.CACHED]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def take(head, rows, names, buckets, memory):
     """A page with one reference: a blank one, else the cached one whose turn it is. There must be an `available` one.
 
     Expected O(1), amortised.
     """
-    within()
+    always_inline()
     if head[kv.BLANKS] == 0:
         least = kv_eviction.victim(head, rows, names, memory)
         later = rows[least, kv.NEWER]  # as a rule the next; the one after it will find its bucket at hand
@@ -47,10 +47,10 @@ def take(head, rows, names, buckets, memory):
     return page
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def acquire(head, rows, names, memory, page):
     """One reference more, to a page that is referenced or cached. O(1)."""
-    within()
+    always_inline()
     rows[page, kv.REFS] += 1
     head[kv.TOTAL_REFS] += 1
     if rows[page, kv.REFS] == 2:
@@ -59,10 +59,10 @@ def acquire(head, rows, names, memory, page):
         kv_eviction.leave(head, rows, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def release(head, rows, names, memory, page):
     """One reference less; a page without any is cached if it can be found, else blank. O(1)."""
-    within()
+    always_inline()
     rows[page, kv.REFS] -= 1
     head[kv.TOTAL_REFS] -= 1
     if rows[page, kv.REFS] == 1:
@@ -74,7 +74,7 @@ def release(head, rows, names, memory, page):
             kv_eviction.enter(head, rows, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def find(head, rows, names, buckets, ids, store, origin, prefix, entries, parent, salt, key, name, own, at, count):
     """The page below `parent` whose ids begin at byte `at` of `prefix` (if `own`) or of `entries`, or -1.
 
@@ -103,10 +103,10 @@ def find(head, rows, names, buckets, ids, store, origin, prefix, entries, parent
         bucket = (bucket + 1) & mask
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def link(head, rows, names, buckets, memory, page, parent, salt, key, name, count, full):
     """Let a page be found below `parent`, where no such page is; its ids are the caller's to store. Expected O(1)."""
-    within()
+    always_inline()
     names[page, kv.NAME], names[page, kv.SALT] = name, salt
     rows[page, kv.PARENT], rows[page, kv.COUNT] = parent, count
     mask, home, bucket = buckets.shape[0] - 1, _home(key), bucket_of(buckets, key)
@@ -125,13 +125,13 @@ def link(head, rows, names, buckets, memory, page, parent, salt, key, name, coun
     kv_events.tell(head, rows, names, memory, kv_events.STORED, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def forget(head, rows, names, buckets, memory, page):
     """Let neither this page nor those below it be found; the cached ones among them become blank.
 
     O(pages forgotten), each of which was once linked.
     """
-    within()
+    always_inline()
     at = np.int64(page)
     while True:
         while True:  # down to a page without any below it
@@ -154,14 +154,14 @@ def forget(head, rows, names, buckets, memory, page):
         at = parent
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def copy_entries(head, store, page, slot, source, entry, count):
     """Copy `count` entries from `source`, from its entry number `entry` on, to a page. Any two uint8 arrays."""
     width = head[kv.ENTRY_BYTES]
     copy_bytes(store, (page * head[kv.PAGE_SIZE] + slot) * width, source, entry * width, count * width)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def copy_bytes(target, to, source, start, count):
     """target[to:to + count] = source[start:start + count], uint8 arrays.
 
@@ -171,7 +171,7 @@ def copy_bytes(target, to, source, start, count):
         target[np.uint64(to) + byte] = source[np.uint64(start) + byte]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def same_entries(head, store, origin, page, entries, entry, count):
     """Whether the first `count` entries of a page are those of `entries` from number `entry` on, bit for bit."""
     width = head[kv.ENTRY_BYTES]
@@ -180,18 +180,18 @@ def same_entries(head, store, origin, page, entries, entry, count):
     return same_bytes(store, page * head[kv.PAGE_SIZE] * width, entries, entry * width, count * width)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def bucket_of(buckets, key):
     """The bucket at which the search for a key begins."""
     return _home(key) & (buckets.shape[0] - 1)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _home(key):
     return np.int64(np.uint64(key) >> np.uint64(33))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _unlink(head, rows, buckets, page):
     """Take a page without any below it out of its bucket and its parent's chain."""
     mask = buckets.shape[0] - 1
@@ -221,7 +221,7 @@ def _unlink(head, rows, buckets, page):
     head[kv.FINDABLE] -= 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _blank(head, rows, page):
     rows[page, kv.NEWER] = head[kv.BLANK]
     head[kv.BLANK] = page

@@ -32,7 +32,7 @@ Where it is not OK, nothing is changed.
 import numpy as np
 
 from .. import table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..table import BUCKET, COUNT, OWN, RETIRED, TOP
 from . import layout as kv_layout
 from . import pages as kv_pool
@@ -71,13 +71,13 @@ def resized(seqs, tables, rows, slots):
     return larger, fresh
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def unprepared(pool, entries):
     """Whether `entries` bring token ids that are to be kept, and there is no room for any yet."""
     return entries.shape[0] > 0 and pool[kv_layout.CONTENT] > 0 and pool[kv_layout.STORED] == 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def has_room(head, rows, tables, sequences, slots):
     """Whether so many new sequences and slots fit; if not, they are left in head[WANTED_*]."""
     if head[COUNT] + sequences <= rows.shape[0] and head[TOP_SLOT] + slots <= tables.shape[0]:
@@ -86,7 +86,7 @@ def has_room(head, rows, tables, sequences, slots):
     return False
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def add(head, rows, buckets, seq):
     """The row of a new sequence, empty; there must be room. Expected O(1)."""
     row = table.take_row(head, rows)
@@ -96,7 +96,7 @@ def add(head, rows, buckets, seq):
     return row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def give_back_slots(head, rows, row):
     """Its slots are no longer in use. O(1)."""
     head[LIVE] -= rows[row, PAGES]
@@ -105,7 +105,7 @@ def give_back_slots(head, rows, row):
     rows[row, START] = rows[row, PAGES] = rows[row, ROOM] = 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def release_pages(head, rows, names, memory, shead, srows, tables, row, keep):
     """Let go of all pages of a sequence but the first `keep`, the last one first. O(pages let go)."""
     start = srows[row, START]
@@ -115,13 +115,13 @@ def release_pages(head, rows, names, memory, shead, srows, tables, row, keep):
     srows[row, PAGES] = keep
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def wanted_slots(rows, row, pages):
     """The most slots that `widen` may hand out for a table of so many pages."""
     return max(pages, 2 * rows[row, ROOM]) if pages > rows[row, ROOM] else np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def widen(head, rows, tables, row, pages):
     """Give a page table room for so many pages; there must be `wanted_slots`. Amortised O(pages added)."""
     start, room = rows[row, START], rows[row, ROOM]
@@ -138,13 +138,13 @@ def widen(head, rows, tables, row, pages):
     rows[row, ROOM] = wanted
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def pages_for(tokens, page_size):
     """Pages that so many tokens fill."""
     return (tokens + page_size - 1) // page_size
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def place(rows, row, page_size, position):
     """(index in the page table, slot in the page) of a token."""
     prefix = rows[row, PREFIX]
@@ -153,7 +153,7 @@ def place(rows, row, page_size, position):
     return rows[row, PREFIX_PAGES] + (position - prefix) // page_size, (position - prefix) % page_size
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def filled(rows, row, page_size, i):
     """Tokens in page number i of a sequence."""
     if i < rows[row, PREFIX_PAGES]:

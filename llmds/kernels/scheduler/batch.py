@@ -6,7 +6,7 @@ The tokens to compute of each request of the last batch are left in ledger[LEDGE
 import numpy as np
 
 from .. import clock, heap, histogram, table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..heap import OK
 from ..kv_cache import layout as kv
 from ..kv_cache.match import follow
@@ -171,7 +171,7 @@ def _found(cache, rows, row, prompts, blocks):
     return found * head[kv.PAGE_SIZE] if blocks else found
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _share(rows, queue, row, start, left, taken):
     """How many tokens of a request to compute from `start` on, `left` being allowed; -1 if it must wait."""
     count = min(rows[row, TOKENS] - start, queue[CHUNK])
@@ -182,7 +182,7 @@ def _share(rows, queue, row, start, left, taken):
     return count if taken == 0 and left > 0 else np.int64(-1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _hand_out(state, ledger, row, start, count, now, batch, place):
     _note(state, ledger, row, count, now, batch, place)
     leave(state, row)
@@ -190,7 +190,7 @@ def _hand_out(state, ledger, row, start, count, now, batch, place):
     rows[row, COMPUTED] = start + count
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _note(state, ledger, row, count, now, batch, place):
     """Write down that a request which is about to leave has `count` tokens computed."""
     head, rows = state[0], state[1]
@@ -202,7 +202,7 @@ def _note(state, ledger, row, count, now, batch, place):
         charge(state, rows[row, TENANT], count)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _expected(state, ledger, now, most, left):
     """How many requests, at most `most`, the queue alone decides on that will fit in `left` tokens if they are like all
     that wait; 0 where something else decides."""
@@ -214,7 +214,7 @@ def _expected(state, ledger, now, most, left):
     return min(most, queue[WAITING], np.int64(min(fit, np.float64(most))))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _take_best(state, ledger, now, left, batch, first, m):
     """Hand out the `m` that are first in the queue, from batch[first] on, while they fit in `left` tokens, above 0.
 
@@ -246,7 +246,7 @@ def _take_best(state, ledger, now, left, batch, first, m):
     return m, total
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _close(ledger, taken):
     ledger[LAST] = taken if taken > 0 else ledger[LAST]
     if taken > 0:
@@ -254,7 +254,7 @@ def _close(ledger, taken):
         ledger[HANDED_OUT] += taken
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _ready_at(state, ledger):
     """The second from which a batch is ready; see `ready_at`."""
     head, _, _, queue, _, _, _, _, _ = state
@@ -265,7 +265,7 @@ def _ready_at(state, ledger):
     return min(_oldest(state)[0] + ledger.view(np.float64)[MAX_WAIT], _service_due(state, ledger))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _oldest(state):
     """(the second since when somebody waits, the row)."""
     head, rows, buckets, _, _, again, _, _, _ = state
@@ -279,13 +279,13 @@ def _oldest(state):
     return reals[row, QUEUED], row
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _service_due(state, ledger):
     code, deadline, _ = heap.peek(state[4])
     return deadline - ledger.view(np.float64)[SERVICE] if code == OK else np.inf
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _overdue_at(state, ledger):
     """(second from which the oldest is overdue by waiting, its row, second from which one is by deadline)."""
     since, oldest = _oldest(state)
@@ -293,7 +293,7 @@ def _overdue_at(state, ledger):
     return since + min(ledger.view(np.float64)[MAX_WAIT], patience), oldest, _service_due(state, ledger)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _next(state, ledger, now):
     """The row of the waiting request that goes next."""
     _, rows, buckets, queue, deadlines, _, _, _, _ = state

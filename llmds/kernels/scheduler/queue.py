@@ -6,7 +6,7 @@
 import numpy as np
 
 from .. import heap, table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..table import COUNT, KEY
 from .layout import (
     AGAIN,
@@ -47,7 +47,7 @@ from .layout import (
 _FIRST, _LAST = np.bool_(True), np.bool_(False)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def join(state, row, now, key):
     """Let a request begin to wait at the arena's second `now`, behind all equals; `key` counts where the caller gives
     it. O(log n)."""
@@ -55,7 +55,7 @@ def join(state, row, now, key):
     stand(state, row, _LAST)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def line_up(state, row, now, key):
     """The half of `join` that is O(1): all but the queue and the deadlines, which `stand` or `stand_many` enters."""
     head, rows, _, queue, _, _, _, _, _ = state
@@ -71,7 +71,7 @@ def line_up(state, row, now, key):
     _count_in(head, rows, queue, row, key)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def rejoin(state, row):
     """Let a request in flight wait again in its old place, under WFQ before all others of its tenant. O(log n)."""
     head, rows, _, queue, _, again, _, _, _ = state
@@ -82,7 +82,7 @@ def rejoin(state, row):
     stand(state, row, _FIRST)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def leave(state, row):
     """Let a waiting request be in flight. O(log n)."""
     head, rows, _, queue, _, _, thead, theirs, _ = state
@@ -93,7 +93,7 @@ def leave(state, row):
     step_out(state, row)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def step_out(state, row):
     """`leave` for a request that the queue no longer holds. O(1), with a deadline O(log n)."""
     head, rows, _, queue, deadlines, again, _, _, _ = state
@@ -108,7 +108,7 @@ def step_out(state, row):
         heap.delete(deadlines, rows[row, KEY])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def rekey(state, row, key):
     """Give a waiting request the key that goes with its tokens, or `key` where the caller gives it. O(log n)."""
     head, rows, _, queue, _, _, _, theirs, _ = state
@@ -118,7 +118,7 @@ def rekey(state, row, key):
         heap.update(queue, rows[row, KEY], rank(head, rows, theirs, row), heap.ANY_WAY)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def key_of(head, rows, reals, row, key):
     """The policy's key of a request; `key` where neither its tokens nor its times are it."""
     if head[POLICY] == SJF:
@@ -132,7 +132,7 @@ def key_of(head, rows, reals, row, key):
     return 0.0 if head[POLICY] == WFQ else key
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def rank(head, rows, theirs, row):
     """By what a request stands in the queue, float64."""
     reals = rows.view(np.float64)
@@ -144,13 +144,13 @@ def rank(head, rows, theirs, row):
     return key + head.view(np.float64)[AGING] * reals[row, QUEUED]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def share(rows, queue, row):
     """How many tokens of a request a batch computes that has room for them."""
     return min(rows[row, TOKENS] - rows[row, COMPUTED], queue[CHUNK])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def link(head, rows, older, newer):
     """Make two rows, or NOBODY for an end, neighbours in the order of waiting."""
     if older == NOBODY:
@@ -163,7 +163,7 @@ def link(head, rows, older, newer):
         rows[newer, OLDER] = older
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def charge(state, tenant, tokens):
     """Count `tokens` as computed for a tenant (a row of `tenants`), under WFQ. O(log n)."""
     head, rows, _, queue, _, _, _, theirs, _ = state
@@ -174,7 +174,7 @@ def charge(state, tenant, tokens):
         heap.update(queue, rows[front, KEY], rank(head, rows, theirs, front), heap.ANY_WAY)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def tenant_row(head, rows, buckets, tenant):
     """The row of a tenant's number among the tenants, made with weight 1 if it is new; -1 if there is no room.
 
@@ -210,7 +210,7 @@ def least_counter(state):
     return least
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count_in(head, rows, queue, row, key):
     reals = rows.view(np.float64)
     reals[row, ASKED_KEY] = key_of(head, rows, reals, row, key)
@@ -218,7 +218,7 @@ def _count_in(head, rows, queue, row, key):
     head[WAITING_TOKENS] += share(rows, queue, row)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def stand(state, row, first):
     """Put a request that has its key in the queue and, if it has one, its deadline; under WFQ before all of its
     tenant's if `first`, else behind them. O(log n)."""
@@ -252,7 +252,7 @@ def stand_many(state, start, stop, due):
         heap.push_many_in_turn(deadlines, ids[:urgent], scores[:urgent], turns[:urgent])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _enter_tenant(state, row, first):
     """Put a request before all of its tenant's if `first`, else behind them."""
     head, rows, _, queue, _, _, _, theirs, _ = state
@@ -275,7 +275,7 @@ def _enter_tenant(state, row, first):
     heap.push_in_turn(queue, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _leave_tenant(head, rows, queue, thead, theirs, row):
     tenant, ahead, behind = rows[row, TENANT], rows[row, AHEAD], rows[row, BEHIND]
     relink(rows, theirs, tenant, ahead, behind)
@@ -288,7 +288,7 @@ def _leave_tenant(head, rows, queue, thead, theirs, row):
         thead.view(np.float64)[LEFT] = theirs.view(np.float64)[tenant, COUNTER]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def relink(rows, theirs, tenant, ahead, behind):
     """Make two waiting requests of a tenant, or NOBODY for an end, neighbours."""
     if ahead == NOBODY:

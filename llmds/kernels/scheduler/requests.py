@@ -9,7 +9,7 @@ and call again.
 import numpy as np
 
 from .. import clock, table
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..heap import ABSENT, FULL, OK
 from ..simd import prefetch
 from ..table import COUNT, KEY, RETIRED, TOP
@@ -310,7 +310,7 @@ def look_up(arena, request_id):
     return OK, rows[row, TOKENS], key, submitted, deadline, in_flight, rows[row, COMPUTED], tenant
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _record(state, now, tokens, slo, key, tenant, first, ids, salt):
     """Make a row of a new request, the last, that has yet to `stand`."""
     head, rows, buckets, _, _, _, _, theirs, _ = state
@@ -326,7 +326,7 @@ def _record(state, now, tokens, slo, key, tenant, first, ids, salt):
     line_up(state, row, now, 0.0 if head[POLICY] == LPM else key)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _mark(rows, buckets, ids):
     """Mark all of ids as completing, -1; or none, and the place of the first that is not in flight, or comes twice."""
     for e in range(ids.shape[0]):
@@ -341,7 +341,7 @@ def _mark(rows, buckets, ids):
     return -1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _forget(state, prompts, row, now):
     """Take out a request that is in flight or completing; the last row takes its place."""
     head, rows, buckets, _, _, _, _, theirs, _ = state

@@ -4,13 +4,13 @@ cost: float64 (COST,), the coefficients of compute and of memory for (1, P, D, C
 they mean: `llmds.cost_model.CostModel`.
 """
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 
 INPUTS = 5
 OVERHEAD, COST = 2 * INPUTS, 2 * INPUTS + 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def seconds(cost, prefill, decoding, context, pairs):
     """Of a step with so many prompt tokens, decoding sequences, tokens of context and attended pairs (float64 each)."""
     compute = cost[0] + cost[1] * prefill + cost[2] * decoding + cost[3] * context + cost[4] * pairs

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from .trace import MAX_TOKENS
 
 OK, TIME, INPUT, OUTPUT, COLUMNS = 0, 1, 2, 3, 4
@@ -11,7 +11,7 @@ _COMMA, _LINE, _RETURN, _SPACE, _LETTER_T, _LETTER_Z = 44, 10, 13, 32, 84, 90
 _DOT, _COLON, _DASH, _PLUS, _ZERO = 46, 58, 45, 43, 48
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def azure_rows(text, at, first, stop, nanoseconds, lengths):
     """Read lines into rows first..stop-1, from text[at] on: (OK, where the next line begins, stop), or (what is
     wrong, where the line that is wrong begins, its row).
@@ -42,7 +42,7 @@ def azure_rows(text, at, first, stop, nanoseconds, lengths):
     return OK, at, stop
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _integer(text, at):
     """(where it ends, its value) of the number of 0..MAX_TOKENS that begins at `at`; (-1, 0) if there is none."""
     begin, value = at, np.int64(0)
@@ -54,7 +54,7 @@ def _integer(text, at):
     return (np.int64(-1), np.int64(0)) if at == begin else (at, value)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _time(text, at):
     """(where it ends, ns since 1970) of "YYYY-MM-DD hh:mm:ss[.fffffffff][+hh:mm]"; (-1, 0) if there is none."""
     wrong = np.int64(-1), np.int64(0)
@@ -102,7 +102,7 @@ def _time(text, at):
     return at, (60 * (60 * (24 * days + hour) + minute - offset) + second) * _SECOND + fraction
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _pair(text, at):
     """The number of the two digits at `at`, -1 if they are none."""
     if not (_is_digit(text[at]) and _is_digit(text[at + 1])):
@@ -110,12 +110,12 @@ def _pair(text, at):
     return 10 * np.int64(text[at] - _ZERO) + np.int64(text[at + 1] - _ZERO)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _is_digit(byte):
     return _ZERO <= byte <= _ZERO + 9
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _days_of(year, month):
     """Days of a month."""
     if month == 2:
@@ -123,7 +123,7 @@ def _days_of(year, month):
     return 30 + ((month + (month >> 3)) & 1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _days_before(year, month):
     """Days from 1970-01-01 to the first of a month of the Gregorian calendar, in which years begin with March here."""
     shifted = year - (month <= 2)

@@ -13,7 +13,7 @@ passes by.
 import numpy as np
 
 from .. import bitset, simd
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..hashing import mix
 
 LIVE, DEAD = 0, 1
@@ -21,7 +21,7 @@ _ONE = np.uint64(1)
 _SPREAD = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def number(block_ids, indptr, first, stop, head, buckets, ids, parents, nodes):
     """Fill `nodes` for requests first..stop-1. O(their blocks).
 
@@ -51,7 +51,7 @@ def number(block_ids, indptr, first, stop, head, buckets, ids, parents, nodes):
             parent = node
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def distances(nodes, indptr, first, stop, head, slots, words, tree, out):
     """Fill `out` int64 (blocks,) with the blocks' places in a list by recency, just before their request; the most
     recent is 1, a block that never came before 0. O(blocks * log blocks), in practice a small part of that.
@@ -100,7 +100,7 @@ def distances(nodes, indptr, first, stop, head, slots, words, tree, out):
         _add(tree, word, coming)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count_before(words, tree, slot):
     """How many bits are set below `slot`."""
     word = slot >> 6
@@ -111,7 +111,7 @@ def _count_before(words, tree, slot):
     return count
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _add(tree, word, count):
     """Count more bits (or fewer) in a word; nothing if there are none."""
     if count != 0:
@@ -121,7 +121,7 @@ def _add(tree, word, count):
             at += at & -at
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def next_uses(nodes, indptr, longest, first, stop, following, out):
     """Fill `out` int32 (blocks,) with where each block comes next in `nodes`, -1 where it never does. O(blocks).
 
@@ -137,7 +137,7 @@ def next_uses(nodes, indptr, longest, first, stop, following, out):
                 following[node] = block
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def optimum(uses, indptr, capacity, first, stop, head, bits, starts, found):
     """Fill `found` int64 (n,) with how many blocks each request finds in a cache of `capacity` blocks that knows the
     future: what is not needed for the longest time is evicted (Belady 1966). O(blocks * log blocks).

@@ -23,7 +23,7 @@ The coming turn of each conversation, and the beginning of the next one, wait in
 import numpy as np
 
 from .. import heap
-from ..compiling import leaf, njit
+from ..compiling import njit, njit_no_nrt
 from ..hashing import mix
 
 DRAWN, REQUESTS, BLOCKS, IDS = 0, 1, 2, 3
@@ -107,14 +107,14 @@ def make(
             heap.push(events, conversation, time + pause)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def lengths(seed, head, mean, spread, out):
     """Fill `out` int64 (n,) with lengths in tokens, drawn as `make` draws them. O(n)."""
     for row in range(out.shape[0]):
         out[row] = _length(seed, head, mean, spread)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _uniform(seed, head):
     """A number of 0 or more and less than 1, the next of a SplitMix64 stream."""
     head[DRAWN] += 1
@@ -122,7 +122,7 @@ def _uniform(seed, head):
     return np.float64(np.int64(bits >> np.uint64(11))) * 2.0**-53
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _place(shares, value):
     """The first of ascending `shares` that is more than `value`, which the last one is."""
     low, high = np.int64(0), shares.shape[0] - 1
@@ -135,14 +135,14 @@ def _place(shares, value):
     return low
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _log_normal(seed, head, mean, spread):
     radius = np.sqrt(-2.0 * np.log(1.0 - _uniform(seed, head)))
     normal = radius * np.cos(2.0 * np.pi * _uniform(seed, head))  # Box and Muller
     return mean * np.exp(spread * normal - 0.5 * spread * spread)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _length(seed, head, mean, spread):
     """Tokens, 1 or more and less than 2**30."""
     return np.int64(min(max(_log_normal(seed, head, mean, spread), 1.0), 2.0**30))

@@ -10,7 +10,7 @@ indptr          int64 (n + 1,)    request r has block_ids[indptr[r]:indptr[r + 1
 
 import numpy as np
 
-from ..compiling import leaf
+from ..compiling import njit_no_nrt
 from ..hashing import mix
 
 OK, ARRIVAL, INPUT, OUTPUT, BLOCKS, BLOCK_ID = 0, 1, 2, 3, 4, 5
@@ -20,7 +20,7 @@ _LOW = np.uint64(2**32 - 1)
 _STEP = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def first_fault(arrivals, input_lengths, output_lengths, block_ids, indptr, block_size, first, stop):
     """(OK, stop), or what is wrong with the first of requests first..stop-1 that breaks a rule, and which it is.
 
@@ -46,7 +46,7 @@ def first_fault(arrivals, input_lengths, output_lengths, block_ids, indptr, bloc
     return OK, stop
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def fill_tokens(block_ids, indptr, input_lengths, block_size, seed, vocabulary, first, stop, starts, out):
     """Write the token ids of requests first..stop-1 into `out` int32, those of request r from starts[r - first] on.
 
@@ -57,7 +57,7 @@ def fill_tokens(block_ids, indptr, input_lengths, block_size, seed, vocabulary, 
         fill_prompt(block_ids, indptr, input_lengths, block_size, seed, vocabulary, request, start, out)
 
 
-@leaf(cache=True, nogil=True)
+@njit_no_nrt(cache=True, nogil=True)
 def fill_prompt(block_ids, indptr, input_lengths, block_size, seed, vocabulary, request, start, out):
     """Write the token ids of one request's prompt into `out` int32, from out[start] on. O(tokens).
 

@@ -7,7 +7,7 @@ is in its STATE.
 
 import numpy as np
 
-from ...compiling import leaf
+from ...compiling import njit_no_nrt
 from .. import layout as kv
 
 OLDEST, NEWEST, LENGTH, LIST = 0, 1, 2, 3
@@ -15,14 +15,14 @@ OLDEST, NEWEST, LENGTH, LIST = 0, 1, 2, 3
 NUMBER_SHIFT, NUMBERS, FOUND, REST_SHIFT = 1, 256, 1 << 9, 10
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def clear(memory, at):
     """Make a chain empty."""
     memory[at + OLDEST] = memory[at + NEWEST] = -1
     memory[at + LENGTH] = 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def push(rows, memory, at, page):
     """Put a page at the newest end of a chain. O(1)."""
     newest = memory[at + NEWEST]
@@ -35,7 +35,7 @@ def push(rows, memory, at, page):
     memory[at + LENGTH] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def push_oldest(rows, memory, at, page):
     """Put a page at the oldest end of a chain. O(1)."""
     oldest = memory[at + OLDEST]
@@ -48,7 +48,7 @@ def push_oldest(rows, memory, at, page):
     memory[at + LENGTH] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def pull(rows, memory, at, page):
     """Take a page out of the chain it stands in. O(1)."""
     older, newer = rows[page, kv.OLDER], rows[page, kv.NEWER]
@@ -64,19 +64,19 @@ def pull(rows, memory, at, page):
     memory[at + LENGTH] -= 1
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def number_of(rows, page):
     """The number of the chain in which a page stands, or will when it is cached."""
     return np.int64(rows[page, kv.STATE] >> NUMBER_SHIFT & (NUMBERS - 1))
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def assign(rows, page, number):
     """Note in which chain a page stands, or will when it is cached."""
     rows[page, kv.STATE] = rows[page, kv.STATE] & ~((NUMBERS - 1) << NUMBER_SHIFT) | number << NUMBER_SHIFT
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def move(rows, memory, base, page, number):
     """Take a page out of its chain and put it at the newest end of chain `number`. O(1)."""
     pull(rows, memory, base + LIST * number_of(rows, page), page)
@@ -84,14 +84,14 @@ def move(rows, memory, base, page, number):
     push(rows, memory, base + LIST * number, page)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def below(rows, page):
     """A page below this one, -1 if there is none."""
     child = rows[page, kv.CHILD]
     return np.int64(child if child >= 0 else rows[page, kv.PART])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def lowest(rows, memory, base, page):
     """`page`, the oldest of its chain, or the cached page without any below it that must leave before.
 
@@ -114,7 +114,7 @@ def lowest(rows, memory, base, page):
     return at
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def first_fault(rows, memory, n, at, number, among):
     """Whether a chain is broken, or holds another than pages of which `among` bool (n,) is true, each once.
 

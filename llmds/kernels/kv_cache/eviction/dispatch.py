@@ -20,7 +20,7 @@ LRU is here: one chain, in the order in which pages were let go; what others are
 
 import numpy as np
 
-from ...compiling import apart, leaf, njit, plain
+from ...compiling import never_inline, njit, njit_no_nrt, optimize_for_size
 from .. import layout as kv
 from . import chains as kv_lists
 from . import lfu as kv_lfu
@@ -33,7 +33,7 @@ LRU, LFU, SLRU, TINYLFU, S3FIFO, LHD, POLICIES = 0, 1, 2, 3, 4, 5, 6
 _CHAIN = np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def memory_size(policy, max_pages):
     """Elements of `memory` that a policy needs."""
     if policy == LFU:
@@ -67,21 +67,21 @@ def prepare(pool):
         kv_density.prepare(memory)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def begin(head, rows, names, memory, page):
     """A referenced page has become findable."""
     if head[kv.POLICY] >= TINYLFU:
         _begin(head, rows, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attached(head, rows, names, memory, tables, start, found, findable):
     """The pages tables[start:start + findable] have been attached, of which the first `found` were there already."""
     if head[kv.POLICY] != LRU:
         _attached(head, rows, names, memory, tables, start, found, findable)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def enter(head, rows, names, memory, page):
     """A page that can be found is without references now."""
     head[kv.CACHED] += 1
@@ -91,7 +91,7 @@ def enter(head, rows, names, memory, page):
         _enter(head, rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def leave(head, rows, names, memory, page):
     """A cached page is referenced again, or about to be forgotten."""
     head[kv.CACHED] -= 1
@@ -101,14 +101,14 @@ def leave(head, rows, names, memory, page):
         _leave(head, rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def drop(head, rows, memory, page):
     """A referenced page is about to be forgotten."""
     if head[kv.POLICY] == S3FIFO:
         _drop(rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def victim(head, rows, names, memory):
     """The cached page that leaves next; there must be one."""
     if head[kv.POLICY] == LRU:
@@ -116,21 +116,21 @@ def victim(head, rows, names, memory):
     return _victim(head, rows, names, memory)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def evicted(head, rows, names, memory, page):
     """A page leaves for want of room."""
     if head[kv.POLICY] >= S3FIFO:
         _evicted(head, rows, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def forgotten(head, rows, names, memory, page, parent):
     """A page has been forgotten that was below `parent`."""
     if head[kv.POLICY] == LHD:
         _forgotten(head, rows, memory, parent)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def first_fault(head, rows, names, memory, cached):
     """Whether what the policy keeps does not hold together. `cached` bool (max_pages,), overwritten: which pages are.
 
@@ -158,9 +158,9 @@ def first_fault(head, rows, names, memory, cached):
 # The other policies stand apart, or every kernel that lets go of a page would be compiled with all of them in it.
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _begin(head, rows, names, memory, page):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     if head[kv.POLICY] == TINYLFU:
         kv_tinylfu.begin(head, names, memory, page)
     elif head[kv.POLICY] == S3FIFO:
@@ -169,9 +169,9 @@ def _begin(head, rows, names, memory, page):
         kv_density.begin(head, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _attached(head, rows, names, memory, tables, start, found, findable):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     if head[kv.POLICY] == LFU:
         kv_lfu.attached(rows, tables, start, findable)
     elif head[kv.POLICY] == SLRU:
@@ -184,9 +184,9 @@ def _attached(head, rows, names, memory, tables, start, found, findable):
         kv_density.attached(head, memory, tables, start, found, findable)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _enter(head, rows, memory, page):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     if head[kv.POLICY] == LFU:
         kv_lfu.enter(rows, memory, page)
     elif head[kv.POLICY] == SLRU:
@@ -199,9 +199,9 @@ def _enter(head, rows, memory, page):
         kv_density.enter(head, rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _leave(head, rows, memory, page):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     if head[kv.POLICY] == LFU:
         kv_lfu.leave(rows, memory, page)
     elif head[kv.POLICY] == SLRU:
@@ -214,9 +214,9 @@ def _leave(head, rows, memory, page):
         kv_s3fifo.drop(rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _victim(head, rows, names, memory):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     if head[kv.POLICY] == LFU:
         return kv_lfu.victim(rows, memory)
     if head[kv.POLICY] == SLRU:
@@ -228,22 +228,22 @@ def _victim(head, rows, names, memory):
     return kv_density.victim(head, rows, memory)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _drop(rows, memory, page):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     kv_s3fifo.drop(rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _evicted(head, rows, names, memory, page):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     if head[kv.POLICY] == S3FIFO:
         kv_s3fifo.evicted(head, rows, names, memory, page)
     else:
         kv_density.evicted(head, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _forgotten(head, rows, memory, parent):
-    apart(), plain()
+    never_inline(), optimize_for_size()
     kv_density.forgotten(head, rows, memory, parent)

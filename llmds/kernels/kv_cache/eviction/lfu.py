@@ -7,7 +7,7 @@ that may have a chain with pages, then the chains.
 
 import numpy as np
 
-from ...compiling import leaf
+from ...compiling import njit_no_nrt
 from .chains import LENGTH, LIST, NUMBERS, OLDEST, assign, clear, first_fault, lowest, number_of, pull, push
 
 MOST = NUMBERS - 1
@@ -15,7 +15,7 @@ LEAST, BASE = np.int64(0), np.int64(1)
 SIZE = 1 + LIST * NUMBERS
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def prepare(memory):
     """Nothing is cached."""
     memory[LEAST] = MOST
@@ -23,7 +23,7 @@ def prepare(memory):
         clear(memory, BASE + LIST * number)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attached(rows, tables, start, findable):
     """A page is counted once for its table."""
     for i in range(start, start + findable):
@@ -31,7 +31,7 @@ def attached(rows, tables, start, findable):
         assign(rows, page, min(number_of(rows, page) + 1, MOST))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def enter(rows, memory, page):
     """A page is cached."""
     number = number_of(rows, page)
@@ -39,13 +39,13 @@ def enter(rows, memory, page):
     memory[LEAST] = min(memory[LEAST], number)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def leave(rows, memory, page):
     """A page is no longer cached."""
     pull(rows, memory, BASE + LIST * number_of(rows, page), page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def victim(rows, memory):
     """The page that leaves next. O(1) amortised, and never more than MOST steps."""
     number = memory[LEAST]
@@ -55,7 +55,7 @@ def victim(rows, memory):
     return lowest(rows, memory, BASE, memory[BASE + LIST * number + OLDEST])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def fault(rows, memory, n, cached):
     """Whether the chains are not those of the cached pages; safe on any contents."""
     if not 0 <= memory[LEAST] < NUMBERS:

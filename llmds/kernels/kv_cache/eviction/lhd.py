@@ -31,7 +31,7 @@ O(SHARE + log) for a page that leaves, O(CLASSES BUCKETS) for an attached sequen
 
 import numpy as np
 
-from ...compiling import leaf, plain
+from ...compiling import njit_no_nrt, optimize_for_size
 from .. import layout as kv
 from ..hashes import content_hash
 from .chains import below
@@ -59,20 +59,20 @@ _CLASS, _TIMES = (1 << CLASS_BITS) - 1, (1 << TIME_BITS) - 1
 _KNOWN = (1 << _TAG) - 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def size(max_pages):
     """Elements of `memory`."""
     return PAGES + (2 + GHOSTS) * max_pages + 2 * _room(max_pages)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def prepare(memory):
     """Nothing is cached, nothing has been learned."""
     memory[RUN], memory[LEARN] = -1, 16
     _learn(memory)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def begin(head, names, memory, page):
     """A page has come for the first time, or again."""
     at, tag = _ghost(head, names, page)
@@ -80,7 +80,7 @@ def begin(head, names, memory, page):
     _reference(memory, page, known, head[kv.ATTACHED])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attached(head, memory, tables, start, found, findable):
     """The first `found` pages of a table were there, the others have begun; with it a request ends."""
     now, continued = head[kv.ATTACHED] - 1, False
@@ -113,14 +113,14 @@ def attached(head, memory, tables, start, found, findable):
         memory[NEXT] = memory[QUEUED] = 0
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def enter(head, rows, memory, page):
     """A page is cached."""
     if below(rows, page) < 0:
         _add(head, rows, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def leave(head, rows, memory, page):
     """A page is no longer cached."""
     place = np.int64(rows[page, kv.OLDER])
@@ -135,14 +135,14 @@ def leave(head, rows, memory, page):
             memory[RUN] = -1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def evicted(head, names, memory, page):
     """A page leaves for want of room."""
     at, tag = _ghost(head, names, page)
     memory[at] = tag << _TAG | memory[PAGES + page]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def forgotten(head, rows, memory, parent):
     """A page has been forgotten that was below `parent`, which may have none below it any more."""
     if (
@@ -156,10 +156,10 @@ def forgotten(head, rows, memory, parent):
         memory[RUN] = parent
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def victim(head, rows, memory):
     """The page that leaves next."""
-    plain()
+    optimize_for_size()
     queue, now, run = _queue(head), head[kv.ATTACHED], memory[RUN]
     memory[RUN] = -1
     if run >= 0 and memory[NEXT] < memory[QUEUED]:
@@ -181,7 +181,7 @@ def victim(head, rows, memory):
     return memory[queue + 1]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def fault(head, rows, memory, cached):
     """Whether the list of pages is not what it should be, or a number leads nowhere; safe on any contents."""
     n, room = head[kv.MAX_PAGES], _room(head[kv.MAX_PAGES])
@@ -216,17 +216,17 @@ def fault(head, rows, memory, cached):
     return False
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _room(max_pages):
     return max_pages // SHARE + 4
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _queue(head):
     return PAGES + (2 + GHOSTS) * head[kv.MAX_PAGES]
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _ghost(head, names, page):
     """(where a page is remembered, what of its hash is)."""
     hashed, slots = content_hash(names, page), np.uint64(GHOSTS * head[kv.MAX_PAGES])
@@ -234,14 +234,14 @@ def _ghost(head, names, page):
     return PAGES + 2 * head[kv.MAX_PAGES] + at, np.int64(hashed >> np.uint64(64 - TAG_BITS))
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _add(head, rows, memory, page):
     memory[PAGES + head[kv.MAX_PAGES] + memory[LEAVES]] = page
     rows[page, kv.OLDER] = memory[LEAVES]
     memory[LEAVES] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _reference(memory, page, known, now):
     """A page comes with request `now`, of which this is known."""
     count, class_ = known >> _COUNT & MOST, known & _CLASS
@@ -258,14 +258,14 @@ def _reference(memory, page, known, now):
     memory[PAGES + page] = (now & _TIMES) << _TIME | count << _COUNT | class_
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _class(count):
     if count <= 4:
         return count + 1
     return np.int64(6) + (count > 6) + (count > 11) + (count > 20)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _bucket(age):
     if age < 4:
         return age
@@ -276,13 +276,13 @@ def _bucket(age):
     return min(4 * octave + age, np.int64(BUCKETS - 1))
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _first_age(bucket):
     """The least age in a bucket."""
     return bucket if bucket < 4 else (bucket % 4 + 4) << (bucket // 4 - 1)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _worth(memory, page, now):
     """The value of a page, and below that when it came last: what is least leaves first."""
     known = memory[PAGES + page]
@@ -291,10 +291,10 @@ def _worth(memory, page, now):
     return value << TIME_BITS | last
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _gather(head, memory, queue, now):
     """Put the least of the leaves into the queue, in order."""
-    plain()
+    optimize_for_size()
     leaves, count = PAGES + head[kv.MAX_PAGES], memory[LEAVES]
     most = min(count, max(4, count // SHARE))
     for i in range(count):  # the largest of the least on top
@@ -315,10 +315,10 @@ def _gather(head, memory, queue, now):
     memory[QUEUED], memory[NEXT] = most, 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _sink(memory, queue, count, worth, page):
     """Replace the top of the first `count` of the queue, a heap."""
-    plain()
+    optimize_for_size()
     at = np.int64(0)
     while 2 * at + 1 < count:
         child = 2 * at + 1
@@ -331,16 +331,16 @@ def _sink(memory, queue, count, worth, page):
     memory[queue + 2 * at], memory[queue + 2 * at + 1] = worth, page
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _copy(memory, queue, source, target):
     memory[queue + 2 * target] = memory[queue + 2 * source]
     memory[queue + 2 * target + 1] = memory[queue + 2 * source + 1]
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _learn(memory):
     """Hazards from counts, values from hazards."""
-    plain()
+    optimize_for_size()
     for bucket in range(BUCKETS):
         reuses, at_risk = 2.0, 100.0
         for class_ in range(CLASSES):
@@ -366,7 +366,7 @@ def _learn(memory):
             memory[VALUE + class_ * BUCKETS + age] = np.int64(best * ONE)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _smooth(memory, table, class_, bucket):
     """A count, mixed with those of the neighbouring ages."""
     at = table + class_ * BUCKETS + bucket

@@ -14,7 +14,7 @@ the place that its hash gives a page, the upper half of its hash and the number 
 
 import numpy as np
 
-from ...compiling import leaf
+from ...compiling import njit_no_nrt
 from .. import layout as kv
 from ..hashes import content_hash
 from .chains import (
@@ -41,13 +41,13 @@ PROMOTE = 2
 _HALF = 0xFFFFFFFF
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def size(max_pages):
     """Elements of `memory`."""
     return REMEMBERED + 2 * max_pages
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def prepare(memory):
     """Nothing is cached."""
     memory[NEXT] = 1
@@ -55,7 +55,7 @@ def prepare(memory):
     clear(memory, BASE + LIST)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def begin(head, rows, names, memory, page):
     """A page has come for the first time, or again."""
     at, tag = _place(head, names, page)
@@ -64,7 +64,7 @@ def begin(head, rows, names, memory, page):
     assign(rows, page, MAIN if seen != 0 and seen >> 32 & _HALF == tag and recent else SMALL)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attached(rows, tables, start, found):
     """The first `found` pages of a table were there."""
     for i in range(start, start + found):
@@ -72,7 +72,7 @@ def attached(rows, tables, start, found):
             rows[tables[i], kv.STATE] += FREQUENCY
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def enter(rows, memory, page):
     """A page is cached."""
     if rows[page, kv.STATE] & QUEUED == 0:
@@ -80,7 +80,7 @@ def enter(rows, memory, page):
         push(rows, memory, BASE + LIST * number_of(rows, page), page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def drop(rows, memory, page):
     """A page is about to be forgotten."""
     if rows[page, kv.STATE] & QUEUED:
@@ -88,7 +88,7 @@ def drop(rows, memory, page):
         pull(rows, memory, BASE + LIST * number_of(rows, page), page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def victim(head, rows, memory):
     """The page that leaves next. Each turn takes out a referenced page, or uses up what a page was found."""
     most = max(1, head[kv.MAX_PAGES] // 10)
@@ -109,7 +109,7 @@ def victim(head, rows, memory):
             return lowest(rows, memory, BASE, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def evicted(head, rows, names, memory, page):
     """A page leaves for want of room."""
     if number_of(rows, page) == SMALL:
@@ -118,7 +118,7 @@ def evicted(head, rows, names, memory, page):
         memory[NEXT] += 1
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def fault(head, rows, memory, cached):
     """Whether the queues are broken, or lack a cached page; safe on any contents."""
     n = head[kv.MAX_PAGES]
@@ -135,7 +135,7 @@ def fault(head, rows, memory, cached):
     return memory[NEXT] < 1
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _place(head, names, page):
     """(where a page is remembered, what of its hash is)."""
     hashed = content_hash(names, page)

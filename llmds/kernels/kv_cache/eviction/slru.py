@@ -7,7 +7,7 @@ probation.
 
 import numpy as np
 
-from ...compiling import leaf
+from ...compiling import njit_no_nrt
 from .. import layout as kv
 from .chains import FOUND, LENGTH, LIST, OLDEST, assign, clear, first_fault, lowest, move, number_of, pull, push
 
@@ -16,21 +16,21 @@ SIZE = 2 * LIST
 _BASE = np.int64(0)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def prepare(memory):
     """Nothing is cached."""
     clear(memory, PROBATION)
     clear(memory, LIST * PROTECTED)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attached(rows, tables, start, found):
     """The first `found` pages of a table were there."""
     for i in range(start, start + found):
         rows[tables[i], kv.STATE] |= FOUND
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def enter(head, rows, memory, page):
     """A page is cached."""
     if rows[page, kv.STATE] & FOUND:
@@ -42,20 +42,20 @@ def enter(head, rows, memory, page):
         move(rows, memory, _BASE, memory[LIST * PROTECTED + OLDEST], PROBATION)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def leave(rows, memory, page):
     """A page is no longer cached."""
     pull(rows, memory, LIST * number_of(rows, page), page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def victim(rows, memory):
     """The page that leaves next."""
     oldest = memory[OLDEST]
     return lowest(rows, memory, _BASE, oldest if oldest >= 0 else memory[LIST * PROTECTED + OLDEST])
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def fault(rows, memory, n, cached):
     """Whether the chains are not those of the cached pages; safe on any contents."""
     for number in range(2):

@@ -13,7 +13,7 @@ All is O(1) amortised.
 import numpy as np
 
 from ...cmsketch import counters as sketch
-from ...compiling import leaf
+from ...compiling import njit_no_nrt
 from .. import layout as kv
 from ..hashes import content_hash
 from .chains import FOUND, LENGTH, LIST, OLDEST, assign, below, clear, first_fault, lowest, move, number_of, pull, push
@@ -24,13 +24,13 @@ AGING = 10  # counters are halved after so many references a page
 _ONE = np.int64(1)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def size(max_pages):
     """Elements of `memory`."""
     return _base(max_pages) + 3 * LIST
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def prepare(head, memory):
     """Nothing is cached, nothing has been counted."""
     memory[sketch.WIDTH], memory[sketch.DEPTH] = COUNTERS * head[kv.MAX_PAGES], DEPTH
@@ -38,13 +38,13 @@ def prepare(head, memory):
         clear(memory, _base(head[kv.MAX_PAGES]) + LIST * number)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def begin(head, names, memory, page):
     """A page has come for the first time, or again."""
     _count(head, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def attached(head, rows, names, memory, tables, start, found):
     """The first `found` pages of a table were there."""
     for i in range(start, start + found):
@@ -53,7 +53,7 @@ def attached(head, rows, names, memory, tables, start, found):
         _count(head, names, memory, page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def enter(head, rows, memory, page):
     """A page is cached."""
     n = head[kv.MAX_PAGES]
@@ -70,13 +70,13 @@ def enter(head, rows, memory, page):
         move(rows, memory, base, memory[base + OLDEST], PROBATION)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def leave(head, rows, memory, page):
     """A page is no longer cached."""
     pull(rows, memory, _base(head[kv.MAX_PAGES]) + LIST * number_of(rows, page), page)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def victim(head, rows, names, memory):
     """The page that leaves next."""
     n = head[kv.MAX_PAGES]
@@ -99,7 +99,7 @@ def victim(head, rows, names, memory):
     return oldest
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def fault(head, rows, memory, cached):
     """Whether the chains are not those of the cached pages, or the sketch is none; safe on any contents."""
     n = head[kv.MAX_PAGES]
@@ -115,17 +115,17 @@ def fault(head, rows, memory, cached):
     return False
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _base(max_pages):
     return np.int64(sketch.HEAD + DEPTH * COUNTERS * max_pages + 1)
 
 
-@leaf(cache=True, forceinline=True)
+@njit_no_nrt(cache=True, forceinline=True)
 def _window(max_pages):
     return max(np.int64(1), max_pages // 100)
 
 
-@leaf(cache=True)
+@njit_no_nrt(cache=True)
 def _count(head, names, memory, page):
     base = _base(head[kv.MAX_PAGES])
     sketch.add_hash(memory, content_hash(names, page), _ONE)
