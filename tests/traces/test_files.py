@@ -11,6 +11,8 @@ import pytest
 
 from llmds import traces
 from llmds.kernels.traces import csv as trace_text
+from llmds.traces import sources
+from llmds.traces.files import Columns
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 LINE = {"timestamp": 5, "input_length": 600, "output_length": 3, "hash_ids": [1, 2]}
@@ -246,7 +248,8 @@ def test_other_columns_are_refused(path, header):
 @pytest.mark.parametrize("content", [b"", b"hello", b"\n{}", b"[]", b"\x00" * 100])
 def test_what_is_no_trace(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="trace: begins with .* must begin like one of: Mooncake JSON lines .*Azure CSV .*saved trace"):
+    words = "trace: begins with .* must begin like one of: Mooncake JSON lines .*Azure CSV .*saved trace"
+    with pytest.raises(ValueError, match=words):
         traces.read(path)
 
 
