@@ -339,5 +339,5 @@ def test_a_format_is_a_reader_and_a_line_in_the_table(path, monkeypatch):
     with pytest.raises(ValueError, match=r"trace: .*input_lengths"):
         traces.read(path)
     path.write_text("#commas\n0;0;1\n")
-    with pytest.raises(ValueError, match="#commas.*#semicolons"):
+    with pytest.raises(ValueError, match=r"#commas.*#semicolons"):
         traces.read(path)
