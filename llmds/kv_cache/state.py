@@ -33,8 +33,7 @@ class KVArrays(Structure):
     _schema: ClassVar[storage.Schema] = kv_file.SCHEMA
     _version: ClassVar[int] = 2
 
-    # pool, seqs, tables, ids, store: what the kernels take first; exchanged as one
-    _state: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    _state: kv_layout.Arrays  # what the kernels take first; replaced as a whole
 
     def reserve(self, n: int) -> None:
         """Make room for n sequences in all, so that nothing grows before that but page tables. O(n)."""
@@ -93,21 +92,46 @@ class KVArrays(Structure):
         """Type of an entry's numbers."""
         return self._dtype
 
-    def _call(self, kernel: Callable, *arguments_: Any) -> tuple:
-        """What a kernel over the state answers, once there is all the room it wants."""
-        while (answer := kernel(*(state := self._state), *arguments_))[0] in _WANTS:
+    @property
+    def arrays(self) -> kv_layout.Arrays:
+        """The cache's arrays: what every kernel in `llmds.kernels.kv_cache` over a whole cache takes first.
+
+        A NamedTuple `(pool, seqs, tables, ids, store)`: pool int64 (n,), seqs int64 (m,), tables int32 (slots,), ids
+        and store uint8. `llmds.kernels.kv_cache.layout` and `.sequences` say what they hold. These are the arrays
+        themselves, not copies: what a kernel changes in them, the cache has changed.
+
+        Read this property anew before each call of a kernel. `seqs` and `tables` are replaced when they grow, and by
+        `reserve` and `shrink_to_fit`; `ids` and `store` when the first token ids must be kept. The old `seqs` is then
+        retired, and every kernel that gets it returns `sequences.FULL` and does nothing.
+        """
+        return self._state
+
+    @property
+    def id_dtype(self) -> np.dtype:
+        """Type in which token ids are kept and compared: `dtype` where entries are integers, else int64."""
+        return self._dtype if self._content else np.dtype(np.int64)
+
+    def call(self, kernel: Callable, *arguments_: Any) -> tuple:
+        """Return kernel(*arrays, *arguments_), with more room and again as often as it asks for room.
+
+        For a kernel that returns a tuple, the first item of which is a code of `llmds.kernels.kv_cache.sequences`.
+        """
+        while (answer := kernel(*(arrays := self.arrays), *arguments_))[0] in _WANTS:
             if answer[0] == kv_tables.FULL:
-                self._make_room(state)
+                self.make_room(arrays)
             else:
                 self._prepare(bool(answer[1]))
         return answer
 
-    def _make_room(self, seen: tuple) -> None:
-        """Have other arrays than those `seen`, with the room that a kernel wanted; or another thread was faster."""
+    def make_room(self, arrays: kv_layout.Arrays) -> None:
+        """Replace `arrays`, for which a kernel returned `sequences.FULL`, by larger ones. O(sequences, their pages).
+
+        Nothing happens if another call has replaced them meanwhile. Read `arrays` anew afterwards.
+        """
         with self._lock:
-            if self._state is not seen:
+            if self._state is not arrays:
                 return
-            seqs, slots = seen[1], len(seen[2])
+            seqs, slots = arrays.seqs, len(arrays.tables)
             capacity, rows = int(seqs[table.CAPACITY]), int(seqs[table.COUNT] + seqs[kv_tables.WANTED_ROWS])
             needed = int(seqs[kv_tables.LIVE] + seqs[kv_tables.WANTED_SLOTS])
             if max(rows, needed) > MAX_PAGES:
@@ -134,7 +158,10 @@ class KVArrays(Structure):
         """Exchange what grows. The caller holds the lock; whoever still has the old arrays finds them retired."""
         pool, seqs, tables, old_ids, old_store = self._state
         seqs, tables = kv_tables.resized(seqs, tables, rows, slots)
-        self._state = (pool, seqs, tables, old_ids if ids is None else ids, old_store if store is None else store)
+        ids, store = old_ids if ids is None else ids, old_store if store is None else store
+        self._state = kv_layout.Arrays(pool, seqs, tables, ids, store)
+
+    _call, _make_room = call, make_room  # until their last callers have changed
 
     def _set_entry(self, token_shape: Any, dtype: Any) -> None:
         if not isinstance(token_shape, (tuple, list)):
@@ -150,7 +177,7 @@ class KVArrays(Structure):
         self._content = self._token_shape == () and self._dtype.kind in "iu"
 
     def _set_state(self, *state: np.ndarray) -> None:
-        self._state = state  # type: ignore[assignment]
+        self._state = kv_layout.Arrays(*state)
         self._lock = threading.RLock()
 
     def _bytes(self, array: np.ndarray) -> np.ndarray:

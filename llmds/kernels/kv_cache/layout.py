@@ -31,6 +31,8 @@ Beside the pool, owned by the caller as well:
     ids      uint8 (max_pages * page_size * id_bytes,)      token ids of OWN pages; (0,) until there are any
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..compiling import njit
@@ -48,6 +50,16 @@ REFS, BUCKET, PARENT, COUNT, CHILD, PART, NEXT, PREV = 4, 5, 6, 7, 8, 9, 10, 11
 NEWER, OLDER, PINS, STATE, COLUMNS = 12, 13, 14, 15, 16
 OWN = 1
 EMPTY = -1
+
+
+class Arrays(NamedTuple):
+    """The arrays of a KV cache, in the order in which the kernels over a whole cache take them."""
+
+    pool: np.ndarray  # int64 (size,), as above
+    seqs: np.ndarray  # int64 (n,), a `table` arena, see `kv_cache.sequences`
+    tables: np.ndarray  # int32 (slots,), the page tables, see `kv_cache.sequences`
+    ids: np.ndarray  # uint8, as above
+    store: np.ndarray  # uint8, as above
 
 
 @njit(cache=True)
