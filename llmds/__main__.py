@@ -9,7 +9,7 @@ from . import __version__
 
 # command -> (its module in `commands`, one line of help)
 _COMMANDS = {
-    "demo": ("demo", "search this Python's own documentation, then serve a chat load from a KV cache"),
+    "demo": ("demo", "search the documentation of Python itself, then serve a chat load with a KV cache"),
     "index": ("index", "make an index of a corpus"),
     "search": ("search", "search an index for one query or many"),
     "eval": ("evaluate", "compare search results with relevance judgements"),
