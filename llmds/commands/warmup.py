@@ -1,4 +1,4 @@
-"""`llmds warmup`: compile every kernel, by using every structure a little."""
+"""`llmds warmup`: compile every kernel, by calling every method of every structure on little data."""
 
 import argparse
 import tempfile
@@ -41,12 +41,12 @@ TEXTS = ["the page cache", "a heap of pages in the cache", "naïve caché", "a g
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    """Add the options of the command."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compile with a progress bar; tell how long each part took."""
+    """Compile everything, with a progress bar, and print the time of each part."""
     took = {}
     with bar(not options.quiet, len(STEPS), "compiling", "parts") as advance:
         for name, step in STEPS.items():
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
             advance(1)
     for name, seconds in took.items():
         print(f"{name:<24}{seconds:7.2f} s")
-    print(f"{'in all':<24}{sum(took.values()):7.2f} s")
+    print(f"{'total':<24}{sum(took.values()):7.2f} s")
 
 
 def _passes_through_a_file(structure: Structure, **given: Any) -> None:
