@@ -209,7 +209,7 @@ def memory(bench: Bench) -> None:
         columns = {}
         for pages in (8_193, bench.options.pages, 16_384):
             cache = KVCache(BLOCK, pages, store=False, eviction=policy)
-            columns[f"at_{pages}"] = cache._state[0].nbytes / pages
+            columns[f"at_{pages}"] = cache.arrays.pool.nbytes / pages
         bench.contest.note("bytes a page", f"{OURS}, {policy}", **columns)
     bench.contest.note(
         "bytes a page", f"recorded, {kv_peers.RECORDED_BYTES.contender}", recorded=kv_peers.RECORDED_BYTES.told
