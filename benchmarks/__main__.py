@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [options]`: run one benchmark, write its JSON, print its table."""
+"""`python -m benchmarks NAME [options]`: run one benchmark, write the results as JSON, print them as tables."""
 
 import argparse
 import ast
@@ -11,15 +11,17 @@ from . import harness
 
 
 def main() -> None:
-    """Parse the command line and run what it names."""
+    """Parse the command line and run the benchmark that it names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True)
-    for name, told in _benchmarks():
-        command = commands.add_parser(name, description=told, help=told.split("\n")[0])
-        command.add_argument("--rounds", type=int, default=7, help="times each contender is timed (default 7)")
-        command.add_argument("--out", type=Path, help=f"the JSON (default {harness.RESULTS.name}/NAME.json)")
-        command.add_argument("--pin", type=int, metavar="CORE", help="keep the process on one core")
-        if name in sys.argv:  # the others' peers need not be installed
+    for name, text in _benchmarks():
+        command = commands.add_parser(name, description=text, help=text.split("\n")[0])
+        command.add_argument("--rounds", type=int, default=7, help="how often each contender is timed (default 7)")
+        command.add_argument(
+            "--out", type=Path, help=f"the JSON file to write (default {harness.RESULTS.name}/NAME.json)"
+        )
+        command.add_argument("--pin", type=int, metavar="CORE", help="run on this core only")
+        if name in sys.argv:  # the peers of other benchmarks need not be installed
             import_module(f".{name}.command", __package__).arguments(command)
     options = parser.parse_args()
     harness.pin(options.pin)
@@ -27,7 +29,7 @@ def main() -> None:
 
 
 def _benchmarks() -> list[tuple[str, str]]:
-    """Name and docstring of every folder's `command`, by its source: the peers need not be installed."""
+    """Return the name of every benchmark and the docstring of its `command`, read without importing it."""
     commands = sorted(Path(_path[0]).glob("*/command.py"))
     return [(path.parent.name, ast.get_docstring(ast.parse(path.read_text())) or "") for path in commands]
 

@@ -1,9 +1,9 @@
-"""Timing contenders side by side, and telling what came out.
+"""Timing of contenders side by side, and the output of the results.
 
-All contenders of a task are called in turn, round after round (A B A B ...), so that a machine
-that slows down slows them all; figures are medians over the rounds. Our speed over a contender's is the
-median of the ratios of each round, which a machine that changes its pace half way does not spoil. Results
-go to JSON with machine, versions and parameters; the table is drawn from that JSON.
+All contenders of a task are called in turn, round after round (A B A B ...), so that a machine that becomes slower
+slows down all of them; figures are medians over the rounds. Our speed relative to a contender's is the median of the
+ratios in each round, on which a change of the machine's speed has little effect. Results are written as JSON with
+machine, versions and parameters; tables and plots are made from that JSON.
 """
 
 import gc
@@ -29,9 +29,9 @@ _PACKAGES = (
 
 
 class Contest:
-    """Tasks of one benchmark and how each contender did.
+    """The tasks of one benchmark and the results of each contender.
 
-    `parameters` say all that is needed to run the same again: sizes, seeds, folders' names.
+    `parameters` hold all that is needed to repeat the run: sizes, seeds, names of folders.
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any]):
@@ -52,11 +52,11 @@ class Contest:
         setup: Mapping[str, Callable[[], object]] | None = None,
         extra: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> dict[str, float]:
-        """Time every contender `rounds` times in turn; returns the median seconds of each.
+        """Time every contender `rounds` times in turn; return the median seconds of each.
 
-        A call does `operations` operations. A contender named in `setup` is called with what its
-        setup has just returned, untimed. The first call of each is a warm-up, reported as `first_call_seconds`.
-        `extra` gives further columns (recall, agreement) by contender.
+        A call does `operations` operations. For a contender named in `setup`, that function is called before each
+        call, not timed, and its result is the argument of the call. The first call of each contender is a warm-up,
+        reported as `first_call_seconds`. `extra` holds more columns (recall, agreement) by contender.
         """
         setup, extra = setup or {}, extra or {}
         first = {name: _timed(call, setup.get(name)) for name, call in contenders.items()}
@@ -82,11 +82,11 @@ class Contest:
         return medians
 
     def note(self, task: str, contender: str, **values: Any) -> None:
-        """Add a result that is no race: bytes, hit rates."""
+        """Add a result that is not a time: bytes, hit rates."""
         self.record["results"].append({"task": task, "contender": contender, **values})
 
     def finish(self, out: Path | None = None) -> Path:
-        """Write the JSON (by default to benchmarks/results/NAME.json) and say where it is."""
+        """Write the JSON (by default to benchmarks/results/NAME.json), print its path and return it."""
         path = out or RESULTS / f"{self.record['benchmark']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.record, indent=1) + "\n")
@@ -95,7 +95,7 @@ class Contest:
 
 
 def print_table(record: Mapping[str, Any], task: str | None = None) -> None:
-    """The results of a record (of one task, or all) as a table; `x` is our speed over the contender's."""
+    """Print the results of a record, of one task or all, as tables; `x` is our speed relative to the contender's."""
     for name in dict.fromkeys(row["task"] for row in record["results"]) if task is None else [task]:
         rows = [row for row in record["results"] if row["task"] == name]
         known = {"task", "contender", "operations", "first_call_seconds", "seconds", "median_seconds", "ours_over_this"}
@@ -117,22 +117,22 @@ def print_table(record: Mapping[str, Any], task: str | None = None) -> None:
 
 
 def data_folder(name: str, given: Path | None = None) -> Path:
-    """A folder of data: the one given, or `name` below LLMDS_DATA (default: ../shared/data beside the project)."""
+    """Return a folder of data: the one given, or `name` below LLMDS_DATA (default ../shared/data)."""
     default = Path(__file__).parent.parent.parent / "shared" / "data"
     folder = given or Path(os.environ.get("LLMDS_DATA", default)) / name
     if not folder.is_dir():
-        raise SystemExit(f"no folder {folder}: give one with --data, or set LLMDS_DATA")
+        raise SystemExit(f"there is no folder {folder}: give one with --data, or set LLMDS_DATA")
     return folder
 
 
 def pin(core: int | None) -> None:
-    """Keep this process on one core, where the system can."""
+    """Run this process on one core only, where the system supports that."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
 
 
 def draw(path: Path) -> None:
-    """Draw the plots of a JSON beside it, where matplotlib is installed."""
+    """Draw the plots of a JSON file beside it, if matplotlib is installed."""
     try:
         from . import plots
     except ImportError:
@@ -143,7 +143,7 @@ def draw(path: Path) -> None:
 
 
 def _ratio(theirs: list[float], ours: list[float]) -> float:
-    """The median over the rounds of their seconds over ours."""
+    """Return the median over the rounds of their seconds divided by ours."""
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 

@@ -1,3 +1,3 @@
-"""Names that records and pictures share."""
+"""Names used both in results and in plots."""
 
 OURS = "llmds"

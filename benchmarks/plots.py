@@ -1,4 +1,4 @@
-"""Plots of the benchmarks, drawn from their JSON alone."""
+"""Plots of the benchmarks, drawn from their JSON."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from .names import OURS
 
 Row = Mapping[str, Any]
-# One colour for a library, one marker for a variant of it.
+# One colour for each library, one marker for each of its variants.
 _COLOURS = {
     "llmds": "#d62728", "hnswlib": "#1f77b4", "faiss": "#2ca02c", "usearch": "#9467bd", "pynndescent": "#8c564b",
     "SVS": "#ff7f0e", "pyglass": "#17becf", "bm25s": "#1f77b4", "tantivy": "#2ca02c", "rank_bm25": "#8c564b",
@@ -22,10 +22,12 @@ _COLOURS = {
 _MARKERS = "osD^v"
 _POINTS = "osD^vPX*<>"
 _LINES = ("-", "--", ":", "-.", (0, (5, 1)))
+# Kinds of filters, and the vectors that each allows.
+_FILTERS = {"random": "chosen at random", "near": "nearest to a point", "far": "farthest from a point"}
 
 
 def draw(path: Path) -> list[Path]:
-    """Draw what a JSON holds, each picture beside it as NAME-PLOT.png; returns their paths."""
+    """Draw all plots of a JSON file, beside it as NAME-PLOT.png; return their paths."""
     record = json.loads(path.read_text())
     drawn = []
     for name, plot in _PLOTS.items():
@@ -37,7 +39,7 @@ def draw(path: Path) -> list[Path]:
 
 
 def curves(record: Row) -> Figure | None:
-    """Queries a second over recall, ours bold."""
+    """Return queries per second over recall, our curve bold."""
     rows = _rows(record, "curve")
     if not rows:
         return None
@@ -46,19 +48,19 @@ def curves(record: Row) -> Figure | None:
     for name in names:
         points = [(row["recall"], _rate(row)) for row in rows if row["index"] == name]
         axes.plot(*zip(*points, strict=True), label=name, **_style(name, names))
-    # Near 1 a small step of recall costs much: an axis of the share missed spreads it.
+    # Near 1 a little more recall costs much: the axis is logarithmic in the share of neighbours missed.
     axes.set_xscale("function", functions=(_stretched, _unstretched))
     axes.set_xlim(0.8, 0.999)
     ticks = [0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     _log_y(axes)
-    axes.set(xlabel="recall@10", ylabel="queries a second, one thread, in one batch", title=_title(record, "search"))
+    axes.set(xlabel="recall@10", ylabel="queries per second, one thread, in one batch", title=_title(record, "search"))
     axes.legend(fontsize=8, loc="upper right", ncols=2)
     return figure
 
 
 def build(record: Row) -> Figure | None:
-    """Seconds to build, quickest first."""
+    """Return seconds to build, fastest first."""
     rows = sorted(_rows(record, "build"), key=lambda row: row["median_seconds"], reverse=True)
     if not rows:
         return None
@@ -74,12 +76,13 @@ def build(record: Row) -> Figure | None:
 
 
 def filters(record: Row) -> Figure | None:
-    """Queries a second over the share of vectors allowed, for each kind of filter."""
+    """Return queries per second over the share of vectors allowed, for each kind of filter."""
     rows = [row for row in record["results"] if row["task"].startswith("filter ")]
     if not rows:
         return None
     kinds, names = _names(row["kind"] for row in rows), _names(row["contender"] for row in rows)
-    told = {"random": "chosen at random", "near": "nearest to a point", "far": "farthest from a point"}
+    if unknown := set(kinds) - _FILTERS.keys():
+        raise ValueError(f"filters must be of kinds {', '.join(_FILTERS)}, got {', '.join(map(repr, unknown))}")
     figure = Figure(figsize=(4 * len(kinds), 4.4), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=True):
@@ -89,20 +92,20 @@ def filters(record: Row) -> Figure | None:
                 [row["fraction"] for row in mine], [_rate(row) for row in mine], label=name, **_style(name, names)
             )
         axes.set_xscale("log")
-        axes.set(xlim=(0.7, 0.0007), xlabel="share of vectors allowed", title=told[kind])
+        axes.set(xlim=(0.7, 0.0007), xlabel="share of vectors allowed", title=_FILTERS[kind])
         shares = sorted({row["fraction"] for row in rows})
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
         _log_y(axes)
-    panels[0].set_ylabel("queries a second at recall .95")
+    panels[0].set_ylabel("queries per second at recall .95")
     figure.suptitle(_title(record, "filtered search") + " (no point: .95 not reached)", fontsize=11)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), fontsize=9)
     return figure
 
 
 def churn(record: Row) -> Figure | None:
-    """Recall, speed and size after each round of replacing half."""
+    """Return recall, speed and size after each round of replacing half of the vectors."""
     rows = [row for row in record["results"] if row["task"].startswith("churn")]
     if not rows:
         return None
@@ -110,8 +113,8 @@ def churn(record: Row) -> Figure | None:
     panels = figure.subplots(1, 3)
     columns: tuple[tuple[str, Callable[[Row], float]], ...] = (
         ("recall@10 at fixed ef", lambda row: row["recall"]),
-        ("queries a second", _rate),
-        ("bytes a vector", lambda row: row["bytes"]),
+        ("queries per second", _rate),
+        ("bytes per vector", lambda row: row["bytes"]),
     )
     names = _names(row["contender"] for row in rows)
     for axes, (label, value) in zip(panels, columns, strict=True):
@@ -119,7 +122,7 @@ def churn(record: Row) -> Figure | None:
             mine = [row for row in rows if row["contender"] == name]
             style = _style(name, names) | {"linestyle": "--" if name.endswith("fresh") else "-"}
             axes.plot([row["round"] for row in mine], [value(row) for row in mine], label=name, **style)
-        axes.set(xlabel="times half of the vectors were replaced", title=label)
+        axes.set(xlabel="rounds, each replacing half of the vectors", title=label)
         axes.grid(alpha=0.3)
         if label != "recall@10 at fixed ef":
             axes.set_ylim(bottom=0)
@@ -129,7 +132,7 @@ def churn(record: Row) -> Figure | None:
 
 
 def scaling(record: Row) -> Figure | None:
-    """Seconds to build and to search over the number of vectors, with how they should grow."""
+    """Return seconds to build and to search over the number of vectors, with the expected growth."""
     at_recall, at_ef = (
         [row for row in record["results"] if row["task"].startswith(task)]
         for task in ("scaling,", "scaling at equal ef,")
@@ -141,8 +144,8 @@ def scaling(record: Row) -> Figure | None:
     names, least = _names(row["contender"] for row in at_recall), min(row["n"] for row in at_recall)
     panels: tuple[tuple[Axes, list[Row], str, str, Callable[[Row], float], Callable[[float], float]], ...] = (
         (left, at_recall, "seconds to build", "n log n", lambda row: row["build_seconds"], lambda n: n * math.log(n)),
-        (middle, at_ef, f"microseconds a query, ef {at_ef[0]['ef']}", "log n", _microseconds, math.log),
-        (right, at_recall, "microseconds a query, recall .95", "log n", _microseconds, math.log),
+        (middle, at_ef, f"microseconds per query, ef {at_ef[0]['ef']}", "log n", _microseconds, math.log),
+        (right, at_recall, "microseconds per query, recall .95", "log n", _microseconds, math.log),
     )
     for axes, rows, label, growth, value, grows in panels:
         for name in names:
@@ -151,7 +154,7 @@ def scaling(record: Row) -> Figure | None:
         first = next(row for row in rows if row["n"] == least)
         sizes = sorted({row["n"] for row in rows})
         guide = [value(first) * grows(n) / grows(least) for n in sizes]
-        axes.plot(sizes, guide, color="grey", linestyle="--", linewidth=1, label=f"as {growth}")
+        axes.plot(sizes, guide, color="grey", linestyle="--", linewidth=1, label=f"proportional to {growth}")
         axes.set_xscale("log")
         axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -171,20 +174,20 @@ def _microseconds(row: Row) -> float:
 
 
 def speeds(record: Row) -> Figure | None:
-    """BM25: queries and documents a second, with our speed over each contender's."""
-    told = {
-        "search": "queries a second, in one batch",
-        "single": "queries a second, one a call",
-        "index": "documents a second, from raw text",
+    """Return BM25 queries and documents per second, with our speed relative to each contender's."""
+    titles = {
+        "search": "queries per second, in one batch",
+        "single": "queries per second, one per call",
+        "index": "documents per second, from raw text",
     }
-    present = [task for task in told if _rows(record, task)]
+    present = [task for task in titles if _rows(record, task)]
     if not present or record.get("benchmark") != "bm25":
         return None
     names = {task: len(_rows(record, task)) for task in present}
     figure = Figure(figsize=(8.5, 0.8 + sum(0.7 + 0.34 * names[task] for task in present)), layout="constrained")
     panels = figure.subplots(len(present), 1, squeeze=False, height_ratios=[1 + names[task] for task in present])[:, 0]
     for axes, task in zip(panels, present, strict=True):
-        _bars(axes, _rows(record, task), told[task])
+        _bars(axes, _rows(record, task), titles[task])
     given = record["parameters"]
     figure.suptitle(
         f"BM25: {given['data']}, {given['documents']:,} documents, one thread, top {given['k']}", fontsize=11
@@ -193,7 +196,7 @@ def speeds(record: Row) -> Figure | None:
 
 
 def growth(record: Row) -> Figure | None:
-    """BM25: time of a query and bytes over the number of documents, both axes logarithmic."""
+    """Return the time of a BM25 query and bytes over the number of documents, both axes logarithmic."""
     rows = [row for row in record["results"] if row["task"].startswith("growth")]
     if not rows:
         return None
@@ -201,7 +204,7 @@ def growth(record: Row) -> Figure | None:
     panels = figure.subplots(1, 2)
     names, sizes = _names(row["contender"] for row in rows), sorted({row["n"] for row in rows})
     columns: tuple[tuple[str, Callable[[Row], float]], ...] = (
-        ("microseconds a query, in one batch", lambda row: 1e6 / _rate(row)),
+        ("microseconds per query, in one batch", lambda row: 1e6 / _rate(row)),
         ("megabytes of the index", lambda row: row["bytes"] / 1e6),
     )
     for axes, (label, value) in zip(panels, columns, strict=True):
@@ -210,7 +213,7 @@ def growth(record: Row) -> Figure | None:
             axes.plot([row["n"] for row in mine], [value(row) for row in mine], label=name, **_style(name, names))
         first = next(row for row in rows if row["n"] == sizes[0])
         guide = [value(first) * n / sizes[0] for n in sizes]
-        axes.plot(sizes, guide, color="grey", linestyle="--", linewidth=1, label="as n")
+        axes.plot(sizes, guide, color="grey", linestyle="--", linewidth=1, label="proportional to n")
         axes.set_xscale("log")
         axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -219,20 +222,20 @@ def growth(record: Row) -> Figure | None:
         axes.grid(alpha=0.3)
         axes.set(xlabel="documents", title=label)
     panels[0].legend(fontsize=9)
-    figure.suptitle("growth: synthetic documents of 60 terms in the mean, one thread, top 10", fontsize=11)
+    figure.suptitle("growth: synthetic documents of 60 terms on average, one thread, top 10", fontsize=11)
     return figure
 
 
 def hybrid(record: Row) -> Figure | None:
-    """Hybrid search: quality of each side and of both, then queries a second beside what is put together by hand."""
+    """Return the quality of hybrid search and of each side, and queries per second beside combinations of libraries."""
     if record.get("benchmark") != "hybrid":
         return None
-    told = record["results"]
-    data = _names(row["data"] for row in told)
+    results = record["results"]
+    data = _names(row["data"] for row in results)
     figure = Figure(figsize=(max(6, 4.2 * len(data)), 8), layout="constrained")
     grid = figure.subplots(3, len(data), squeeze=False, height_ratios=[4, 4, 4])
     for column, name in enumerate(data):
-        scored = [row for row in told if row["task"] == f"quality: {name}" and row["contender"].startswith(OURS)]
+        scored = [row for row in results if row["task"] == f"quality: {name}" and row["contender"].startswith(OURS)]
         axes = grid[0, column]
         sides = [row["contender"].removeprefix(f"{OURS}, ") for row in scored]
         values = [row["nDCG@10"] for row in scored]
@@ -242,16 +245,16 @@ def hybrid(record: Row) -> Figure | None:
         axes.invert_yaxis()
         axes.set_title(f"{name}: nDCG@10 of llmds", fontsize=10)
         for line, kind in ((1, "batch"), (2, "single")):
-            label = {"batch": "in one batch", "single": "one a call"}[kind]
-            rows = [row for row in told if row["task"].startswith(f"{kind}, ") and row["data"] == name]
+            label = {"batch": "in one batch", "single": "one per call"}[kind]
+            rows = [row for row in results if row["task"].startswith(f"{kind}, ") and row["data"] == name]
             named = [{**row, "contender": f"{row['contender']}\n{row['fusion']}"} for row in rows]
-            _bars(grid[line, column], named, f"queries a second, {label}")
-    figure.suptitle("hybrid search, one thread (in brackets: our speed over theirs)", fontsize=11)
+            _bars(grid[line, column], named, f"queries per second, {label}")
+    figure.suptitle("hybrid search, one thread (in brackets: our speed divided by theirs)", fontsize=11)
     return figure
 
 
 def ratios(record: Row) -> Figure | None:
-    """The small structures: how many times as fast as each peer, task by task, on a logarithmic axis."""
+    """Return the speed of the small structures relative to each peer, by task, on a logarithmic axis."""
     if record.get("benchmark") != "structures":
         return None
     tasks = _names(row["task"] for row in record["results"] if "ours_over_this" in row)
@@ -272,12 +275,14 @@ def ratios(record: Row) -> Figure | None:
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, loc="outside lower center", ncols=5)
-    axes.set_title(f"speed of llmds over each peer's: {record['parameters']['items']:,} items, one thread", fontsize=11)
+    axes.set_title(
+        f"speed of llmds divided by each peer's: {record['parameters']['items']:,} items, one thread", fontsize=11
+    )
     return figure
 
 
 def hits(record: Row) -> Figure | None:
-    """Hit rates over pages by eviction policy, a panel for each load; the optimum dashed."""
+    """Return hit rates over pages by eviction policy, one panel for each load; the optimum is dashed."""
     rows = [row for row in record["results"] if row["task"].startswith("hits: ")]
     if not rows:
         return None
@@ -309,26 +314,27 @@ def hits(record: Row) -> Figure | None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(names), fontsize=9)
     figure.suptitle(
-        "blocks found in a cache, by its pages and by what it evicts (dashed: no policy finds more)", fontsize=11
+        "hit rates of blocks by number of pages and eviction policy (dashed: the upper bound for all policies)",
+        fontsize=11,
     )
     return figure
 
 
 def serving(record: Row) -> Figure | None:
-    """KVCache: calls a second beside plain Python, and what was recorded of engines, in grey and without a ratio."""
+    """Return calls of KVCache per second beside plain Python, and recorded figures of engines, in grey."""
     if record.get("benchmark") != "kvcache":
         return None
-    told = {
-        "replay": "requests a second, block ids alone",
-        "attach, pages of 512": "attach and detach a second, token ids in pages of 512",
-        "attach, pages of 16": "attach and detach a second, token ids in pages of 16",
-        "attach beside Python, pages of 512": "the same of fewer requests, beside plain Python, pages of 512",
-        "attach beside Python, pages of 16": "the same of fewer requests, beside plain Python, pages of 16",
-        "decode step, pages of 512": "steps a second, one token for each running sequence, pages of 512",
+    titles = {
+        "replay": "requests per second, block ids only",
+        "attach, pages of 512": "attach and detach per second, token ids in pages of 512",
+        "attach, pages of 16": "attach and detach per second, token ids in pages of 16",
+        "attach beside Python, pages of 512": "the same with fewer requests, beside plain Python, pages of 512",
+        "attach beside Python, pages of 16": "the same with fewer requests, beside plain Python, pages of 16",
+        "decode step, pages of 512": "steps per second, one token for each running sequence, pages of 512",
         "decode step": "the same in pages of 16",
-        "match waiting": "look-ups of a whole waiting queue a second",
+        "match waiting": "look-ups of a whole waiting queue per second",
     }
-    present = [task for task in told if _rows(record, task)]
+    present = [task for task in titles if _rows(record, task)]
     if not present:
         return None
     names = {task: len(_rows(record, task)) for task in present}
@@ -339,7 +345,7 @@ def serving(record: Row) -> Figure | None:
             row if "seconds" in row else {**row, "operations": row["recorded_a_second"], "median_seconds": 1.0}
             for row in _rows(record, task)
         ]
-        _bars(axes, rows, told[task])
+        _bars(axes, rows, titles[task])
         for bar, row in zip(axes.patches, rows, strict=True):
             if "seconds" not in row:
                 bar.set(facecolor="none", edgecolor="#7f7f7f", hatch="///")
@@ -350,7 +356,7 @@ def serving(record: Row) -> Figure | None:
 
 
 def goodput(record: Row) -> Figure | None:
-    """The simulator: requests a second within the limits over those that come, a line for each number of slots."""
+    """Return simulated requests per second within the limits over those that arrive, by number of slots."""
     rows = _rows(record, "goodput")
     if not rows:
         return None
@@ -360,12 +366,12 @@ def goodput(record: Row) -> Figure | None:
     for slots in dict.fromkeys(row["slots"] for row in rows):
         points = sorted((row["load"], row["goodput"]) for row in rows if row["slots"] == slots)
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"{slots} slots")
-    told = record["parameters"]
+    given = record["parameters"]
     axes.set_ylim(bottom=0)
     axes.set(
-        xlabel="requests a second that arrive",
-        ylabel="requests a second within the limits",
-        title=f"simulated {told['preset']} on {told['trace']}:\n{told['limits']}",
+        xlabel="requests per second that arrive",
+        ylabel="requests per second within the limits",
+        title=f"simulated {given['preset']} on {given['trace']}:\n{given['limits']}",
     )
     axes.legend(fontsize=9)
     return figure
@@ -396,7 +402,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _bars(axes: Axes, rows: Sequence[Row], title: str) -> None:
-    """Rates as bars, each with our speed over it."""
+    """Draw rates as bars, each with our speed relative to it."""
     rates = [_rate(row) for row in rows]
     bars = axes.barh([row["contender"] for row in rows], rates, color=[_colour(row["contender"]) for row in rows])
     theirs = [not row["contender"].startswith(OURS) and "ours_over_this" in row for row in rows]
@@ -424,8 +430,8 @@ def _rate(row: Row) -> float:
 
 
 def _title(record: Row, what: str) -> str:
-    told = record["parameters"]
-    return f"{what}: {told['data']}, {told['vectors']:,} vectors of {told['dim']} dimensions"
+    given = record["parameters"]
+    return f"{what}: {given['data']}, {given['vectors']:,} vectors of {given['dim']} dimensions"
 
 
 def _library(name: str) -> str:
@@ -437,7 +443,7 @@ def _colour(name: str) -> str:
 
 
 def _style(name: str, names: list[str]) -> dict[str, Any]:
-    """A library's colour; its variants differ by marker and dashes; ours is bold."""
+    """Return the style of a line: a colour for each library, marker and dashes for each variant; ours is bold."""
     variant = [other for other in names if _library(other) == _library(name)].index(name) % len(_MARKERS)
     return {
         "color": _colour(name),

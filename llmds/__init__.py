@@ -1,7 +1,6 @@
-"""The data structures of LLM serving and retrieval, as NumPy arrays under Numba kernels.
+"""Data structures for LLM serving and retrieval: NumPy arrays, with Numba kernels that work on them.
 
-Every public name is loaded when it is first used, so `import llmds` costs next to nothing and
-loads neither NumPy nor Numba.
+Every public name is loaded when it is first used, so `import llmds` is fast and loads neither NumPy nor Numba.
 """
 
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from .kernels._lazy import exports
 
 __version__ = "0.1.0"
 
-# name -> the module it lives in
+# public name -> the module that defines it
 _HOME = {
     "AdmissionController": "admissions",
     "CostModel": "simulator",

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -318,13 +317,8 @@ def _pieces(items: Any) -> tuple[int, list[tuple[slice, tuple[np.ndarray, ...]]]
     """How many items, and slices short enough for one kernel call with their (data, offsets) or (int64 items,)."""
     if isinstance(items, np.ndarray) and items.dtype.kind not in "biuf":
         items = items.tolist()
-    if isinstance(items, np.ndarray):
-        strings = False
-    elif isinstance(items, Sequence) and not isinstance(items, (str, bytes)):
-        strings = len(items) > 0 and isinstance(items[0], str)
-    else:
-        raise TypeError(f"items must be a sequence of str, or integers, got {type(items).__name__}")
-    if strings:
+    arguments.sequence("items", items, "str or int")
+    if not isinstance(items, np.ndarray) and len(items) and isinstance(items[0], str):
         parts = chunks(len(items), _STRINGS)
         return len(items), [(part, arguments.packed_strings("items", items[part])) for part in parts]
     items = arguments.integers("items", items)

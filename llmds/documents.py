@@ -1,4 +1,4 @@
-"""Texts and their own string ids, for whoever shows what a search has found."""
+"""Texts, titles and string ids of documents, to show beside the results of a search."""
 
 import threading
 from collections.abc import Sequence
@@ -7,33 +7,36 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .base import arguments
-from .base import files as storage
+from .base import arguments, files
 from .base.arena import chunks
 from .base.structure import Structure
 from .kernels import documents as kernels
 from .kernels import strings
-from .kernels.documents import COUNT, ID, PARTS, TEXT, TITLE
+from .kernels.documents import COUNT, ID, PARTS, TEXT, TITLE, Arrays
 from .kernels.table import bucket_count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Documents packed and copied in one go: some megabytes of ordinary text, well under 100 ms.
+# Documents packed and copied in one step: some megabytes of ordinary text, well under 100 ms.
 CHUNK = 1 << 12
 
 
 class Documents(Structure):
-    """Texts with ids of their own (any str) and, where there are any, titles.
+    """Texts with string ids of their own and, where there are any, titles.
 
-    Document number `row` (0, 1, ... in the order of adding) is what the other structures know as an
-    int id; here the row leads to the id, the title and the text, and the id to the row. All bytes lie
-    end to end as UTF-8 in one array, the ids in a hash table beside them. Any str comes back as it
-    was, lone surrogates too. Nothing is removed or changed. Memory: the bytes, and 40 to 56 bytes a
-    document of capacity, which doubles as needed.
+    Documents are numbered 0, 1, ... in the order in which they are added. Such a number, the row, is the integer id
+    by which the other structures know the document; here the row leads to id, title and text, and the id to the row.
+    Documents cannot be removed or changed. Every str is returned as it was given, lone surrogates included.
 
-    One thread may add while others read.
+    Notes
+    -----
+    All strings lie end to end as UTF-8 in one array; a hash table beside it finds the ids. Memory: the bytes of the
+    strings, and 40 to 56 bytes for each document of the capacity, which doubles as needed. One thread may add
+    documents while others read.
 
+    Examples
+    --------
     >>> documents = Documents()
     >>> documents.add("intro.md", "A heap is a tree.", title="Heaps")
     0
@@ -45,23 +48,58 @@ class Documents(Structure):
     array([ 1, -1])
     """
 
-    _schema: ClassVar[storage.Schema] = {"data": (np.uint8, 1), "offsets": (np.int64, 1), "buckets": (np.int64, 1)}
+    _schema: ClassVar[files.Schema] = {"data": (np.uint8, 1), "offsets": (np.int64, 1), "buckets": (np.int64, 1)}
 
     def __init__(self) -> None:
-        # Published together, so that a reader never pairs old arrays with new ones: head, data, offsets, buckets.
-        self._state = _empty(0, 0)
+        # Replaced as a whole, so that a reader never combines old arrays with new ones.
+        self._arrays = _empty(0, 0)
         self._lock = threading.RLock()
 
-    def add(self, id: str, text: str, title: str | None = None) -> int:
-        """Add one document; its row. Amortised O(bytes). ValueError if the id is there already.
+    @property
+    def arrays(self) -> Arrays:
+        """The arrays of the documents, for your own `@njit` functions.
 
-        A title of None is one of "".
+        `Arrays(head, data, offsets, buckets)`: int64 (1,), uint8 (byte capacity,), int64 (3 * capacity + 1,) and
+        int64 (power of 2,), as `llmds.kernels.documents` describes them. They are the structure's own, writable, not
+        copies. `add`, `add_many`, `reserve` and `shrink_to_fit` may replace them; older ones are stale then. O(1).
+
+        Examples
+        --------
+        >>> documents = Documents()
+        >>> documents.add_many(["a", "b"], ["first", "second"])
+        array([0, 1])
+        >>> int(documents.arrays.head[0]), documents.arrays.data[1:6].tobytes()
+        (2, b'first')
+        """
+        return self._arrays
+
+    def add(self, id: str, text: str, title: str | None = None) -> int:
+        """Add one document and return its row. Amortised O(bytes).
+
+        Parameters
+        ----------
+        id
+            Any str that no other document has as its id.
+        text
+            The text.
+        title
+            The title; None is the same as "".
+
+        Returns
+        -------
+        int
+            The row: the number of documents before.
+
+        Raises
+        ------
+        ValueError
+            If the id is already present.
         """
         id, text = arguments.text("id", id), arguments.text("text", text)
         title = "" if title is None else arguments.text("title", title)
         with self._lock:
             if id in self:
-                raise ValueError(f"id {id!r} is there already")
+                raise ValueError(f"id must be new, {id!r} is already present")
             row = len(self)
             self._append([id, title, text], 1)
         return row
@@ -69,10 +107,28 @@ class Documents(Structure):
     def add_many(
         self, ids: Sequence[str], texts: Sequence[str], titles: Sequence[str | None] | None = None
     ) -> np.ndarray:
-        """As `add` for n documents; their rows, int64 (n,). Amortised O(bytes).
+        """Add n documents and return their rows. Amortised O(bytes).
 
-        ValueError, with nothing added, if an id is there already or comes twice, or the lengths differ.
-        An interrupted call keeps the documents added so far.
+        Parameters
+        ----------
+        ids, texts
+            n str each; the ids must be new and distinct.
+        titles
+            n titles, each a str or None, or None for no titles at all.
+
+        Returns
+        -------
+        ndarray
+            The rows, int64 (n,), ascending.
+
+        Raises
+        ------
+        ValueError
+            If an id is already present or occurs twice, or the lengths differ. Nothing is added then.
+
+        Notes
+        -----
+        A call interrupted by Ctrl-C keeps the documents added so far.
         """
         ids, texts = arguments.strings("ids", ids), arguments.strings("texts", texts)
         titles = [""] * len(ids) if titles is None else arguments.strings("titles", titles, optional=True)
@@ -88,122 +144,183 @@ class Documents(Structure):
         return np.arange(first, first + len(ids))
 
     def row_of(self, id: str) -> int:
-        """The row of an id. Expected O(length). KeyError if it is unknown."""
+        """Return the row of an id. Expected O(length).
+
+        Raises
+        ------
+        KeyError
+            If no document has this id.
+        """
         row = self._find(arguments.text("id", id))
         if row < 0:
             raise KeyError(id)
         return row
 
     def rows_of(self, ids: Sequence[str]) -> np.ndarray:
-        """The rows of n ids, int64 (n,), -1 for unknown ones. Expected O(bytes)."""
+        """Return the rows of n ids, int64 (n,), -1 for unknown ones. Expected O(bytes)."""
         ids = arguments.strings("ids", ids)
-        rows = np.empty(len(ids), np.int64)
-        _, data, offsets, buckets = self._state
+        rows, own = np.empty(len(ids), np.int64), self._arrays
         for part in chunks(len(ids)):
-            strings.find_many(buckets, data, offsets, PARTS, *arguments.packed_strings("ids", ids[part]), rows[part])
+            packed = arguments.packed_strings("ids", ids[part])
+            strings.find_many(own.buckets, own.data, own.offsets, PARTS, *packed, rows[part])
         return rows
 
     def id_of(self, row: int) -> str:
-        """The id of a row. IndexError if there is no such row (rows are not counted from the end)."""
+        """Return the id of a row. O(length).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row. Negative rows do not count from the end.
+        """
         return self._string(row, ID)
 
     def ids_of(self, rows: ArrayLike) -> list[str]:
-        """The ids of rows (n,). IndexError if one of them is none."""
-        return self._many(rows, ID)
+        """Return the ids of n rows, integers (n,), as a list. O(bytes).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row as one of them.
+        """
+        return self._strings(rows, ID)
 
     def text(self, row: int) -> str:
-        """The text of a row. O(bytes). IndexError if there is no such row."""
+        """Return the text of a row. O(bytes).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row. Negative rows do not count from the end.
+        """
         return self._string(row, TEXT)
 
     def texts(self, rows: ArrayLike) -> list[str]:
-        """The texts of rows (n,). O(bytes). IndexError if one of them is none."""
-        return self._many(rows, TEXT)
+        """Return the texts of n rows, integers (n,), as a list. O(bytes).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row as one of them.
+        """
+        return self._strings(rows, TEXT)
 
     def title(self, row: int) -> str:
-        """The title of a row, "" where none was given. IndexError if there is no such row."""
+        """Return the title of a row, "" where none was given. O(length).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row. Negative rows do not count from the end.
+        """
         return self._string(row, TITLE)
 
     def titles(self, rows: ArrayLike) -> list[str]:
-        """The titles of rows (n,). IndexError if one of them is none."""
-        return self._many(rows, TITLE)
+        """Return the titles of n rows, integers (n,), as a list. O(bytes).
+
+        Raises
+        ------
+        IndexError
+            If there is no such row as one of them.
+        """
+        return self._strings(rows, TITLE)
 
     def reserve(self, n: int, n_bytes: int = 0) -> None:
-        """Make room for n documents of n_bytes UTF-8 bytes (ids and titles included) in all. O(size)."""
+        """Make room for n documents in all, so that nothing grows before that. O(size).
+
+        Parameters
+        ----------
+        n
+            Number of documents, those present included.
+        n_bytes
+            Bytes of all ids, titles and texts as UTF-8, those present included.
+        """
         n = arguments.integer("n", n, 0, strings.MAX_ROWS)
         n_bytes = arguments.integer("n_bytes", n_bytes, 0)
         with self._lock:
-            _, data, offsets, _ = self._state
-            rows = (len(offsets) - 1) // PARTS
-            if n > rows or n_bytes > len(data):
-                self._resize(max(n, rows), max(n_bytes, len(data)))
+            rows, size = self._capacity(), len(self._arrays.data)
+            if n > rows or n_bytes > size:
+                self._resize(max(n, rows), max(n_bytes, size))
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used. O(size)."""
+        """Release unused capacity. O(size)."""
         with self._lock:
             self._resize(len(self), self._bytes())
 
     def stats(self) -> dict[str, Any]:
-        """`documents`, `bytes` (of all ids, titles and texts), `capacity` (documents), `byte_capacity`."""
-        _, data, offsets, _ = self._state
+        """Return figures about the documents. O(1).
+
+        Returns
+        -------
+        dict
+            `documents`, `bytes` (of all ids, titles and texts), `capacity` (documents) and `byte_capacity`.
+        """
         return {
             "documents": len(self),
             "bytes": self._bytes(),
-            "capacity": (len(offsets) - 1) // PARTS,
-            "byte_capacity": len(data),
+            "capacity": self._capacity(),
+            "byte_capacity": len(self._arrays.data),
         }
 
     def __len__(self) -> int:
-        return int(self._state[0][COUNT])
+        """Return the number of documents. O(1)."""
+        return int(self._arrays.head[COUNT])
 
     def __contains__(self, id: object) -> bool:
+        """Return whether a document has this id. Expected O(length)."""
         return isinstance(id, str) and self._find(id) >= 0
 
     def __repr__(self) -> str:
+        """Return the number of documents and of bytes as text."""
         return f"Documents({len(self)} documents, {self._bytes()} bytes)"
 
     def _bytes(self) -> int:
-        head, _, offsets, _ = self._state
-        return int(offsets[PARTS * head[COUNT]])
+        arrays = self._arrays
+        return int(arrays.offsets[PARTS * arrays.head[COUNT]])
+
+    def _capacity(self) -> int:
+        return (len(self._arrays.offsets) - 1) // PARTS
 
     def _find(self, id: str) -> int:
-        _, data, offsets, buckets = self._state
+        arrays = self._arrays
         query = np.frombuffer(bytearray(id, "utf-8", "surrogatepass"), np.uint8)
-        return strings.find_one(buckets, data, offsets, PARTS, query)
+        return strings.find_one(arrays.buckets, arrays.data, arrays.offsets, PARTS, query)
 
-    def _string(self, row: int, which: int) -> str:
+    def _string(self, row: int, part: int) -> str:
+        """Return the id, title or text (`part`) of a row."""
         row = arguments.integer("row", row)
-        head, data, offsets, _ = self._state
+        head, data, offsets, _ = self._arrays
         if not 0 <= row < head[COUNT]:
             raise IndexError(f"row must lie in 0..{head[COUNT] - 1}, got {row}")
-        start, stop = offsets[PARTS * row + which : PARTS * row + which + 2]
+        start, stop = offsets[PARTS * row + part : PARTS * row + part + 2]
         return str(data[start:stop].data, "utf-8", "surrogatepass")
 
-    def _many(self, rows: Any, which: int) -> list[str]:
+    def _strings(self, rows: Any, part: int) -> list[str]:
+        """Return the ids, titles or texts (`part`) of rows."""
         rows = arguments.integers("rows", rows)
-        head, data, offsets, _ = self._state
+        head, data, offsets, _ = self._arrays
         if len(rows) and (rows.min() < 0 or rows.max() >= head[COUNT]):
             raise IndexError(f"rows must lie in 0..{head[COUNT] - 1}, got {rows.min()}..{rows.max()}")
-        begins = PARTS * rows + which
+        begins = PARTS * rows + part
         starts, stops, view = offsets[begins].tolist(), offsets[begins + 1].tolist(), data.data
         return [str(view[start:stop], "utf-8", "surrogatepass") for start, stop in zip(starts, stops, strict=True)]
 
     def _refuse_known(self, ids: Sequence[str]) -> None:
-        """ValueError if one of `ids` is there already, or comes twice."""
+        """Raise ValueError if one of `ids` is already present, or occurs twice."""
         known = self.rows_of(ids)
         if len(known) and known.max() >= 0:
-            raise ValueError(f"ids must be new and distinct, {ids[int(np.argmax(known >= 0))]!r} is there already")
+            raise ValueError(f"ids must be new and distinct, {ids[int(np.argmax(known >= 0))]!r} is already present")
         data, offsets = arguments.packed_strings("ids", ids)
         buckets = np.full(bucket_count(len(ids)), strings.ABSENT)
         for part in chunks(len(ids)):
-            twice = strings.first_repeat(buckets, data, offsets, part.start, part.stop)
-            if twice >= 0:
-                raise ValueError(f"ids must be new and distinct, {ids[twice]!r} comes twice")
+            repeated = strings.first_repeat(buckets, data, offsets, part.start, part.stop)
+            if repeated >= 0:
+                raise ValueError(f"ids must be new and distinct, {ids[repeated]!r} occurs twice")
 
     def _append(self, flat: list[str], n: int) -> None:
         """Add n documents given as id, title, text, id, ... The caller holds the lock and has checked them."""
         more, more_offsets = arguments.packed_strings("documents", flat)
-        _, data, offsets, _ = self._state
-        rows, size = (len(offsets) - 1) // PARTS, len(data)
+        rows, size = self._capacity(), len(self._arrays.data)
         needed_rows, needed = len(self) + n, self._bytes() + len(more)
         if needed_rows > strings.MAX_ROWS:
             raise ValueError(f"Documents holds at most 2**31-1 documents, {needed_rows} would be needed")
@@ -212,45 +329,47 @@ class Documents(Structure):
                 rows if needed_rows <= rows else min(max(2 * rows, needed_rows, 16), strings.MAX_ROWS),
                 size if needed <= size else max(2 * size, needed),
             )
-        head, data, offsets, buckets = self._state
-        kernels.append(head, data, offsets, buckets, more, more_offsets)
+        kernels.append(*self._arrays, more, more_offsets)
 
     def _resize(self, rows: int, size: int) -> None:
-        """Publish a copy with room for `rows` documents and `size` bytes. The caller holds the lock."""
-        old_head, old_data, old_offsets, old_buckets = self._state
-        head, data, offsets, buckets = _empty(rows, size)
-        count, used = int(old_head[COUNT]), self._bytes()
-        head[:] = old_head
-        data[:used] = old_data[:used]
-        offsets[: PARTS * count + 1] = old_offsets[: PARTS * count + 1]
-        strings.rehash(old_buckets, buckets)
-        self._state = head, data, offsets, buckets
+        """Replace the arrays by copies with room for `rows` documents and `size` bytes. The caller holds the lock."""
+        old, new = self._arrays, _empty(rows, size)
+        used, stop = self._bytes(), PARTS * len(self) + 1
+        new.head[:] = old.head
+        new.data[:used] = old.data[:used]
+        new.offsets[:stop] = old.offsets[:stop]
+        strings.rehash(old.buckets, new.buckets)
+        self._arrays = new
 
-    def _to_arrays(self) -> storage.Arrays:
-        head, data, offsets, buckets = self._state
+    def _to_arrays(self) -> files.Arrays:
+        head, data, offsets, buckets = self._arrays
         stop = PARTS * int(head[COUNT]) + 1
         return {"data": data[: offsets[stop - 1]], "offsets": offsets[:stop], "buckets": buckets}
 
-    def _owned(self) -> tuple[np.ndarray, ...]:
-        return self._state
+    def _owned(self) -> Arrays:
+        return self._arrays
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
         offsets, buckets = arrays["offsets"], arrays["buckets"]
         count = (len(offsets) - 1) // PARTS
-        storage.expect(len(offsets) == PARTS * count + 1 and count <= strings.MAX_ROWS, "its rows do not add up")
+        files.expect(
+            len(offsets) == PARTS * count + 1 and count <= strings.MAX_ROWS, "the length of its offsets is wrong"
+        )
         size = len(buckets)
-        storage.expect(size >= 2 and size & (size - 1) == 0 and size >= 2 * count, "its buckets do not add up")
+        files.expect(size >= 2 and size & (size - 1) == 0 and size >= 2 * count, "the number of its buckets is wrong")
         self = cls()
-        self._state = np.full(kernels.HEAD, count), arrays["data"], offsets, buckets
+        self._arrays = Arrays(np.full(kernels.HEAD, count), arrays["data"], offsets, buckets)
         return self
 
     def _fault(self) -> str | None:
-        head, data, offsets, buckets = self._state
+        head, data, offsets, buckets = self._arrays
         count = int(head[COUNT])
         fault = int(strings.first_fault(buckets, data, offsets, PARTS, count))
+        if fault == -2:
+            return "offsets or buckets are inconsistent"
         if fault != -1:
-            return "offsets or buckets are unsound" if fault == -2 else f"the id of row {fault} does not lead to it"
+            return f"the id of row {fault} does not lead to this row"
         used = data[: self._bytes()]
         if not strings.splits_no_character(used, offsets[: PARTS * count + 1]):
             return "a string begins inside a character"
@@ -259,11 +378,15 @@ class Documents(Structure):
             try:
                 str(used[start:stop].data, "utf-8", "surrogatepass")
             except UnicodeDecodeError as error:
-                return f"the bytes of rows {part.start}..{part.stop - 1} are no UTF-8 ({error.reason})"
+                return f"the bytes of rows {part.start}..{part.stop - 1} are not UTF-8 ({error.reason})"
         return None
 
 
-def _empty(rows: int, size: int) -> tuple[np.ndarray, ...]:
-    """head, data, offsets and buckets with room for `rows` documents and `size` bytes."""
-    buckets = np.full(bucket_count(rows), strings.ABSENT)
-    return np.zeros(kernels.HEAD, np.int64), np.empty(size, np.uint8), np.zeros(PARTS * rows + 1, np.int64), buckets
+def _empty(rows: int, size: int) -> Arrays:
+    """Return the arrays of no documents, with room for `rows` documents and `size` bytes."""
+    return Arrays(
+        np.zeros(kernels.HEAD, np.int64),
+        np.empty(size, np.uint8),
+        np.zeros(PARTS * rows + 1, np.int64),
+        np.full(bucket_count(rows), strings.ABSENT),
+    )

@@ -1,64 +1,97 @@
-"""Text to vectors: trained on the user's own corpus, or by a model that is there already."""
+"""Encoders, which turn texts into vectors: trained on the user's own corpus, or with a pretrained model."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .base import arguments
-from .base import files as storage
+from .base import arguments, files
 from .base.arena import chunks
 from .base.progress import Progress, bar
 from .base.structure import Structure
 from .kernels import encoders as kernels
+from .kernels.encoders import Arrays
+from .kernels.tokenizer import TERMS
 from .tokenizer.tokenizer import Tokenizer
 from .tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Texts tokenised in one go, and multiply-adds in one kernel call: each well under 100 ms.
+# Texts tokenised in one step, and multiply-adds in one kernel call: each well under 100 ms.
 CHUNK = 1 << 9
 _CHUNK_WORK = 1 << 25
 _OVERSAMPLING = 16
-_TALL = 1 << 13  # rows of a tall matrix that one BLAS call takes
+_TALL = 1 << 13  # rows of a tall matrix in one BLAS call
+# What `settings` of a saved encoder holds.
+_SETTINGS = ("dim", "min_df", "max_features", "n_iter", "seed", "texts")
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # indptr, indices, values: see kernels.lsa
+
+class Rows(NamedTuple):
+    """A sparse matrix in compressed rows, one row for each text; see `kernels.encoders`."""
+
+    indptr: np.ndarray  # int64 (n + 1,)
+    indices: np.ndarray  # int32 (entries,)
+    values: np.ndarray  # float32 (entries,)
+
+
+class _Learnt(NamedTuple):
+    """What an encoder has learnt, replaced as a whole so that a reader never combines old arrays with new ones."""
+
+    texts: int
+    vocabulary: Vocabulary
+    idf: np.ndarray
+    projection: np.ndarray
+    singular_values: np.ndarray
 
 
 class LSAEncoder(Structure):
-    """Latent semantic analysis (Deerwester et al. 1990): texts as vectors of `dim` numbers, learnt from a corpus.
+    """Latent semantic analysis: texts as vectors of `dim` numbers, learnt from a corpus.
 
-    `fit` weighs terms by (1 + ln tf) * idf, idf = ln(1 + (n - df + 0.5) / (df + 0.5)), scales each text's
-    weights to length 1, and finds the `dim` leading right singular vectors of that sparse matrix by
-    randomised subspace iteration (Halko, Martinsson and Tropp 2011). A text's vector is its weights
-    times these, scaled to length 1, so that inner product = cosine.
+    An instance is a callable `list[str] -> float32 (n, dim)`, as RetrievalPipeline takes it. Call `fit` first.
 
-    dim           length of the vectors
-    tokenizer     a Tokenizer, or a callable str -> list[str], or an object with such a method `tokenize`
-    min_df        terms in fewer texts than that are left out
-    max_features  of the others, only those in the most texts are kept (ties: those seen first)
-    n_iter        subspace iterations after the first product
-    seed          of the random start; the same corpus and seed give the same encoder
+    Parameters
+    ----------
+    dim
+        Length of the vectors.
+    tokenizer
+        A `Tokenizer`, or a callable `str -> list[str]`, or an object with such a method `tokenize`.
+    min_df
+        Terms that occur in fewer texts than this are left out.
+    max_features
+        Of the other terms, only this many are kept: those that occur in the most texts (ties: those seen first).
+    n_iter
+        Subspace iterations after the first product.
+    seed
+        Seed of the random start: the same corpus and seed give the same encoder.
 
-    A text without any known term has no direction: its row is all zeros. RetrievalPipeline takes such
-    a row for "no embedding"; HNSW with the metric "cosine" refuses it.
+    Notes
+    -----
+    `fit` gives terms the weights (1 + ln tf) * idf, idf = ln(1 + (n - df + 0.5) / (df + 0.5)), scales the weights of
+    each text to length 1, and finds the `dim` leading right singular vectors of that sparse matrix (Deerwester et al.
+    1990) by randomised subspace iteration (Halko, Martinsson and Tropp 2011). The vector of a text is its weights
+    times these, scaled to length 1, so that the inner product is the cosine.
 
-    Measured, nDCG@10 on the test collections CISI and Cranfield, dim=256: .368 and .522; .405 and .550 with a
-    Tokenizer of English stop words and a Snowball stemmer; .333 and .509 with the commoner idf, ln((1 + n) / (1 +
-    df)) + 1. Scaling the directions by a power of their singular values (-1, -1/2 or 1/2) did not gain on both.
+    A text without any known term has no direction: its row is all zeros. RetrievalPipeline treats such a row as "no
+    embedding"; HNSW with the metric "cosine" refuses it.
 
-    Any number of threads may encode. Memory: 4 * (dim + 1) bytes a term, and the terms themselves.
+    Measured nDCG@10 on the test collections CISI and Cranfield, dim=256: .368 and .522; .405 and .550 with a
+    Tokenizer with English stop words and a Snowball stemmer; .333 and .509 with the more common idf, ln((1 + n) / (1 +
+    df)) + 1. Scaling the directions by a power of their singular values (-1, -1/2 or 1/2) did not improve both.
 
+    Any number of threads may encode. Memory: 4 * (dim + 1) bytes for each term, and the terms themselves.
+
+    Examples
+    --------
     >>> encoder = LSAEncoder(dim=2, min_df=1).fit(["the cat sat", "a cat ran", "stocks fell", "stocks rose"])
     >>> vectors = encoder(["cat", "stocks", "unheard"])
     >>> vectors.shape, bool(vectors[0] @ vectors[1] < 0.5), vectors[2].tolist()
     ((3, 2), True, [0.0, 0.0])
     """
 
-    _schema: ClassVar[storage.Schema] = {
+    _schema: ClassVar[files.Schema] = {
         "settings": (np.int64, 1),
         "analysis": (np.uint8, 1),
         "head": (np.int64, 1),
@@ -87,108 +120,168 @@ class LSAEncoder(Structure):
         self.seed = arguments.integer("seed", seed, 0)
         self._tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer(split=tokenizer)
         self._lock = threading.RLock()
-        # Published together: texts learnt from, terms, idf, projection, singular values.
         nothing = np.empty(0, np.float32), np.empty((0, self.dim), np.float32), np.zeros(self.dim, np.float32)
-        self._state: tuple[int, Vocabulary, np.ndarray, np.ndarray, np.ndarray] = 0, Vocabulary.empty(), *nothing
+        self._learnt = _Learnt(0, Vocabulary.empty(), *nothing)
+
+    @property
+    def arrays(self) -> Arrays:
+        """The arrays of the encoder, for your own `@njit` functions.
+
+        `Arrays(head, data, offsets, buckets, idf, projection, singular_values)`: the vocabulary, as
+        `llmds.kernels.tokenizer` describes it, and float32 (terms,), (terms, dim) and (dim,). They are the encoder's
+        own, writable, not copies. `fit` replaces them; older ones are stale then. O(1).
+
+        Examples
+        --------
+        >>> encoder = LSAEncoder(dim=2, min_df=1).fit(["the cat sat", "a cat ran"])
+        >>> encoder.arrays.idf.shape, encoder.arrays.projection.shape
+        ((5,), (5, 2))
+        """
+        learnt = self._learnt
+        return Arrays(*learnt.vocabulary, learnt.idf, learnt.projection, learnt.singular_values)
 
     def fit(self, texts: Sequence[str], *, progress: Progress = False) -> "Self":
-        """Learn from a corpus, in place of what was learnt before. O(entries * dim * n_iter); returns self.
+        """Learn from a corpus, in place of what was learnt before. O(entries * dim * n_iter).
 
-        An entry is a distinct term of a text. `progress`: True draws a bar, a callable is called with (done,
-        total). ValueError, with nothing changed, if `min_df` leaves no term.
+        An entry is a distinct term of a text.
+
+        Parameters
+        ----------
+        texts
+            The corpus, a sequence of str.
+        progress
+            True draws a progress bar; a callable is called with (done, total).
+
+        Returns
+        -------
+        LSAEncoder
+            The encoder itself.
+
+        Raises
+        ------
+        ValueError
+            If no term occurs in `min_df` texts. Nothing is changed then.
         """
         texts = arguments.strings("texts", texts)
         products = self.n_iter + 1
         with self._lock, bar(progress, len(texts) * (1 + products), "LSA", "text") as advance:
-            vocabulary, rows = self._learn_terms(texts, advance)
+            vocabulary, rows = self._count_terms(texts, advance)
             vocabulary, idf, rows = self._select(vocabulary, rows, len(texts))
             kernels.weigh(*rows, idf)
-            vectors, singular = _leading_right_singular_vectors(
+            projection, singular = _leading_right_singular_vectors(
                 rows, len(idf), self.dim, self.n_iter, self.seed, advance
             )
-            self._state = len(texts), vocabulary, idf, vectors, singular
+            self._learnt = _Learnt(len(texts), vocabulary, idf, projection, singular)
         return self
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """The vectors of n texts, float32 (n, dim), each of length 1, or all zeros. O(entries * dim).
+        """Return the vectors of n texts. O(entries * dim).
 
-        ValueError before `fit`.
+        Parameters
+        ----------
+        texts
+            A sequence of n str.
+
+        Returns
+        -------
+        ndarray
+            float32 (n, dim): each row has length 1, or is all zeros if its text holds no known term.
+
+        Raises
+        ------
+        ValueError
+            If `fit` was never called.
         """
         texts = arguments.strings("texts", texts)
-        count, vocabulary, idf, projection, _ = self._state
+        count, vocabulary, idf, projection, _ = self._learnt
         if count == 0:
-            raise ValueError("this LSAEncoder has learnt nothing yet: call fit(texts) first")
+            raise ValueError("this LSAEncoder is not trained: call fit(texts) first")
         out = np.empty((len(texts), self.dim), np.float32)
         for part in chunks(len(texts), CHUNK):
             terms = self._tokenizer.terms(texts[part])
             rows = _counted(vocabulary.find(terms), terms.ends, len(idf))
             kernels.weigh(*rows, idf)
-            for start, stop in _equal_work(rows[0], _CHUNK_WORK // self.dim):
+            for start, stop in _equal_work(rows.indptr, _CHUNK_WORK // self.dim):
                 kernels.times_dense(*rows, start, stop, projection, out[part])
             kernels.normalise(out[part])
         return out
 
     def stats(self) -> dict[str, Any]:
-        """`dim`, `texts` (learnt from), `terms`, `rank` (directions found, at most dim), `singular_values` (dim,)."""
-        count, vocabulary, _, _, singular = self._state
+        """Return figures about what was learnt. O(dim).
+
+        Returns
+        -------
+        dict
+            `dim`, `texts` (of the corpus), `terms`, `rank` (number of directions found, at most `dim`) and
+            `singular_values`, float32 (dim,).
+        """
+        learnt = self._learnt
         return {
             "dim": self.dim,
-            "texts": count,
-            "terms": vocabulary.terms,
-            "rank": int(np.count_nonzero(singular)),
-            "singular_values": singular.copy(),
+            "texts": learnt.texts,
+            "terms": learnt.vocabulary.terms,
+            "rank": int(np.count_nonzero(learnt.singular_values)),
+            "singular_values": learnt.singular_values.copy(),
         }
 
     def __repr__(self) -> str:
-        return f"LSAEncoder(dim={self.dim}, {self._state[1].terms} terms of {self._state[0]} texts)"
+        """Return the number of dimensions, of terms and of texts as text."""
+        return f"LSAEncoder(dim={self.dim}, {self._learnt.vocabulary.terms} terms of {self._learnt.texts} texts)"
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, tokenizer: Any = None) -> "Self":
-        """Read what `save` wrote. `tokenizer` is not in the file: give the one the encoder had.
+        """Read an encoder that `save` wrote. O(size).
 
-        ValueError if the file is damaged, of another kind or of a newer version, or if the tokenizer gives other
-        terms.
+        Parameters
+        ----------
+        path
+            The file.
+        tokenizer
+            The tokenizer the encoder had; the file does not hold it.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of another kind or of a newer version, or if it was written with a tokenizer that
+            gives different terms.
         """
         return cls._load(path, tokenizer=tokenizer)
 
-    def _to_arrays(self) -> storage.Arrays:
-        count, vocabulary, idf, projection, singular = self._state
-        settings = [self.dim, self.min_df, self.max_features, self.n_iter, self.seed, count]
+    def _to_arrays(self) -> files.Arrays:
+        count, vocabulary, idf, projection, singular = self._learnt
+        settings = {**{name: getattr(self, name) for name in _SETTINGS[:-1]}, "texts": count}
         return {
-            "settings": np.array(settings, np.int64),
-            "analysis": storage.text_array(self._tokenizer.fingerprint),
+            "settings": np.array([settings[name] for name in _SETTINGS], np.int64),
+            "analysis": files.text_array(self._tokenizer.fingerprint),
             **vocabulary._asdict(),
             "idf": idf,
             "projection": projection,
             "singular_values": singular,
         }
 
-    def _owned(self) -> Iterator[np.ndarray]:
-        _, vocabulary, *others = self._state
-        yield from vocabulary
-        yield from others
+    def _owned(self) -> Arrays:
+        return self.arrays
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        storage.expect(len(arrays["settings"]) == 6, "its settings do not add up")
-        dim, min_df, max_features, n_iter, seed, count = arrays["settings"].tolist()
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
+        files.expect(len(arrays["settings"]) == len(_SETTINGS), "the number of its settings is wrong")
+        settings = dict(zip(_SETTINGS, arrays["settings"].tolist(), strict=True))
+        count = settings.pop("texts")
         try:
-            self = cls(
-                dim, min_df=min_df, max_features=max_features, n_iter=n_iter, seed=seed, tokenizer=given["tokenizer"]
-            )
+            self = cls(**settings, tokenizer=given["tokenizer"])
         except ValueError as error:
-            raise storage.Damaged(f"damaged: {error}") from error
-        written, mine = storage.text_of(arrays["analysis"]), self._tokenizer.fingerprint
+            raise files.Damaged(f"damaged: {error}") from error
+        written, mine = files.text_of(arrays["analysis"]), self._tokenizer.fingerprint
         if written != mine:
-            raise storage.Damaged(f"was learnt with the analysis {written!r}, the tokenizer given has {mine!r}")
+            raise files.Damaged(f"was trained with the analysis {written!r}, the tokenizer given has {mine!r}")
         head, offsets = arrays["head"], arrays["offsets"]
-        storage.expect(len(head) == 2 and 0 <= head[0] < len(offsets), "its terms do not add up")
-        vocabulary = Vocabulary(*(arrays[name] for name in Vocabulary._fields))
-        self._state = count, vocabulary, arrays["idf"], arrays["projection"], arrays["singular_values"]
+        files.expect(len(head) == 2 and 0 <= head[TERMS] < len(offsets), "the number of its terms is wrong")
+        vocabulary = Vocabulary(head, arrays["data"], offsets, arrays["buckets"])
+        self._learnt = _Learnt(count, vocabulary, arrays["idf"], arrays["projection"], arrays["singular_values"])
         return self
 
     def _fault(self) -> str | None:
-        count, vocabulary, idf, projection, singular = self._state
+        count, vocabulary, idf, projection, singular = self._learnt
         fault = vocabulary.fault()
         if fault is not None:
             return fault
@@ -196,31 +289,29 @@ class LSAEncoder(Structure):
         if idf.shape != (terms,) or projection.shape != (terms, self.dim) or singular.shape != (self.dim,):
             return "idf, projection and singular values do not fit the vocabulary"
         if count < 0 or (count == 0) != (terms == 0):
-            return f"{terms} terms were learnt from {count} texts"
+            return f"{terms} terms cannot come from {count} texts"
         if not (np.isfinite(projection).all() and np.isfinite(idf).all() and (idf > 0).all()):
-            return "idf or projection hold what is no weight"
+            return "a weight in idf or projection is not allowed"
         if not (np.isfinite(singular).all() and (singular >= 0).all() and (np.diff(singular) <= 0).all()):
-            return "the singular values do not fall"
+            return "the singular values are not sorted, largest first"
         return None
 
-    def _learn_terms(self, texts: list[str], advance: Callable[[int], None]) -> tuple[Vocabulary, Rows]:
-        """All terms of `texts`, and the rows of their counts."""
-        vocabulary, parts = (
-            Vocabulary.empty(1 << 12, 1 << 15),
-            [_counted(np.empty(0, np.int32), np.empty(0, np.int64), 0)],
-        )
+    def _count_terms(self, texts: list[str], advance: Callable[[int], None]) -> tuple[Vocabulary, Rows]:
+        """Return all terms of `texts`, and the rows of their counts."""
+        vocabulary = Vocabulary.empty(1 << 12, 1 << 15)
+        parts = [_counted(np.empty(0, np.int32), np.empty(0, np.int64), 0)]
         for part in chunks(len(texts), CHUNK):
             terms = self._tokenizer.terms(texts[part])
             vocabulary, numbers = vocabulary.intern(terms)
             parts.append(_counted(numbers, terms.ends, vocabulary.terms))
             advance(part.stop - part.start)
-        indptrs, indices, counts = zip(*parts, strict=True)
         indptr = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.concatenate([np.diff(part) for part in indptrs]), out=indptr[1:])
-        return vocabulary, (indptr, np.concatenate(indices), np.concatenate(counts))
+        np.cumsum(np.concatenate([np.diff(rows.indptr) for rows in parts]), out=indptr[1:])
+        indices, counts = (np.concatenate([getattr(rows, name) for rows in parts]) for name in ("indices", "values"))
+        return vocabulary, Rows(indptr, indices, counts)
 
     def _select(self, vocabulary: Vocabulary, rows: Rows, n: int) -> tuple[Vocabulary, np.ndarray, Rows]:
-        """The terms that `min_df` and `max_features` leave, their idf, and the rows of them alone."""
+        """Return the terms that `min_df` and `max_features` leave, their idf, and the rows with only these terms."""
         indptr, indices, counts = rows
         df = np.bincount(indices, minlength=vocabulary.terms)
         keep = df >= self.min_df
@@ -228,25 +319,34 @@ class LSAEncoder(Structure):
             most = np.argsort(np.where(keep, -df, 0), kind="stable")
             keep[most[self.max_features :]] = False
         if not keep.any():
-            raise ValueError(
-                f"texts must hold a term that comes in min_df = {self.min_df} of them, these {n} hold none"
-            )
+            raise ValueError(f"texts must share terms: none occurs in min_df = {self.min_df} of the {n} texts")
         vocabulary, renumbered = vocabulary.kept(keep)
         indices = renumbered[indices]
         stays = indices >= 0
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(stays)])[indptr]
         idf = np.log1p((n - df[keep] + 0.5) / (df[keep] + 0.5)).astype(np.float32)
-        return vocabulary, idf, (indptr, indices[stays], counts[stays])
+        return vocabulary, idf, Rows(indptr, indices[stays], counts[stays])
 
 
 class SentenceTransformerEncoder:
-    """A sentence-transformers model as an encoder: `list[str]` to float32 (n, dim), rows of length 1.
+    """A sentence-transformers model as an encoder.
 
-    name_or_path  a model's name, or the folder it lies in
-    batch_size    texts the model takes at a time
-    device        where it runs ("cpu", "cuda", ...); None lets sentence-transformers choose
+    An instance is a callable `list[str] -> float32 (n, dim)`, as RetrievalPipeline takes it. Its attribute `dim` is
+    the length of the model's vectors.
 
-    Needs the extra `llmds[encoders]`: ImportError without it.
+    Parameters
+    ----------
+    name_or_path
+        Name of a model, or the folder that holds it.
+    batch_size
+        Number of texts in one call of the model.
+    device
+        Where the model runs ("cpu", "cuda", ...); None lets sentence-transformers choose.
+
+    Raises
+    ------
+    ImportError
+        Without the extra `llmds[encoders]`.
     """
 
     def __init__(self, name_or_path: str | os.PathLike, *, batch_size: int = 32, device: str | None = None):
@@ -262,7 +362,7 @@ class SentenceTransformerEncoder:
         self.dim = arguments.integer("the model's dimension", self._model.get_sentence_embedding_dimension(), 1)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """The vectors of n texts, float32 (n, dim)."""
+        """Return the vectors of n texts, float32 (n, dim), each of length 1."""
         texts = arguments.strings("texts", texts)
         if not texts:
             return np.empty((0, self.dim), np.float32)
@@ -276,24 +376,24 @@ class SentenceTransformerEncoder:
         return arguments.vectors("the model's vectors", vectors, self.dim)
 
     def __repr__(self) -> str:
+        """Return the model's name and the number of dimensions as text."""
         return f"SentenceTransformerEncoder({self.name_or_path!r}, dim={self.dim})"
 
 
 def _leading_right_singular_vectors(
     rows: Rows, terms: int, dim: int, iterations: int, seed: int, advance: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `dim` leading right singular vectors of X and their singular values, float32 (terms, dim) and (dim,).
+    """Return the `dim` leading right singular vectors of X and their values, float32 (terms, dim) and (dim,).
 
-    Zeros beyond the rank of X. Randomised subspace iteration on X'X, closed by a Rayleigh-Ritz step.
+    Zeros beyond the rank of X. Randomised subspace iteration on X'X, with a Rayleigh-Ritz step at the end.
     """
-    indptr, _, _ = rows
-    n = len(indptr) - 1
+    n = len(rows.indptr) - 1
     width = min(dim + _OVERSAMPLING, terms, n)
     vectors, singular = np.zeros((terms, dim), np.float32), np.zeros(dim, np.float32)
     if width == 0:
         return vectors, singular
     basis = np.random.default_rng(seed).standard_normal((terms, width), np.float32)
-    pieces = list(_equal_work(indptr, max(1, _CHUNK_WORK // width)))
+    pieces = list(_equal_work(rows.indptr, max(1, _CHUNK_WORK // width)))
     for _ in range(iterations + 1):
         basis = _orthonormal(basis)
         product = np.zeros_like(basis)
@@ -312,10 +412,11 @@ def _leading_right_singular_vectors(
 
 
 def _orthonormal(basis: np.ndarray) -> np.ndarray:
-    """Orthonormal columns, float32 (t, w' <= w), that span what those of `basis` (float32 (t, w)) do.
+    """Return orthonormal columns, float32 (t, w' <= w), with the same span as those of `basis` (float32 (t, w)).
 
-    By the eigenvectors of the Gram matrix, summed in float64 (Stathopoulos and Wu 2002), again where the columns
-    were nearly dependent. LAPACK's QR was most of a fit's time, in single calls that no Ctrl-C ends.
+    Uses the eigenvectors of the Gram matrix, summed in float64 (Stathopoulos and Wu 2002), and repeats this where the
+    columns were nearly dependent. LAPACK's QR took most of the time of a fit, in single calls that Ctrl-C cannot
+    interrupt.
     """
     for _ in range(3):
         gram = np.zeros((basis.shape[1], basis.shape[1]))
@@ -336,7 +437,7 @@ def _orthonormal(basis: np.ndarray) -> np.ndarray:
 
 
 def _equal_work(indptr: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
-    """Runs of rows (start, stop) that hold about `entries` entries each."""
+    """Yield runs of rows, (start, stop), with about `entries` entries each."""
     start, n = 0, len(indptr) - 1
     while start < n:
         stop = max(int(np.searchsorted(indptr, indptr[start] + entries, "right")) - 1, start + 1)
@@ -345,8 +446,8 @@ def _equal_work(indptr: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
 
 
 def _counted(terms: np.ndarray, ends: np.ndarray, vocabulary: int) -> Rows:
-    """The rows of counts of texts whose terms (int32, -1 unknown) end before `ends`."""
+    """Return the rows of counts of texts whose terms (int32, -1 unknown) end before `ends`."""
     indptr, indices = np.empty(len(ends) + 1, np.int64), np.empty(len(terms), np.int32)
     counts, slots = np.empty(len(terms), np.float32), np.full(vocabulary, -1)
     entries = kernels.count_terms(terms, ends, slots, indptr, indices, counts)
-    return indptr, indices[:entries], counts[:entries]
+    return Rows(indptr, indices[:entries], counts[:entries])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from numba import njit
 
 from llmds import documents as module
 from llmds.documents import Documents
@@ -33,7 +34,7 @@ class BesideModel(RuleBasedStateMachine):
     @rule(id=ids, text=any_text, title=st.none() | any_text)
     def add(self, id, text, title):
         if id in self.known():
-            with pytest.raises(ValueError, match="there already"):
+            with pytest.raises(ValueError, match="already present"):
                 self.documents.add(id, text, title)
         else:
             assert self.documents.add(id, text, title) == len(self.model)
@@ -168,13 +169,35 @@ def test_other_things_are_not_contained():
     assert 5 not in sample() and None not in sample() and "a" in sample()
 
 
+@njit
+def in_upper_case(arrays):
+    """Turn the ASCII letters of all texts into upper case; return the number of documents."""
+    for row in range(arrays.head[kernels.COUNT]):
+        text = kernels.PARTS * row + kernels.TEXT
+        for at in range(arrays.offsets[text], arrays.offsets[text + 1]):
+            if 97 <= arrays.data[at] < 123:
+                arrays.data[at] -= 32
+    return arrays.head[kernels.COUNT]
+
+
+def test_a_loop_of_the_users_own_runs_on_the_arrays():
+    documents = Documents()
+    documents.add_many(["a", "b"], ["first", "né"])
+    before = documents.arrays
+    assert in_upper_case(documents.arrays) == 2 and documents.texts([0, 1]) == ["FIRST", "Né"]
+    assert documents.ids_of([0, 1]) == ["a", "b"]
+    documents.check()
+    documents.reserve(100)
+    assert not any(np.shares_memory(*pair) for pair in zip(before, documents.arrays, strict=True))
+
+
 def test_long_calls_run_in_chunks(monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 7)
     documents, n = Documents(), 50
     documents.add_many([f"é{i}" for i in range(n)], [f"text {i}" for i in range(n)])
-    with pytest.raises(ValueError, match="'é49' is there"):
+    with pytest.raises(ValueError, match="'é49' is already present"):
         documents.add_many([*map(str, range(20)), "é49"], ["x"] * 21)
-    with pytest.raises(ValueError, match="'0' comes twice"):
+    with pytest.raises(ValueError, match="'0' occurs twice"):
         documents.add_many([*map(str, range(20)), "0"], ["x"] * 21)
     documents.check()
     assert len(documents) == n and documents.texts(range(n)) == [f"text {i}" for i in range(n)]
@@ -203,7 +226,7 @@ def test_memory_is_what_reserve_asked_for():
     documents.reserve(1000, 30_000)
     before = documents.nbytes
     documents.add_many([str(i) for i in range(1000)], ["x" * 20] * 1000)
-    assert documents.nbytes == before == sum(array.nbytes for array in documents._state)
+    assert documents.nbytes == before == sum(array.nbytes for array in documents.arrays)
     documents.shrink_to_fit()
     assert documents.nbytes < before
     documents.check()

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from llmds import encoders
 from llmds.encoders import LSAEncoder, SentenceTransformerEncoder
 from llmds.kernels import encoders as kernels
+from llmds.kernels import tokenizer as tokens
 from llmds.tokenizer.tokenizer import Tokenizer
 from tests import face
 
@@ -261,6 +263,31 @@ def test_each_kernel_is_compiled_once(tmp_path):
         encoder(["w1"]), encoder([]), encoder(np.array(["w1", "w2"]))
     used = [kernels.count_terms, kernels.weigh, kernels.times_dense, kernels.add_gram_times_dense, kernels.normalise]
     assert [len(kernel.signatures) for kernel in used] == [1] * 5
+
+
+@njit
+def of_one_term(arrays, term):
+    """Return the number of a term (uint8), and double its idf."""
+    start, stop = np.zeros(1, np.int32), np.full(1, len(term), np.int32)
+    hashes, numbers = np.empty(1, np.uint32), np.empty(1, np.int32)
+    tokens.hash_terms(term, start, stop, hashes)
+    tokens.find(arrays.data, arrays.offsets, arrays.buckets, term, start, stop, hashes, numbers)
+    arrays.idf[numbers[0]] *= 2
+    return numbers[0], arrays.projection[numbers[0]].copy()
+
+
+def test_a_loop_of_the_users_own_runs_on_the_arrays():
+    encoder = LSAEncoder(2, min_df=1).fit(["cat dog", "cat emu"])
+    before = encoder(["cat emu"])
+    number, direction = of_one_term(encoder.arrays, np.frombuffer(bytearray(b"emu"), np.uint8))
+    assert number == 2
+    np.testing.assert_array_equal(direction, encoder.arrays.projection[2])
+    assert not np.array_equal(encoder(["cat emu"]), before), "the encoder uses the idf written to its arrays"
+    encoder.check()
+    arrays = encoder.arrays
+    encoder.fit(["cat dog", "cat emu"])
+    assert arrays.idf is not encoder.arrays.idf
+    np.testing.assert_array_equal(encoder(["cat emu"]), before)
 
 
 def test_files_and_pickles_keep_everything(tmp_path):

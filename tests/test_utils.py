@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from llmds.utils import LatencyRecorder, MemoryProfiler, Timer, memory_profiler
 from tests import face
@@ -234,3 +235,21 @@ def test_no_damaged_file_passes_or_crashes(tmp_path):
     latencies.record_many([3.0, 0.0, 2.5])
     face.survives_damage(latencies, tmp_path)
     face.refuses_other_files(LatencyRecorder, tmp_path)
+
+
+@njit
+def capped(arrays, limit):
+    """Limit all samples; return how many were changed."""
+    changed = 0
+    for at in range(arrays.samples.shape[0]):
+        if arrays.samples[at] > limit:
+            arrays.samples[at] = limit
+            changed += 1
+    return changed
+
+
+def test_a_loop_of_the_users_own_runs_on_the_arrays():
+    latencies = LatencyRecorder()
+    latencies.record_many([1.0, 5.0, 2.0, 9.0])
+    assert capped(latencies.arrays, 4.0) == 2 and latencies.samples().tolist() == [1.0, 4.0, 2.0, 4.0]
+    latencies.check()

@@ -1,4 +1,4 @@
-"""Structures that are one arena of keyed rows (`kernels.table`), which grows."""
+"""Structures whose state is one arena of keyed rows (`kernels.table`), which grows."""
 
 import copy
 import threading
@@ -8,57 +8,73 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..kernels import table
-from . import arguments
-from . import files as storage
+from . import arguments, files
 from .structure import Structure
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_ROWS = 2**31 - 1
-# Items a kernel takes in one call: it must return within 100 ms, or Ctrl-C waits.
+# Items that a kernel processes in one call: it must return within 100 ms, or Ctrl-C has to wait.
 CHUNK = 1 << 17
 
 
 def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
-    """Slices that cut n items into runs of at most `size`."""
+    """Return slices that divide n items into runs of at most `size`."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 class Growing(Structure):
     """A structure whose state is one arena in one attribute.
 
-    A kernel call is atomic, so threads meet only when the arena is exchanged. A kernel that finds its
-    arena full, or retired by another thread's growth, changes nothing and says so; the caller
+    A kernel call is atomic, so threads meet only when the arena is replaced. A kernel that finds its
+    arena full, or retired because another thread replaced it, changes nothing and returns a code; the caller
     then calls `_make_room` with the arena it used, and tries again with `self._arena`.
     """
 
-    _schema: ClassVar[storage.Schema] = {"arena": (np.int64, 1)}
+    _schema: ClassVar[files.Schema] = {"arena": (np.int64, 1)}
     _columns: ClassVar[int]
-    # (arena, capacity) -> the larger or smaller one, the old one retired; for an arena that is more than a table
+    # (arena, capacity) -> an arena of that capacity, the old one retired; replaced where an arena is more than a table
     _resized: ClassVar[Any] = staticmethod(table.resized)
 
     def __init__(self, arena: np.ndarray):
         self._arena = arena
         self._lock = threading.RLock()
 
+    @property
+    def arrays(self) -> table.Arrays:
+        """The arena, as `Arrays(arena)`: int64 (n,), laid out as the module of the kernels describes.
+
+        The array is the structure's own and writable, for kernels and your own `@njit` functions. It is replaced,
+        and the old one is stale, when the structure grows, and by `reserve`, `shrink_to_fit`, `clear` and bulk calls;
+        kernels that change something return a code (FULL) for a stale one. Take it anew for each loop. O(1).
+        """
+        return table.Arrays(self._arena)
+
     def reserve(self, n: int) -> None:
-        """Make room for n items in all, so that nothing grows before that. O(n)."""
+        """Make room for n items in all, so that nothing grows before that. O(n).
+
+        Parameters
+        ----------
+        n
+            Number of items, 0..2**31-1, those present included.
+        """
         n = arguments.integer("n", n, 0, MAX_ROWS)
         with self._lock:
             if n > self._arena[table.CAPACITY]:
                 self._arena = self._resized(self._arena, n)
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used. O(n)."""
+        """Release unused capacity. O(n)."""
         with self._lock:
             self._arena = self._resized(self._arena, int(self._arena[table.TOP]))
 
     def __len__(self) -> int:
+        """Return the number of items. O(1)."""
         return int(self._arena[table.COUNT])
 
     def _make_room(self, seen: np.ndarray, more: int = 1) -> None:
-        """Have an arena other than `seen`, with room for `more` rows; nothing to do if another thread was faster."""
+        """Replace the arena `seen` by one with room for `more` rows, unless another thread has replaced it already."""
         with self._lock:
             if self._arena is seen:
                 capacity, needed = int(seen[table.CAPACITY]), int(seen[table.COUNT]) + more
@@ -67,10 +83,10 @@ class Growing(Structure):
                 self._arena = self._resized(seen, min(max(2 * capacity, needed, 16), MAX_ROWS))
 
     def _in_chunks(self, n: int, call: Callable[[Any, slice], object]) -> None:
-        """call(copy of this structure, slice) for slices of n items; the copy's state is taken over at the end.
+        """Call call(copy of this structure, slice) for slices of n items, then take over the state of the copy.
 
-        For bulk calls too long for one kernel call: all or nothing, even under Ctrl-C. Other threads'
-        changes wait.
+        For bulk calls too long for one kernel call: they happen as a whole or not at all, even under Ctrl-C. Changes
+        by other threads wait.
         """
         with self._lock:
             arena = self._arena
@@ -86,17 +102,17 @@ class Growing(Structure):
             self._arena = draft._arena
 
     def _replace(self, arena: np.ndarray) -> None:
-        """Publish another arena. The caller holds the lock."""
+        """Replace the arena. The caller holds the lock."""
         self._arena[table.RETIRED] = 1
         self._arena = arena
 
-    def _to_arrays(self) -> storage.Arrays:
+    def _to_arrays(self) -> files.Arrays:
         return {"arena": self._arena}
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
         arena = arrays["arena"]
-        storage.expect(bool(table.well_formed(arena, cls._columns)), "its rows do not add up")
+        files.expect(bool(table.well_formed(arena, cls._columns)), "its rows do not add up")
         self = cls.__new__(cls)
         Growing.__init__(self, arena)
         return self

@@ -1,7 +1,8 @@
-"""What callers hand in, checked and brought to the one type the kernels are compiled for.
+"""Checks of arguments, and their conversion to the one type that the kernels are compiled for.
 
-Every function names the argument, what came and what is allowed. TypeError for a wrong type,
-ValueError for a value out of range.
+Every function raises TypeError for a wrong type and ValueError for a value out of range; the message names the
+argument, the value received and the values allowed. Arrays that a function returns are C-contiguous, aligned and
+writable. They are the caller's own array where that is so already, and a copy otherwise.
 """
 
 import math
@@ -16,7 +17,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 
 def integer(name: str, value: Any, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
-    """An int in low..high. NumPy integers are accepted, bools are not."""
+    """Return the value as an int in low..high. NumPy integers are accepted, bools are not."""
     if type(value) is not int:
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
             raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -27,12 +28,12 @@ def integer(name: str, value: Any, low: int = INT64_MIN, high: int = INT64_MAX) 
 
 
 def integers(name: str, values: Any, low: int = INT64_MIN, high: int = INT64_MAX) -> np.ndarray:
-    """A C-contiguous, writable int64 array (n,) of values in low..high; `values` is any integer array or sequence.
+    """Return the values, any integer array or sequence of ints, as an int64 array (n,) of values in low..high.
 
-    It may be the caller's own array. A bool among the ints of a list passes for 0 or 1, as in NumPy.
+    Arrays of bools are refused, empty ones too. A bool among the ints of a list is 0 or 1, as in NumPy.
     """
     array = _as_array(name, values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    if array.ndim != 1 or array.dtype == bool or (array.size and array.dtype.kind not in "iu"):
         _refuse_too_large(name, values, array, (int, np.integer))
         raise TypeError(f"{name} must be integers of shape (n,), got {array.dtype} of shape {array.shape}")
     if array.size and (low > INT64_MIN or high < INT64_MAX or array.dtype == np.uint64):
@@ -43,7 +44,7 @@ def integers(name: str, values: Any, low: int = INT64_MIN, high: int = INT64_MAX
 
 
 def matrix(name: str, values: Any, rows: int) -> np.ndarray:
-    """A C-contiguous, writable int64 array (rows, c); `values` is any integer array."""
+    """Return the values, any integer array of that many rows, as an int64 array (rows, c)."""
     array = _as_array(name, values)
     if array.ndim != 2 or len(array) != rows:
         raise ValueError(f"{name} must have shape ({rows}, c), got {array.shape}")
@@ -51,32 +52,32 @@ def matrix(name: str, values: Any, rows: int) -> np.ndarray:
 
 
 def real(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
-    """A float in low..high, never NaN. Python and NumPy numbers are accepted, bools are not."""
+    """Return the value as a float in low..high, never NaN. Python and NumPy numbers are accepted, bools are not."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         value = float(value)
     except OverflowError as error:
         raise ValueError(f"{name} must fit a float64, got an integer of {value.bit_length()} bits") from error
-    if not low <= value <= high:  # NaN fails this too
+    if not low <= value <= high:  # true for NaN as well
         raise ValueError(f"{name} must lie in {_range(low, high)}, got {value}")
     return value
 
 
 def reals(name: str, values: Any, low: float = -math.inf, high: float = math.inf) -> np.ndarray:
-    """A C-contiguous, writable float64 array (n,) of values in low..high, none of them NaN."""
+    """Return the values, any array or sequence of numbers, as a float64 array (n,) in low..high without NaN."""
     array = _as_array(name, values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
         _refuse_too_large(name, values, array, (int, float, np.integer, np.floating))
         raise TypeError(f"{name} must be numbers of shape (n,), got {array.dtype} of shape {array.shape}")
     array = _ready(array, np.float64)
-    if array.size and not (low <= array.min() and array.max() <= high):  # NaN fails this too
-        raise ValueError(f"{name} must lie in {_range(low, high)} and hold no NaN, got {array.min()}..{array.max()}")
+    if array.size and not (low <= array.min() and array.max() <= high):  # true for NaN as well
+        raise ValueError(f"{name} must lie in {_range(low, high)} and not be NaN, got {array.min()}..{array.max()}")
     return array
 
 
 def vectors(name: str, values: Any, dim: int) -> np.ndarray:
-    """A C-contiguous, writable float32 array (n, dim) of finite values; float64 that overflows float32 is refused."""
+    """Return the values as a float32 array (n, dim). All must be finite in float32."""
     array = _as_array(name, values)
     if array.size == 0 and array.ndim <= 2 and 0 in array.shape[:1]:
         return np.empty((0, dim), np.float32)
@@ -87,7 +88,7 @@ def vectors(name: str, values: Any, dim: int) -> np.ndarray:
     if array.dtype == np.float32:
         array = _ready(array, np.float32)
     else:
-        with np.errstate(over="ignore"):  # an overflow becomes the infinity that is refused below
+        with np.errstate(over="ignore"):  # an overflow gives an infinity, refused below
             array = _ready(array, np.float32)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite in float32, row {int(np.argmin(np.isfinite(array).all(1)))} is not")
@@ -95,9 +96,9 @@ def vectors(name: str, values: Any, dim: int) -> np.ndarray:
 
 
 def vector(name: str, values: Any, dim: int) -> np.ndarray:
-    """A C-contiguous, writable float32 array (dim,) of finite values."""
+    """Return the values as a float32 array (dim,). All must be finite in float32."""
     if type(values) is np.ndarray and values.dtype == np.float32 and values.shape == (dim,) and values.flags.carray:
-        if math.isfinite(values.dot(values)):  # the common case; what is too large for it takes the long way
+        if math.isfinite(values.dot(values)):  # the common case; large values may overflow here
             return values
     array = _as_array(name, values)
     if array.ndim != 1 or array.shape[0] != dim:
@@ -106,14 +107,14 @@ def vector(name: str, values: Any, dim: int) -> np.ndarray:
 
 
 def text(name: str, value: Any) -> str:
-    """A str."""
+    """Return the value, a str."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, got {value!r}")
     return value
 
 
 def encodable(name: str, texts: Sequence[str]) -> None:
-    """ValueError if one of texts, each a str, holds a lone surrogate, which has no UTF-8."""
+    """Raise ValueError if one of the texts, each a str, holds a lone surrogate, which UTF-8 cannot encode."""
     for text in texts:
         if not str.isascii(text):
             try:
@@ -122,28 +123,43 @@ def encodable(name: str, texts: Sequence[str]) -> None:
                 raise ValueError(f"{name} must be encodable as UTF-8: {error}") from error
 
 
-def strings(name: str, values: Any, optional: bool = False) -> list:
-    """A list of str from a sequence of them (and of None, if `optional`). A lone str is refused."""
-    values = _listed(name, values)
+def sequence(name: str, values: Any, of: str = "str") -> None:
+    """Raise TypeError unless `values` is a sequence or an array (n,). A str is not. The items are not checked. O(1).
+
+    `of` names the items in the message.
+    """
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"{name} must be a sequence of {of}, got {type(values).__name__}")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise TypeError(f"{name} must have shape (n,), got {values.shape}")
+
+
+def strings(name: str, values: Any, optional: bool = False, utf8: bool = False) -> list:
+    """Return a sequence of str as a new list.
+
+    With `optional` the items may be None, too. With `utf8` a lone surrogate is a ValueError (see `encodable`).
+    """
+    values = _as_list(name, values)
     allowed = (str, type(None)) if optional else str
     others = sorted(kind.__name__ for kind in set(map(type, values)) if not issubclass(kind, allowed))
     if others:
-        raise TypeError(f"{name} must hold str alone, got {' and '.join(others)}")
+        raise TypeError(f"{name} must hold only str, got {' and '.join(others)}")
+    if utf8:
+        encodable(name, values if not optional else [value for value in values if value is not None])
     return values
 
 
 def packed_strings(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The UTF-8 bytes of a sequence of str, end to end, and where each begins and ends.
+    """Return the UTF-8 bytes of a sequence of str, end to end, and the offsets of the strings. O(total).
 
-    Returns uint8 (total,) and int64 (n + 1,): string i is data[offsets[i]:offsets[i + 1]]. Lone
-    surrogates are kept (as three bytes each), so that any str has an encoding. O(total), no loop
-    in Python.
+    The arrays are uint8 (total,) and int64 (n + 1,): string i is data[offsets[i]:offsets[i + 1]]. Lone
+    surrogates are encoded as three bytes each, so that any str has an encoding.
     """
-    values = _listed(name, values)
+    values = _as_list(name, values)
     try:
         joined = "".join(values)
     except TypeError as error:
-        raise TypeError(f"{name} must hold str alone: {error}") from error
+        raise TypeError(f"{name} must hold only str: {error}") from error
     offsets = np.zeros(len(values) + 1, np.int64)
     offsets[1:] = np.fromiter(map(str.__len__, values), np.int64, len(values))
     np.cumsum(offsets, out=offsets)
@@ -154,43 +170,40 @@ def packed_strings(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_of(name: str, value: Any, choices: Collection) -> Any:
-    """`value`, which must be one of `choices`."""
+    """Return the value, which must be one of `choices`."""
     if not isinstance(value, (str, type(None))) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
 
 
 def same_length(**arrays: Sequence | np.ndarray) -> None:
-    """ValueError unless all the named arguments have one length."""
+    """Raise ValueError unless all the named arguments have the same length."""
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError("lengths must match, got " + ", ".join(f"{name} of {n}" for name, n in lengths.items()))
 
 
-def _listed(name: str, values: Any) -> list:
-    """A list of its own from a sequence or a 1-d array, so that nobody else changes it meanwhile."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
-        raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
-    if isinstance(values, np.ndarray) and values.ndim != 1:
-        raise TypeError(f"{name} must be of shape (n,), got {values.shape}")
+def _as_list(name: str, values: Any) -> list:
+    """Return a new list of the items, which no other thread can change."""
+    sequence(name, values)
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
 def _ready(array: np.ndarray, dtype: type) -> np.ndarray:
-    """`array` as the kernels are compiled for it: C-contiguous, aligned and writable; copied only where it must be."""
+    """Return the array C-contiguous, aligned and writable: what the kernels are compiled for. Copies only if needed."""
     array = np.ascontiguousarray(array, dtype)
     return array if array.flags.behaved else array.copy()
 
 
 def _refuse_too_large(name: str, values: Any, array: np.ndarray, kinds: tuple[type, ...]) -> None:
-    """ValueError if `values` are numbers after all, of which NumPy made no such array because they are too large."""
+    """Raise ValueError if all values are numbers, but too large for a NumPy array of numbers."""
     if array.ndim == 1 and not isinstance(values, np.ndarray):
         if all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):
             raise ValueError(f"{name} must fit 64 bits each, got {_shown(max(values, key=abs))}")
 
 
 def _shown(value: Any) -> str:
-    """The value as text, a huge integer by its size (Python refuses to print it)."""
+    """Return the value as text, a huge integer by its size (Python refuses to print it)."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     return str(value)
@@ -199,8 +212,8 @@ def _shown(value: Any) -> str:
 def _as_array(name: str, values: Any) -> np.ndarray:
     try:
         return np.asarray(values)
-    except (ValueError, OverflowError) as error:  # ragged, or an int of more than 64 bits
-        raise ValueError(f"{name} is no array: {error}") from error
+    except (ValueError, OverflowError) as error:  # rows of different lengths, or an int of more than 64 bits
+        raise ValueError(f"{name} cannot be converted to an array: {error}") from error
 
 
 def _range(low: float, high: float) -> str:

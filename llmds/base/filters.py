@@ -1,4 +1,4 @@
-"""What `filter=` of a search allows."""
+"""The argument `filter=` of searches."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,22 +12,16 @@ Selection: TypeAlias = ArrayLike | Callable[[np.ndarray], np.ndarray] | None
 
 
 def chosen(selection: Any, live: Callable[[], np.ndarray]) -> np.ndarray:
-    """The ids that a filter, not None, allows, int64 (m,); live() gives all ids that there are.
+    """Return the ids, int64 (m,), that a filter allows: an array of ids, or a function of the ids that live() returns.
 
-    TypeError for a bool array; ValueError for a function that does not give a bool for each id.
+    Raises TypeError for a bool array, and ValueError if the function does not return one bool for each id.
     """
     if not callable(selection):
-        return integers("filter", selection)
+        return arguments.integers("filter", selection)
     ids = live()
     mask = np.asarray(selection(ids.copy()))
     if mask.dtype != bool or mask.shape != ids.shape:
-        raise ValueError(f"filter must give a bool for each of {len(ids)} ids, gave {mask.dtype} {mask.shape}")
+        raise ValueError(
+            f"filter must return one bool for each of {len(ids)} ids, returned {mask.dtype} of shape {mask.shape}"
+        )
     return ids[mask]
-
-
-def integers(name: str, values: Any) -> np.ndarray:
-    """int64 (m,) of any integer array, but not of bools."""
-    array = np.asarray(values)
-    if array.dtype == bool:
-        raise TypeError(f"{name} must be integers, got bool")
-    return arguments.integers(name, values)

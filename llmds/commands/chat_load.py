@@ -1,8 +1,8 @@
-"""A multi-turn chat load on virtual time: admission, batching and a paged KV cache at work together.
+"""A chat load of several turns on simulated time: admission, batching and a paged KV cache work together.
 
-Conversations share a few system prompts; each turn's prompt is the whole conversation so far. A batch
-takes time in proportion to the tokens that no cached page covers, then its requests decode. This is
-a demonstration with round figures for costs, not a model of any machine.
+Conversations share a few system prompts; the prompt of each turn is the whole conversation so far. A batch takes time
+in proportion to the prompt tokens that are not in the cache; then its requests decode. This is a demonstration with
+round figures for costs, not a model of any machine.
 """
 
 from dataclasses import dataclass, field
@@ -34,19 +34,22 @@ class Load:
     system_tokens: int
 
     def block_ids(self, request: int) -> np.ndarray:
-        """Content ids of the request's prompt, one a page: those of a shared system prompt, then the conversation's."""
+        """Return the content ids of a request's prompt, one for each page, int64 (pages,).
+
+        Those of the shared system prompt come first, then those of the conversation.
+        """
         pages = -(-int(self.prompt[request]) // PAGE)
         ids = np.arange(pages) + (int(self.conversation[request]) + 1) * 1_000_000
         shared = min(self.system_tokens // PAGE, pages)
         ids[:shared] = np.arange(shared) + (int(self.system[request]) + 1) * 10_000
-        if self.prompt[request] % PAGE:  # the last page is part-filled, so its content is this turn's alone
+        if self.prompt[request] % PAGE:  # the last page is not full, so no other turn has the same content
             ids[-1] = -1 - request
         return ids & (2**62 - 1)
 
 
 @dataclass
 class Outcome:
-    """What came of a load."""
+    """Figures of a load that was served."""
 
     computed_tokens: int = 0
     prompt_tokens: int = 0
@@ -59,7 +62,7 @@ class Outcome:
 
 
 def make_load(conversations: int = 300, seed: int = 0) -> Load:
-    """Conversations of 2 to 9 turns that begin within five minutes, a reading and typing pause between turns."""
+    """Return conversations of 2 to 9 turns that begin within five minutes, with pauses to read and type."""
     rng = np.random.default_rng(seed)
     turns = rng.integers(2, 10, conversations)
     conversation = np.repeat(np.arange(conversations), turns)
@@ -71,15 +74,15 @@ def make_load(conversations: int = 300, seed: int = 0) -> Load:
     pause[first] = rng.uniform(0, 300.0, conversations)
     system_tokens = 50 * PAGE
 
-    def within(values: np.ndarray) -> np.ndarray:  # running sums that begin anew with each conversation
+    def running_sum(values: np.ndarray) -> np.ndarray:  # starts again at 0 with each conversation
         sums = np.cumsum(values)
         return sums - np.repeat(sums[begin] - values[begin], turns)
 
-    said = within(message + reply)
-    order = np.argsort(within(pause), kind="stable")
+    total, arrival = running_sum(message + reply), running_sum(pause)
+    order = np.argsort(arrival, kind="stable")
     return Load(
-        within(pause)[order],
-        (system_tokens + said - reply)[order],
+        arrival[order],
+        (system_tokens + total - reply)[order],
         reply[order],
         conversation[order],
         rng.integers(0, 4, conversations)[conversation][order],
@@ -88,7 +91,7 @@ def make_load(conversations: int = 300, seed: int = 0) -> Load:
 
 
 def serve(load: Load, sharing: bool, max_pages: int = 24_000, progress: bool = False) -> Outcome:
-    """Drive the load through the three structures, on a clock that this function sets."""
+    """Serve a load with the three structures, on a clock that this function sets."""
     now = 0.0
     clock = lambda: now  # noqa: E731
     admission = AdmissionController(qps_target=20.0, token_rate_limit=9_000, window_size=10, clock=clock)
@@ -123,7 +126,7 @@ def serve(load: Load, sharing: bool, max_pages: int = 24_000, progress: bool = F
                 before = cache.stats()["hit_tokens"]
                 try:
                     cache.attach_blocks(request, load.block_ids(index))
-                except OutOfPagesError:  # back into the queue until replies end and pages come free
+                except OutOfPagesError:  # back into the queue until replies end and pages become free
                     scheduler.update_priority(request, int(load.prompt[index]))
                     continue
                 computed += max(int(load.prompt[index]) - (cache.stats()["hit_tokens"] - before), 1)

@@ -1,30 +1,43 @@
-"""What `llmds index` writes: texts with their ids, the pipeline that searches them, and how they were encoded."""
+"""The file that `llmds index` writes: texts with their ids, the pipeline that searches them, and their encoder."""
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..base import files as storage
+from ..base import files, parts
 from ..base.progress import bar
 from ..base.structure import Structure
 from ..documents import Documents
 from ..encoders import LSAEncoder, SentenceTransformerEncoder
 from ..retrieval_pipeline import Encoder, RetrievalPipeline
-from ..tokenizer.tokenizer import Tokenizer
+from ..tokenizer.tokenizer import STOP_WORDS, Tokenizer
 from .corpus import Corpus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Documents added between two steps of the progress bar.
+# Queries between two steps of the progress bar.
 _CHUNK = 2048
 
 
 class Collection(Structure):
-    """A searchable corpus in one file. Rows of `documents` are the pipeline's document ids."""
+    """A searchable corpus in one file.
 
-    _schema: ClassVar[storage.Schema] = {"encoder_spec": (np.uint8, 1), "stop_words": (np.uint8, 1)}
+    The rows of `documents` are the document ids of `pipeline`.
+
+    Parameters
+    ----------
+    pipeline
+        Searches the documents; new ones are added to it.
+    encoder_spec
+        The encoder as `encoder_of` reads it, "none", or None if embeddings were given.
+    stop_words
+        Name of the stop words of the pipeline, or None.
+    """
+
+    _schema: ClassVar[files.Schema] = {"encoder_spec": (np.uint8, 1), "stop_words": (np.uint8, 1)}
     _parts = ("documents", "pipeline", "lsa")
 
     def __init__(self, pipeline: RetrievalPipeline, encoder_spec: str | None, stop_words: str | None):
@@ -32,12 +45,37 @@ class Collection(Structure):
         self.encoder_spec, self.stop_words = encoder_spec, stop_words
 
     def add(self, corpus: Corpus, searched: list[str], embeddings: np.ndarray | None) -> None:
-        """Add documents: `searched` is the text of each that is indexed and encoded."""
+        """Add documents. O(characters), and the time of the encoder and the graph.
+
+        Parameters
+        ----------
+        corpus
+            Ids, titles and texts of n documents.
+        searched
+            For each document, the text that is indexed and encoded.
+        embeddings
+            float32 (n, dim), or None to use the encoder.
+        """
         rows = self.documents.add_many(corpus.ids, corpus.texts, corpus.titles)
         self.pipeline.add_documents(rows, searched, embeddings, progress=True)
 
     def search(self, queries: list[str], embeddings: np.ndarray | None, **how: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and scores, (n, top_k), in batches with a progress bar where there are many."""
+        """Search for many queries, with a progress bar where there are many.
+
+        Parameters
+        ----------
+        queries
+            n texts.
+        embeddings
+            float32 (n, dim), or None to use the encoder.
+        **how
+            Other arguments of `RetrievalPipeline.search_batch`.
+
+        Returns
+        -------
+        tuple of ndarray
+            Rows of documents, int64 (n, top_k), and scores, float32 (n, top_k), as `search_batch` returns them.
+        """
         ids, scores = [], []
         with bar(len(queries) > _CHUNK, len(queries), "searching", "queries") as advance:
             for start in range(0, max(len(queries), 1), _CHUNK):
@@ -50,56 +88,79 @@ class Collection(Structure):
         return np.concatenate(ids), np.concatenate(scores)
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used."""
+        """Release unused capacity. O(size)."""
         self.documents.shrink_to_fit()
         self.pipeline.shrink_to_fit()
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Self":
-        """Read what `save` wrote. ValueError if it is damaged, or something else."""
+        """Read a collection that `save` wrote. O(size).
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, of another kind or of a newer version.
+        """
         return cls._load(path)
 
     def __len__(self) -> int:
+        """Return the number of documents. O(1)."""
         return len(self.documents)
 
-    def _to_arrays(self) -> storage.Arrays:
-        arrays = {
-            "encoder_spec": storage.text_array(self.encoder_spec or ""),
-            "stop_words": storage.text_array(self.stop_words or ""),
-            **storage.prefixed("documents", self.documents._to_arrays()),
-            **storage.prefixed("pipeline", self.pipeline._to_arrays()),
+    def _to_arrays(self) -> files.Arrays:
+        lsa = {"lsa": self.pipeline.encoder} if isinstance(self.pipeline.encoder, LSAEncoder) else {}
+        return {
+            "encoder_spec": files.text_array(self.encoder_spec or ""),
+            "stop_words": files.text_array(self.stop_words or ""),
+            **parts.to_arrays(documents=self.documents, pipeline=self.pipeline, **lsa),
         }
-        if isinstance(self.pipeline.encoder, LSAEncoder):
-            arrays |= storage.prefixed("lsa", self.pipeline.encoder._to_arrays())
-        return arrays
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        spec, stop_words = (storage.text_of(arrays[name]) or None for name in cls._schema)
-        storage.expect(stop_words in (None, "english"), f"stop words {stop_words!r}")
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
+        spec, stop_words = files.text_of(arrays["encoder_spec"]), files.text_of(arrays["stop_words"])
+        files.expect(not stop_words or stop_words in STOP_WORDS, f"unknown stop words {stop_words!r}")
         encoder: Encoder | None = None
-        if lsa := storage.part("lsa", arrays):
-            encoder = LSAEncoder._restored(lsa, "lsa", tokenizer=None)
-        elif spec not in (None, "none"):
+        if files.part("lsa", arrays):
+            encoder = parts.restored(LSAEncoder, "lsa", arrays, tokenizer=None)
+        elif spec not in ("", "none"):
             encoder = encoder_of(spec)
-        pipeline = RetrievalPipeline._restored(
-            storage.part("pipeline", arrays), "pipeline", encoder=encoder, tokenizer=Tokenizer(stop_words=stop_words)
-        )
-        self = cls(pipeline, spec, stop_words)
-        self.documents = Documents._restored(storage.part("documents", arrays), "documents")
+        tokenizer = Tokenizer(stop_words=stop_words or None)
+        pipeline = parts.restored(RetrievalPipeline, "pipeline", arrays, encoder=encoder, tokenizer=tokenizer)
+        self = cls(pipeline, spec or None, stop_words or None)
+        self.documents = parts.restored(Documents, "documents", arrays)
         return self
 
     def _fault(self) -> str | None:
         if len(self.documents) != len(self.pipeline):
             return f"{len(self.documents)} texts for {len(self.pipeline)} searchable documents"
-        return self.documents._fault() or self.pipeline._fault()
+        return parts.fault(documents=self.documents, pipeline=self.pipeline)
+
+
+def _lsa(dim: str, seed: int) -> LSAEncoder | None:
+    if not dim:
+        return LSAEncoder(seed=seed)
+    return LSAEncoder(int(dim), seed=seed) if dim.isdecimal() else None
+
+
+def _sentence_transformers(name: str, seed: int) -> SentenceTransformerEncoder | None:
+    return SentenceTransformerEncoder(name) if name else None
+
+
+# kind -> how it is written, and a function of what follows the colon, and of a seed, which returns None if it is wrong
+ENCODERS: dict[str, tuple[str, Callable[[str, int], LSAEncoder | SentenceTransformerEncoder | None]]] = {
+    "lsa": ("lsa, lsa:DIM", _lsa),
+    "sentence-transformers": ("sentence-transformers:NAME", _sentence_transformers),
+}
 
 
 def encoder_of(spec: str, seed: int = 0) -> LSAEncoder | SentenceTransformerEncoder:
-    """The encoder that "lsa", "lsa:DIM" or "sentence-transformers:NAME" names. ValueError for anything else."""
+    """Return the encoder that "lsa", "lsa:DIM" or "sentence-transformers:NAME" names.
+
+    Raises ValueError for any other text.
+    """
     kind, _, name = spec.partition(":")
-    if kind == "lsa" and (name.isdecimal() or not name):
-        return LSAEncoder(int(name), seed=seed) if name else LSAEncoder(seed=seed)
-    if kind == "sentence-transformers" and name:
-        return SentenceTransformerEncoder(name)
-    raise ValueError(f"encoder must be lsa, lsa:DIM, sentence-transformers:NAME or none, got {spec!r}")
+    encoder = ENCODERS[kind][1](name, seed) if kind in ENCODERS else None
+    if encoder is None:
+        forms = ", ".join(form for form, _ in ENCODERS.values())
+        raise ValueError(f"encoder must be {forms} or none, got {spec!r}")
+    return encoder

@@ -1,4 +1,4 @@
-"""Texts, queries and judgements read from files."""
+"""Reading of texts, queries, embeddings, judgements and runs from files."""
 
 import contextlib
 import gzip
@@ -22,7 +22,7 @@ class Corpus(NamedTuple):
     texts: list[str]
 
     def searched(self, fields: list[str]) -> list[str]:
-        """What of each document is indexed: the named fields, joined by a line end."""
+        """Return the text of each document to index: the named fields, "title" or "text", joined by a line end."""
         if fields == ["text"]:
             return self.texts
         columns = {"title": self.titles, "text": self.texts}
@@ -30,9 +30,10 @@ class Corpus(NamedTuple):
 
 
 def read_corpus(source: str) -> Corpus:
-    """JSON lines (plain or .gz; `_id`, `text`, optional `title`), a folder of text files, or "-" for standard input.
+    """Read documents: JSON lines (plain or .gz), a folder of text files, or "-" for JSON lines from standard input.
 
-    ValueError names the line, or the file, that is wrong.
+    A line has `_id`, `text` and optionally `title`; of a folder, files with a suffix in TEXT_SUFFIXES are read. Raises
+    ValueError, which names the wrong line or file.
     """
     corpus = Corpus([], [], [])
     seen: set[str] = set()
@@ -41,9 +42,9 @@ def read_corpus(source: str) -> Corpus:
         if isinstance(name, int) and not isinstance(name, bool):
             name = str(name)
         if not isinstance(name, str) or not isinstance(text, str) or not isinstance(title or "", str):
-            raise ValueError(f"{where}: needs '_id' and 'text' (strings) and may have 'title', has {_kinds(record)}")
+            raise ValueError(f"{where}: must have strings '_id', 'text' and optionally 'title', has {_kinds(record)}")
         if name in seen:
-            raise ValueError(f"{where}: _id {name!r} came before")
+            raise ValueError(f"{where}: _id {name!r} occurs twice")
         seen.add(name)
         corpus.ids.append(name)
         corpus.titles.append(title or "")
@@ -54,7 +55,7 @@ def read_corpus(source: str) -> Corpus:
 
 
 def read_queries(source: str) -> tuple[list[str], list[str]]:
-    """Ids and texts of queries: JSON lines (plain or .gz) with `_id` and `text`, or "-"."""
+    """Read queries, JSON lines (plain or .gz, or "-") with `_id` and `text`; return their ids and texts."""
     ids: list[str] = []
     texts: list[str] = []
     for where, record in _records(source):
@@ -62,28 +63,31 @@ def read_queries(source: str) -> tuple[list[str], list[str]]:
         if isinstance(name, int) and not isinstance(name, bool):
             name = str(name)
         if not isinstance(name, str) or not isinstance(text, str):
-            raise ValueError(f"{where}: needs '_id' and 'text' (strings), has {_kinds(record)}")
+            raise ValueError(f"{where}: must have strings '_id' and 'text', has {_kinds(record)}")
         ids.append(name)
         texts.append(text)
     return ids, texts
 
 
 def read_embeddings(path: str, rows: int, of: str) -> np.ndarray:
-    """A .npy array of `rows` rows, float32 (rows, dim)."""
+    """Read embeddings, float32 (rows, dim), from a .npy file. `of` names the items in messages."""
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: no .npy array ({error})") from error
+        raise ValueError(f"{path}: is not a .npy array ({error})") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
-        raise ValueError(f"{path}: must hold one array of floats of shape (n, dim)")
+        raise ValueError(f"{path}: must hold an array of floats of shape (n, dim)")
     if len(array) != rows:
         raise ValueError(f"{path}: {len(array)} embeddings for {rows} {of}")
     return array.astype(np.float32)
 
 
 def read_judgements(path: str) -> dict[str, dict[str, int]]:
-    """query id -> document id -> grade, from lines of `query document grade` (with or without a header line,
-    separated by tabs) or TREC's `query 0 document grade`."""
+    """Read judgements; return query id -> document id -> grade.
+
+    Lines are `query document grade`, with tabs or spaces between them and with or without the header line of BEIR, or
+    TREC's `query 0 document grade`. Raises ValueError, which names the wrong line.
+    """
     judgements: dict[str, dict[str, int]] = {}
     for number, line in _lines(path):
         fields = line.split("\t") if "\t" in line else line.split()
@@ -94,14 +98,17 @@ def read_judgements(path: str) -> dict[str, dict[str, int]]:
                 raise ValueError
             judgements.setdefault(fields[0], {})[fields[-2]] = int(fields[-1])
         except ValueError:
-            raise ValueError(f"{path}, line {number}: is no judgement: {line.strip()[:80]!r}") from None
+            raise ValueError(f"{path}, line {number}: is not a judgement: {line.strip()[:80]!r}") from None
     if not judgements:
         raise ValueError(f"{path}: no judgements")
     return judgements
 
 
 def read_run(path: str) -> dict[str, dict[str, float]]:
-    """query id -> document id -> score, from a TREC run: `query Q0 document rank score tag`."""
+    """Read a TREC run, `query Q0 document rank score tag`; return query id -> document id -> score.
+
+    Raises ValueError, which names the wrong line.
+    """
     run: dict[str, dict[str, float]] = {}
     for number, line in _lines(path):
         fields = line.split()
@@ -110,7 +117,7 @@ def read_run(path: str) -> dict[str, dict[str, float]]:
                 raise ValueError
             run.setdefault(fields[0], {})[fields[2]] = float(fields[4])
         except ValueError:
-            raise ValueError(f"{path}, line {number}: is no line of a TREC run: {line.strip()[:80]!r}") from None
+            raise ValueError(f"{path}, line {number}: is not a line of a TREC run: {line.strip()[:80]!r}") from None
     if not run:
         raise ValueError(f"{path}: no results")
     return run
@@ -133,14 +140,14 @@ def _records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: is no JSON ({error.msg} at column {error.colno})") from error
+            raise ValueError(f"{where}: is not JSON ({error.msg} at column {error.colno})") from error
         if not isinstance(record, dict):
             raise ValueError(f"{where}: must be a JSON object, is {type(record).__name__}")
         yield where, record
 
 
 def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
+    """Yield the lines that are not blank, with their numbers."""
     number = 0
     with _opened(source) as file:
         try:

@@ -1,4 +1,4 @@
-"""`llmds demo`: the main jobs on data that every machine has, with no network and no files."""
+"""`llmds demo`: the main tasks, on data that every machine has, without network or files."""
 
 import argparse
 import shutil
@@ -25,16 +25,20 @@ _COMPILE_SERVING = "from llmds.commands.chat_load import make_load, serve; serve
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("questions", metavar="QUESTION", nargs="*", help="what to ask the documentation (quoted)")
-    parser.add_argument("--top-k", type=int, default=3, metavar="K", help="answers to each question (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of encoder, graph and load (default 0)")
+    """Add the options of the command."""
+    parser.add_argument(
+        "questions", metavar="QUESTION", nargs="*", help="a question, in quotes (default: four examples)"
+    )
+    parser.add_argument("--top-k", type=int, default=3, metavar="K", help="answers for each question (default 3)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the encoder, the graph and the load (default 0)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Search, then serve."""
+    """Search the documentation, then serve a chat load."""
     start = time.perf_counter()
-    # What the second half needs is compiled meanwhile, in a process of its own: Numba compiles on one core.
+    # The kernels of the second part are compiled in another process meanwhile: Numba compiles on one core.
     compiling = subprocess.Popen([sys.executable, "-c", _COMPILE_SERVING], stdin=subprocess.DEVNULL)
     try:
         _search(options.questions or QUESTIONS, options.top_k, options.seed)
@@ -42,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     finally:
         compiling.kill()
     _serve(options.seed)
-    print(f"\n{time.perf_counter() - start:.0f} s in all, compilation included where kernels were not cached.")
+    print(f"\n{time.perf_counter() - start:.0f} s in total, with the compilation of kernels that were not cached.")
 
 
 def _search(questions: tuple[str, ...] | list[str], top_k: int, seed: int) -> None:
@@ -56,7 +60,7 @@ def _search(questions: tuple[str, ...] | list[str], top_k: int, seed: int) -> No
         f"\n{len(passages):,} texts, {pipeline.nbytes / 1e6:.0f} MB of arrays. Scores: fused = half vectors, half BM25."
     )
     with bar(True, len(questions), "searching", "questions") as advance:
-        for question in questions:  # compiles, so that the times below are those of searches
+        for question in questions:  # compiles, so that the times below are only those of searches
             pipeline.search(question, top_k=top_k)
             advance(1)
     for question in questions:
@@ -65,7 +69,7 @@ def _search(questions: tuple[str, ...] | list[str], top_k: int, seed: int) -> No
         took = time.perf_counter() - began
         print(f"\n{question}   ({took * 1e3:.1f} ms)")
         if not found:
-            print("   nothing found")
+            print("   no results")
             continue
         ids = np.array([[doc_id for doc_id, _ in found]])
         dense, text = pipeline.side_scores([question], None, ids)
@@ -83,19 +87,16 @@ def _show(passage: Passage, fused: float, similarity: float, bm25: float) -> Non
 
 def _serve(seed: int) -> None:
     load = make_load(seed=seed)
-    print(f"\n\nA chat load: {len(load.arrival):,} turns of {load.conversation.max() + 1} conversations, ", end="")
+    print(f"\n\nA chat load: {len(load.arrival):,} turns in {load.conversation.max() + 1} conversations, ", end="")
     print(f"{load.prompt.sum():,} prompt tokens, four system prompts\n")
-    shared, apart = (serve(load, sharing, progress=True) for sharing in (True, False))
+    shared, separate = outcomes = [serve(load, sharing, progress=True) for sharing in (True, False)]
     rows = [
-        ("prompt tokens computed", f"{shared.computed_tokens:,}", f"{apart.computed_tokens:,}"),
-        ("found in the cache", *(f"{1 - out.computed_tokens / out.prompt_tokens:.1%}" for out in (shared, apart))),
-        ("pages in use, at most", f"{shared.peak_pages:,}", f"{apart.peak_pages:,}"),
-        ("time to first token, median", *(f"{np.median(out.first_token_seconds):.2f} s" for out in (shared, apart))),
-        (
-            "time to first token, 95 %",
-            *(f"{np.percentile(out.first_token_seconds, 95):.2f} s" for out in (shared, apart)),
-        ),
-        ("turns served / turned away", *(f"{out.served:,} / {out.rejected:,}" for out in (shared, apart))),
+        ("prompt tokens computed", f"{shared.computed_tokens:,}", f"{separate.computed_tokens:,}"),
+        ("found in the cache", *(f"{1 - out.computed_tokens / out.prompt_tokens:.1%}" for out in outcomes)),
+        ("most pages in use", f"{shared.peak_pages:,}", f"{separate.peak_pages:,}"),
+        ("time to first token, median", *(f"{np.median(out.first_token_seconds):.2f} s" for out in outcomes)),
+        ("time to first token, p95", *(f"{np.percentile(out.first_token_seconds, 95):.2f} s" for out in outcomes)),
+        ("turns served / rejected", *(f"{out.served:,} / {out.rejected:,}" for out in outcomes)),
     ]
     print(f"\n{'':<30}{'prefixes shared':>18}{'not shared':>18}")
     for name, left, right in rows:

@@ -1,4 +1,4 @@
-"""Real text that every Python has: the documentation of its standard library."""
+"""Real text that every Python installation has: the documentation of its standard library."""
 
 import ast
 import inspect
@@ -26,7 +26,7 @@ _LEFT_OUT = {
 
 
 class Passage(NamedTuple):
-    """One documentation string: what it documents, where that stands, and what it says."""
+    """One docstring: what it documents, the place of that in the source, and its text."""
 
     name: str
     place: str
@@ -34,12 +34,12 @@ class Passage(NamedTuple):
 
     @property
     def searched(self) -> str:
-        """The name and the first paragraph, which says what it is for; the rest is about details."""
+        """The name and the first paragraph, which describes the purpose; the rest is about details."""
         return f"{self.name}\n{self.text.partition(chr(10) * 2)[0]}"
 
 
 def gather(progress: bool) -> list[Passage]:
-    """Every documentation string of eight words or more, and the topics of `help()`; texts that come twice once."""
+    """Return every docstring of eight words or more, and the topics of `help()`, without repeated texts."""
     found: dict[str, Passage] = {}
     library = Path(sysconfig.get_paths()["stdlib"])
     sources = [path for path in sorted(library.rglob("*.py")) if not _LEFT_OUT & set(path.relative_to(library).parts)]
@@ -57,7 +57,7 @@ def _of_file(path: Path, relative: Path) -> Iterator[Passage]:
     parts = [*relative.parts[:-1], *([] if relative.stem == "__init__" else [relative.stem])]
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):  # some distributions ship files for other versions
+    except (SyntaxError, ValueError, OSError):  # some distributions include files for other versions
         return
     waiting: list[tuple[str, ast.AST]] = [(".".join(parts), tree)]
     while waiting:
@@ -87,13 +87,13 @@ def _of_builtins() -> Iterator[Passage]:
 def _of_object(name: str, value: object) -> Iterator[Passage]:
     text = inspect.getdoc(value)
     if isinstance(text, str):
-        yield Passage(name, "built in", text)
+        yield Passage(name, "built-in", text)
 
 
 def _of_topics() -> Iterator[Passage]:
     try:
         from pydoc_data.topics import topics
-    except ImportError:  # some distributions leave it out
+    except ImportError:  # some distributions do not include it
         return
     for topic, text in topics.items():
         for passage in _in_pieces(text):
@@ -101,7 +101,7 @@ def _of_topics() -> Iterator[Passage]:
 
 
 def _in_pieces(text: str) -> Iterator[str]:
-    """A long text cut at blank lines into pieces of some 200 words; topics run to thousands."""
+    """Yield the pieces of a long text, cut at blank lines, about 200 words each; topics have thousands."""
     piece: list[str] = []
     words = 0
     for paragraph in text.split("\n\n"):

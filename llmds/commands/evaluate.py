@@ -1,4 +1,4 @@
-"""`llmds eval`: how good a run is."""
+"""`llmds eval`: the quality of a run."""
 
 import argparse
 import json
@@ -8,14 +8,19 @@ from .corpus import read_judgements, read_run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("run", metavar="RUN", help="a TREC run, as `llmds search -o` writes it")
-    parser.add_argument("qrels", metavar="QRELS", help="judgements: query, document, grade; or TREC's four columns")
-    parser.add_argument("--json", action="store_true", help="one JSON object, by measure")
+    """Add the options of the command."""
+    parser.add_argument("run", metavar="RUN", help="search results as a TREC run, written by `llmds search -o`")
+    parser.add_argument(
+        "qrels", metavar="QRELS", help="relevance judgements: lines of query, document, grade, or TREC's four columns"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, measure by measure")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure and print. A judged query with no results counts 0, a query without judgements does not count."""
+    """Compute the measures and print them.
+
+    A query with judgements but no results counts as 0; a query without judgements is ignored.
+    """
     try:
         import ir_measures
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`llmds info`: what an index holds."""
+"""`llmds info`: the contents of an index."""
 
 import argparse
 import json
@@ -8,16 +8,16 @@ from .collection import Collection
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("index", metavar="INDEX", help="what `llmds index` wrote")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    """Add the options of the command."""
+    parser.add_argument("index", metavar="INDEX", help="a file written by `llmds index`")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Load, examine and print."""
+    """Load the index, which checks it, and print its figures."""
     collection = Collection.load(options.index)
     pipeline = collection.pipeline
-    told = {
+    figures = {
         "documents": len(collection),
         "encoder": collection.encoder_spec or "embeddings given",
         "embedding_dim": pipeline.embedding_dim,
@@ -27,9 +27,9 @@ def run(options: argparse.Namespace) -> None:
         "text": pipeline.stats()["inverted_index"],
     }
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
         return
-    for name, value in told.items():
+    for name, value in figures.items():
         if isinstance(value, dict):
             print(name)
             for inner, part in value.items():

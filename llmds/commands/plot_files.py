@@ -1,10 +1,10 @@
-"""Where a command's `--plot` goes."""
+"""The file that the option `--plot` of a command names."""
 
 from pathlib import Path
 
 
 def check(path: str) -> None:
-    """ImportError or ValueError now, not after the work."""
+    """Raise ImportError without matplotlib, ValueError if the file cannot be written: before the work, not after it."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`llmds search`: answers for people, for programs (--json), or for an evaluation (--queries, a TREC run)."""
+"""`llmds search`: results for people, for programs (--json), or for an evaluation (-o, a TREC run)."""
 
 import argparse
 import json
@@ -16,33 +16,41 @@ from .corpus import read_embeddings, read_queries
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("index", metavar="INDEX", help="what `llmds index` wrote")
-    parser.add_argument("query", metavar="QUERY", nargs="*", help="a query (quoted, if it has several words)")
-    parser.add_argument("--top-k", type=int, metavar="K", help="results for a query (default 10; in bulk 100)")
+    """Add the options of the command."""
+    parser.add_argument("index", metavar="INDEX", help="a file written by `llmds index`")
+    parser.add_argument("query", metavar="QUERY", nargs="*", help="a query, in quotes if it has several words")
+    parser.add_argument("--top-k", type=int, metavar="K", help="results for each query (default 10; with -o 100)")
     parser.add_argument(
-        "--fusion", choices=FUSIONS, default="weighted", help="how text and vectors are put together (default weighted)"
+        "--fusion",
+        choices=FUSIONS,
+        default="weighted",
+        help="how text and vector scores are combined (default weighted)",
     )
     parser.add_argument(
-        "--weight", type=float, default=0.5, help="share of the vectors: 0 is text alone, 1 vectors alone (default 0.5)"
+        "--weight",
+        type=float,
+        default=0.5,
+        help="weight of the vectors: 0 is text only, 1 is vectors only (default 0.5)",
     )
     parser.add_argument(
-        "--depth", type=int, metavar="N", help="candidates from each side (default top-k, at least 100)"
+        "--depth", type=int, metavar="N", help="candidates from text and from vectors (default K, at least 100)"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object for each query")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each query")
     parser.add_argument(
-        "--queries", metavar="FILE", help="many queries: JSON lines (plain or .gz) with _id and text, or -"
+        "--queries",
+        metavar="FILE",
+        help="many queries: JSON lines (plain or .gz) with _id and text, or - for standard input",
     )
-    parser.add_argument("--query-embeddings", metavar="Q.npy", help="an embedding for each query, in order")
+    parser.add_argument("--query-embeddings", metavar="Q.npy", help="embeddings of the queries, in their order")
     parser.add_argument("-o", "--output", metavar="RUN", help="write the results of --queries as a TREC run")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Load, search, tell."""
+    """Load the index, search, and print or write the results."""
     if bool(options.query) == bool(options.queries):
-        raise ValueError("give queries, or a file of them with --queries")
+        raise ValueError("give either queries, or a file of queries with --queries")
     if options.output and not options.queries:
-        raise ValueError("-o writes a run of the queries in a file: give --queries")
+        raise ValueError("-o writes the results of a file of queries: give --queries")
     if options.queries:
         names, queries = read_queries(options.queries)
     else:
@@ -68,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def answers(collection: Collection, rows: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-    """What a person or a program wants to know of each result."""
+    """Return id, score, title and text of each result of one query."""
     documents = collection.documents
     return [
         {"id": documents.id_of(row), "score": score, "title": documents.title(row), "text": documents.text(row)}
@@ -77,8 +85,8 @@ def answers(collection: Collection, rows: np.ndarray, scores: np.ndarray) -> lis
 
 
 def shown(query: str, found: list[dict[str, Any]]) -> str:
-    """The results of one query as text."""
-    lines = [f"{query}"] + ([] if found else ["   nothing found"])
+    """Return the results of one query as text."""
+    lines = [f"{query}"] + ([] if found else ["   no results"])
     for rank, result in enumerate(found, 1):
         lines.append(f"{rank:>4}. {result['id']}  {result['score']:.4f}  {result['title'] or ''}".rstrip())
         lines.append(
@@ -88,7 +96,7 @@ def shown(query: str, found: list[dict[str, Any]]) -> str:
 
 
 def write_run(path: str, collection: Collection, names: list[str], ids: np.ndarray, scores: np.ndarray) -> None:
-    """A TREC run, whole or not at all: `query Q0 document rank score tag`."""
+    """Write a TREC run, lines of `query Q0 document rank score tag`: the complete file or none."""
     documents = [collection.documents.id_of(row) for row in range(len(collection))]
     for name in (*names, *documents):
         if not name or len(name.split()) != 1 or name != name.strip():
@@ -109,9 +117,9 @@ def write_run(path: str, collection: Collection, names: list[str], ids: np.ndarr
 
 
 def strictly_falling(scores: np.ndarray) -> np.ndarray:
-    """Scores (n, k), float32, best first, with equal ones moved down by a unit in the last place each.
+    """Return scores (n, k), float32, best first, with equal ones lowered by one unit in the last place each.
 
-    Evaluators sort a run by score and settle ties in ways of their own; so they keep ours.
+    Evaluation tools sort a run by score and order ties in different ways; without ties they keep our order.
     """
     bits = scores.view(np.int32).astype(np.int64)
     ordered = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # integers in the order of the floats

@@ -1,4 +1,4 @@
-"""`llmds warmup`: compile every kernel, by using every structure a little."""
+"""`llmds warmup`: compile every kernel, by calling every method of every structure on little data."""
 
 import argparse
 import tempfile
@@ -21,6 +21,8 @@ from ..inverted_index.index import InvertedIndex
 from ..kernels import heap, table
 from ..kernels.hnsw import build as hnsw_build
 from ..kernels.kv_cache import upgrade as kv_upgrade
+from ..kernels.kv_cache.eviction import dispatch as kv_eviction
+from ..kernels.kv_cache.eviction import table as kv_policies
 from ..kernels.scheduler import check as scheduling_check
 from ..kv_cache import files as kv_file
 from ..kv_cache.cache import KVCache
@@ -41,12 +43,12 @@ TEXTS = ["the page cache", "a heap of pages in the cache", "naïve caché", "a g
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    """Add the options of the command."""
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Compile with a progress bar; tell how long each part took."""
+    """Compile everything, with a progress bar, and print the time of each part."""
     took = {}
     with bar(not options.quiet, len(STEPS), "compiling", "parts") as advance:
         for name, step in STEPS.items():
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
             advance(1)
     for name, seconds in took.items():
         print(f"{name:<24}{seconds:7.2f} s")
-    print(f"{'in all':<24}{sum(took.values()):7.2f} s")
+    print(f"{'total':<24}{sum(took.values()):7.2f} s")
 
 
 def _passes_through_a_file(structure: Structure, **given: Any) -> None:
@@ -165,11 +167,13 @@ def _kv_cache() -> None:
         if cache.store:
             cache.get(0)
         _passes_through_a_file(cache)
+    for number in range(len(POLICIES)):
+        kv_eviction.functions(kv_policies.policy(number))
     old = np.full(kv_upgrade.old_size(1), -1)  # what a file of version 1 holds of an empty cache
     old[: kv_upgrade.HEAD] = 0
     old[[kv_upgrade.MAX_PAGES, kv_upgrade.PAGE_SIZE]] = 1
     seqs = table.new(16, kv_upgrade.SEQ_COLUMNS)
-    kv_file._from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
+    kv_file.from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
 
 
 def _scheduler() -> None:

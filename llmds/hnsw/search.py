@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base.filters import Selection, chosen, integers
+from ..base import arguments
+from ..base.filters import Selection, chosen
 from ..base.threads import in_pieces
 from ..kernels import table
 from ..kernels.hnsw import codes as codes_kernels
@@ -168,13 +169,13 @@ def _parents(state: State, grouping: Any) -> Callable[[np.ndarray], np.ndarray]:
     """A function from ids int64 (n, c), -1 where there is none, to their parents, of the same shape."""
     if callable(grouping):
         known = np.sort(state.rows[state.live(), table.KEY])
-        parents = integers("group_by", grouping(known.copy()))
+        parents = arguments.integers("group_by", grouping(known.copy()))
         if len(parents) != len(known):
             raise ValueError(f"group_by must give a parent for each of {len(known)} ids, gave {len(parents)}")
         if not len(known):
             return np.zeros_like
         return lambda ids: parents[np.searchsorted(known, ids).clip(0, len(known) - 1)]
-    parents = integers("group_by", grouping)
+    parents = arguments.integers("group_by", grouping)
 
     def of(ids: np.ndarray) -> np.ndarray:
         if ids.size and (largest := int(ids.max())) >= len(parents):

@@ -5,23 +5,38 @@ A text is a row of a sparse matrix X of n texts by t terms, in compressed rows:
     indptr   int64 (n + 1,)   row i is the entries indptr[i]..indptr[i + 1] - 1
     indices  int32 (entries,) the terms, each once in a row
     values   float32 (entries,)
+
+An encoder is a vocabulary (`kernels.tokenizer`) with two arrays more; see `Arrays`.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from .compiling import njit
 
 
+class Arrays(NamedTuple):
+    """The arrays of an LSAEncoder: the first four are those of its vocabulary."""
+
+    head: np.ndarray  # int64 (2,), see `kernels.tokenizer.VocabularyArrays`
+    data: np.ndarray  # uint8
+    offsets: np.ndarray  # int64 (terms + 1,) or longer
+    buckets: np.ndarray  # int64 (power of 2,)
+    idf: np.ndarray  # float32 (terms,), the weight of each term
+    projection: np.ndarray  # float32 (terms, dim), the direction of each term
+    singular_values: np.ndarray  # float32 (dim,), falling
+
+
 @njit(cache=True, nogil=True)
 def count_terms(terms, ends, slots, indptr, indices, counts):
-    """Term occurrences to distinct terms and their counts; how many entries there are.
+    """Count each text's terms into the rows indptr, indices, counts (float32); return the number of entries. O(m).
 
-    terms  int32 (m,)  the terms of all texts in order, -1 for what does not count
-    ends   int64 (n,)  text i is the terms before ends[i] that no earlier text has
-    slots  int64 (t,)  scratch, -1 throughout
-    indptr, indices, counts  the rows, written; room for m entries; counts are float32. O(m).
+    terms  int32 (m,)  the terms of all texts in order, -1 for those not counted
+    ends   int64 (n,)  the terms of text i are those before ends[i] that belong to no earlier text
+    slots  int64 (t,)  scratch, all -1
+    indices and counts need room for m entries.
     """
     entries = 0
     start = 0
@@ -33,7 +48,7 @@ def count_terms(terms, ends, slots, indptr, indices, counts):
             if term < 0:
                 continue
             slot = slots[term]
-            if slot >= first:  # seen in this text
+            if slot >= first:  # already counted in this text
                 counts[slot] += np.float32(1)
             else:
                 slots[term] = entries
@@ -47,7 +62,10 @@ def count_terms(terms, ends, slots, indptr, indices, counts):
 
 @njit(cache=True, nogil=True)
 def weigh(indptr, indices, values, idf):
-    """Turn counts in `values` into (1 + ln count) * idf, each row of Euclidean length 1, in place. O(entries)."""
+    """Replace the counts in `values` by (1 + ln count) * idf, each row scaled to Euclidean length 1. O(entries).
+
+    idf: float32 (t,).
+    """
     for row in range(indptr.shape[0] - 1):
         squares = 0.0
         for entry in range(indptr[row], indptr[row + 1]):
@@ -62,7 +80,7 @@ def weigh(indptr, indices, values, idf):
 
 @njit(cache=True, nogil=True)
 def times_dense(indptr, indices, values, start, stop, dense, out):
-    """Rows start..stop-1 of out (n, d) become those of X dense; dense (t, d) and out are float32. O(entries * d)."""
+    """Set rows start..stop-1 of out to those of X @ dense; dense (t, d) and out (n, d) float32. O(entries * d)."""
     for row in range(start, stop):
         target = out[row]
         for column in range(target.shape[0]):
@@ -75,9 +93,9 @@ def times_dense(indptr, indices, values, start, stop, dense, out):
 
 @njit(cache=True, nogil=True)
 def add_gram_times_dense(indptr, indices, values, start, stop, dense, out):
-    """out += X' X dense, for rows start..stop-1 of X alone; dense, out float32 (t, d). O(entries * d).
+    """Add X' X dense, of rows start..stop-1 of X only, to out; dense, out float32 (t, d). O(entries * d).
 
-    One pass over X, so the product X dense, which has a row for each text, is never stored.
+    One pass over X: the product X @ dense, which has a row for each text, is never stored.
     """
     product = np.empty(dense.shape[1], np.float32)
     for row in range(start, stop):

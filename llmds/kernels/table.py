@@ -17,6 +17,8 @@ structure keeps its rows dense by itself, as the heap does.
 take the new one before changing anything. The owner is the class above, or your own code.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .compiling import njit, njit_no_nrt
@@ -26,6 +28,12 @@ from .simd import prefetch
 HEAD = 16
 CAPACITY, COLUMNS, RETIRED, COUNT, TOP, FREE, OWN = 0, 1, 2, 3, 4, 5, 6
 KEY, BUCKET = 0, 1
+
+
+class Arrays(NamedTuple):
+    """The arrays of a structure that is one arena."""
+
+    arena: np.ndarray
 
 
 @njit(cache=True)

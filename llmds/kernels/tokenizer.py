@@ -1,30 +1,35 @@
-"""Terms: cut out of UTF-8 text, and numbered in a vocabulary.
+"""Terms: cutting them out of UTF-8 text, and numbering them in a vocabulary.
 
-Texts lie end to end, a separator after each, in blocks of 64 bytes, of which the last is all separators. A term is a
-run of characters other than separators; an apostrophe between two letters belongs to it. It is known by its
-range of the texts' bytes; nothing is copied. The steps, each over a range of blocks, all ranges before the next
-step: `classify`; `classify_wide`, if that found wide characters, which are not ASCII; `delimit`; `cut`. They share
+Texts lie end to end, a separator after each, in blocks of 64 bytes; the last block holds only separators. A term is a
+run of characters that are not separators; an apostrophe between two letters belongs to it. A term is a range of the
+bytes of the texts; nothing is copied. The steps, each over a range of blocks and complete for all ranges before the
+next step begins: `classify`; `classify_wide`, if `classify` found characters that are not ASCII ("wide" below);
+`delimit`; `cut`. They share
 
-    masks    uint64 (blocks, MASKS)   bit i stands for byte i of the block. WORD: no separator; LETTERS; MARK: an
-                apostrophe; LEAD: a wide character begins; CUT: a term begins or ends even within a word. `delimit`
-                puts BEGIN, a term begins, in the place of MARK, and END, the byte before ended one, in that of CUT.
+    masks    uint64 (blocks, MASKS)   bit i is about byte i of the block. WORD: it is no separator; LETTERS: it belongs
+                to a letter; MARK: it is an apostrophe; LEAD: a wide character begins; CUT: a term begins or ends here
+                even inside a word. `delimit` replaces MARK by BEGIN, a term begins here, and CUT by END, the byte
+                before was the last one of a term.
 
-and read, for wide characters, two tables:
+and read two tables for wide characters:
 
     classes  uint8 (code points,)     SEPARATOR, LETTER, OTHER (marks, digits, `_`) or ALONE (each a term of its own);
-                past the end are separators.
-    folds    uint32 (code points,)    the bytes, first one lowest, that take a character's place, as many and of the
-                same class; 0 if it stays, as it does past the end; ELSEWHERE if that is not how it is folded.
+                code points past the end are separators.
+    folds    uint32 (code points,)    the bytes, first one lowest, that replace a character, of the same number and
+                class; 0 if the character stays, as all past the end do; ELSEWHERE if folding it needs more than that.
 
-A vocabulary numbers distinct terms in the order they come. Its arrays, owned by the caller:
+A vocabulary numbers distinct terms in the order in which they are added. Its arrays (`VocabularyArrays`), owned by the
+caller:
 
-    head     int64 (2,)            TERMS, BYTES: how much of the rest is in use
-    data     uint8                 the terms' bytes, end to end
+    head     int64 (2,)            TERMS, BYTES: how much of the other arrays is in use
+    data     uint8                 the bytes of the terms, end to end
     offsets  int64 (terms + 1,)    term t is data[offsets[t]:offsets[t + 1]]
     buckets  int64 (power of 2,)   (hash << 32) | term, or -1; open addressing, linear probing, at most half full
 
-Terms never leave it, so a reader may look up while a writer adds.
+Terms are never removed, so one thread may add terms while others look terms up.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,15 +42,26 @@ ELSEWHERE = 1
 WORD, LETTERS, MARK, LEAD, CUT = range(5)
 MASKS, BEGIN, END = 5, MARK, CUT
 TERMS, BYTES = 0, 1
+# What `cut` has done so far: terms begun, terms ended, texts completed.
+COUNTERS, BEGUN, ENDED, TEXTS = 3, 0, 1, 2
 _AHEAD = 16  # terms
 _SEED = np.uint64(0x746F6B656E73)
 
 
+class VocabularyArrays(NamedTuple):
+    """The arrays of a vocabulary, in the order in which the kernels take them."""
+
+    head: np.ndarray  # int64 (2,), as above
+    data: np.ndarray  # uint8
+    offsets: np.ndarray  # int64 (terms + 1,)
+    buckets: np.ndarray  # int64 (power of 2,)
+
+
 @njit_no_nrt(cache=True, nogil=True)
 def classify(raw, data, masks, first, stop):
-    """Fill masks[first:stop] with what the bytes are that are ASCII. Whether there are others. O(stop - first).
+    """Fill masks[first:stop] for the ASCII bytes; return whether there are other bytes. O(stop - first).
 
-    raw uint8 (64 * blocks,): the texts; data, the same: becomes `raw` with A-Z in lower case.
+    raw uint8 (64 * blocks,): the texts. data, of the same shape, becomes `raw` with A-Z in lower case.
     """
     leads = np.uint64(0)
     for block in range(first, stop):
@@ -56,10 +72,10 @@ def classify(raw, data, masks, first, stop):
 
 @njit_no_nrt(cache=True, nogil=True)
 def classify_wide(data, classes, folds, masks, first, stop):
-    """Fold characters that are not ASCII and begin in blocks first..stop-1, not the last one; enter them in the masks.
+    """Fold the wide characters that begin in blocks first..stop-1 (not the last block) and add them to the masks.
 
-    data uint8 (64 * blocks,): the texts, classified. Whether all could be folded in place; if not, the work is void.
-    O(their number).
+    data uint8 (64 * blocks,): the texts, as `classify` left them. Returns whether all could be folded in place; if
+    not, data and masks must be discarded. O(wide characters).
     """
     one = np.uint64(1)
     for block in range(first, stop):
@@ -95,7 +111,7 @@ def classify_wide(data, classes, folds, masks, first, stop):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _wide_character(data, position):
-    """(code point, bytes) of the character, not ASCII, at `position`, after which three bytes follow."""
+    """Return (code point, bytes) of the wide character at `position`, which three more bytes must follow."""
     first = np.int64(data[position])
     if first < 0xE0:
         code, width = first & 0x1F, 2
@@ -105,7 +121,7 @@ def _wide_character(data, position):
         code, width = first & 0x07, 4
     for byte in range(1, width):
         following = np.int64(data[position + byte])
-        if following & 0xC0 != 0x80:  # no UTF-8: stands for nothing
+        if following & 0xC0 != 0x80:  # not valid UTF-8: a separator
             return np.int64(0), np.int64(1)
         code = (code << 6) | (following & 0x3F)
     return code, width
@@ -113,9 +129,9 @@ def _wide_character(data, position):
 
 @njit_no_nrt(cache=True, nogil=True)
 def delimit(masks, first, stop):
-    """Bring the columns BEGIN and END of masks[first:stop], not the last block, to where terms begin and end.
+    """Set the columns BEGIN and END of masks[first:stop] (not the last block); return how many terms begin there.
 
-    Returns how many begin. The blocks before `first` must have been done. O(stop - first).
+    The blocks before `first` must be done already. O(stop - first).
     """
     one, top = np.uint64(1), np.uint64(63)
     letter_before, word_before = np.uint64(0), np.uint64(0)
@@ -138,14 +154,14 @@ def delimit(masks, first, stop):
 
 @njit_no_nrt(cache=True, nogil=True)
 def cut(data, masks, offsets, at, first, stop, starts, stops, hashes, ends):
-    """Read the terms off masks[first:stop], which `delimit` made.
+    """Write the terms of masks[first:stop], as `delimit` left them.
 
     data uint8: the folded texts. offsets int64 (texts + 1,): text j ends before byte offsets[j + 1] + j, which is its
-    separator. at int64 (3,): terms begun, terms ended and texts read so far; brought forward. Term i becomes
-    data[starts[i]:stops[i]] (int32) with hash hashes[i] (uint32); the terms of text j are those before ends[j] (int64).
-    O(bytes).
+    separator. at int64 (COUNTERS,): BEGUN, ENDED and TEXTS so far, zeros at first; advanced. Term i becomes
+    data[starts[i]:stops[i]] (int32) with hash hashes[i] (uint32); the terms of text j are those before ends[j] (int64)
+    that belong to no earlier text. O(bytes).
     """
-    begun, ended, text = at[0], at[1], at[2]
+    begun, ended, text = at[BEGUN], at[ENDED], at[TEXTS]
     for block in range(first, stop):
         base, begin, end = 64 * block, masks[block, BEGIN], masks[block, END]
         while text < ends.shape[0] and offsets[text + 1] + text < base + 64:
@@ -160,27 +176,30 @@ def cut(data, masks, offsets, at, first, stop, starts, stops, hashes, ends):
             stops[ended] = base + simd.lowest_bit(end)
             end &= end - np.uint64(1)
             ended += 1
-    for i in range(at[1], ended):
+    for i in range(at[ENDED], ended):
         hashes[i] = hash_term(data, np.int64(starts[i]), np.int64(stops[i]))
-    at[0], at[1], at[2] = begun, ended, text
+    at[BEGUN], at[ENDED], at[TEXTS] = begun, ended, text
 
 
 @njit_no_nrt(cache=True, forceinline=True)
 def hash_term(data, start, stop):
-    """The 32-bit hash, uint32, by which vocabularies know the term data[start:stop]."""
+    """Return the hash of the term data[start:stop] in vocabularies, uint32. O(stop - start)."""
     return np.uint32(hash_bytes(data, start, stop, _SEED) >> np.uint64(32))
 
 
 @njit_no_nrt(cache=True, nogil=True)
 def hash_terms(data, starts, stops, hashes):
-    """Fill hashes uint32 (m,) with `hash_term` of every data[starts[i]:stops[i]]. O(bytes)."""
+    """Set hashes[i], uint32 (m,), to `hash_term` of data[starts[i]:stops[i]] for every i. O(bytes)."""
     for i in range(starts.shape[0]):
         hashes[i] = hash_term(data, np.int64(starts[i]), np.int64(stops[i]))
 
 
 @njit_no_nrt(cache=True, nogil=True)
 def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
-    """Fill terms int32 (m,) with the vocabulary's number of every term data[starts[i]:stops[i]], -1 if unknown."""
+    """Set terms[i], int32 (m,), to the number of data[starts[i]:stops[i]] in the vocabulary, -1 if it is unknown.
+
+    v_data, v_offsets, v_buckets: the vocabulary's arrays. hashes: as `hash_terms` sets them. O(bytes).
+    """
     for i in range(starts.shape[0]):
         terms[i] = _find(
             v_data, v_offsets, v_buckets, data, np.int64(starts[i]), np.int64(stops[i]), np.int64(hashes[i])
@@ -189,9 +208,9 @@ def find(v_data, v_offsets, v_buckets, data, starts, stops, hashes, terms):
 
 @njit_no_nrt(cache=True, nogil=True)
 def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, first, terms):
-    """As `find` from entry `first` on, but unknown terms are added. The entry reached: m, or where room is lacking.
+    """Look terms up as `find` does, from entry `first` on, and add unknown ones to the vocabulary.
 
-    Amortised O(bytes).
+    Returns m, or the first entry for which the vocabulary has no room: continue there with a larger one. O(bytes).
     """
     mask = v_buckets.shape[0] - 1
     for i in range(first, starts.shape[0]):
@@ -215,7 +234,7 @@ def intern(v_head, v_data, v_offsets, v_buckets, data, starts, stops, hashes, fi
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
-    """(term, its bucket), or (-1, the bucket where it would go)."""
+    """Return (term, its bucket), or (-1, the free bucket for it)."""
     mask = v_buckets.shape[0] - 1
     bucket = hashed & mask
     while True:
@@ -233,7 +252,7 @@ def _find(v_data, v_offsets, v_buckets, data, start, stop, hashed):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def same_bytes(one, at, other, start, size):
-    """Whether one[at : at + size] and other[start : start + size] (uint8) are equal."""
+    """Return whether one[at : at + size] and other[start : start + size] (uint8) are equal."""
     done = 0
     if size < 16 and at + 16 <= one.shape[0] and start + 16 <= other.shape[0]:
         whole = np.uint64(0) - np.uint64(size >> 3)
@@ -253,9 +272,9 @@ def same_bytes(one, at, other, start, size):
 
 @njit_no_nrt(cache=True)
 def rehash(old, new, renumbered):
-    """Bring the entries of buckets `old` to `new` (all -1). O(buckets).
+    """Insert the entries of the buckets `old` into the buckets `new` (all -1). O(buckets).
 
-    renumbered int32: the new number of every term, -1 for those that leave; empty if they keep theirs.
+    renumbered int32: the new number of every term, -1 for terms left out; empty if the numbers stay.
     """
     mask = new.shape[0] - 1
     for i in range(old.shape[0]):
@@ -275,7 +294,10 @@ def rehash(old, new, renumbered):
 
 @njit_no_nrt(cache=True, nogil=True)
 def keep_unknown(known, starts, stops, hashes, ends):
-    """Take out, in place, the terms whose `known` (int32) is 0 or more. The number of terms that stay. O(m)."""
+    """Remove, in place, the terms whose `known` (int32) is 0 or more; return the number of terms left. O(m).
+
+    starts, stops, hashes, ends: terms, as `cut` writes them.
+    """
     kept = 0
     i = 0
     for text in range(ends.shape[0]):
@@ -290,9 +312,9 @@ def keep_unknown(known, starts, stops, hashes, ends):
 
 @njit(cache=True)
 def vocabulary_fault(v_head, v_data, v_offsets, v_buckets):
-    """First term that is not found, or whose bytes do not follow the last one's; -1 if none, -2 for counts.
+    """Return the first term that cannot be found or whose bytes are out of place; -1 if none, -2 for wrong counts.
 
-    Safe on any contents, if offsets has an entry or more and buckets a power of two of them.
+    Safe on any contents, if offsets has at least one entry and the number of buckets is a power of two. O(bytes).
     """
     terms = v_head[TERMS]
     if terms < 0 or terms + 1 > v_offsets.shape[0] or 2 * terms > v_buckets.shape[0] or v_offsets[0] != 0:
@@ -320,10 +342,11 @@ def vocabulary_fault(v_head, v_data, v_offsets, v_buckets):
 
 @njit_no_nrt(cache=True, nogil=True)
 def cut_short(raw, data, masks, offsets, at, v_data, v_offsets, v_buckets, starts, stops, hashes, ends):
-    """`classify`, `delimit`, `cut` and `keep_unknown` at once, for a text or a few, of which none is wide.
+    """Do `classify`, `delimit`, `cut` and `keep_unknown` in one call, for one or a few ASCII texts.
 
-    v_data, v_offsets, v_buckets: a vocabulary of terms to be left out. starts, stops, hashes have room for half of the
-    bytes. How many terms there are, -1 if a character is not ASCII. O(bytes).
+    Arguments as theirs; v_data, v_offsets, v_buckets: the vocabulary of the terms to leave out. starts, stops and
+    hashes need room for half as many terms as there are bytes. Returns the number of terms, -1 if a character is not
+    ASCII. O(bytes).
     """
     zero, blocks = np.int64(0), np.int64(masks.shape[0] - 1)
     if classify(raw, data, masks, zero, blocks + 1):

@@ -1,4 +1,4 @@
-"""Text to terms and tokens: `Tokenizer`."""
+"""Terms and tokens of texts: `Tokenizer`."""
 
 from typing import TYPE_CHECKING
 

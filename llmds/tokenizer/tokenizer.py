@@ -1,4 +1,4 @@
-"""Text to terms, for search, and to tokens, for budgets."""
+"""Terms of texts, for search, and tokens, for budgets."""
 
 import hashlib
 import os
@@ -13,53 +13,64 @@ import numpy as np
 
 from ..base import arguments
 from ..kernels import tokenizer as kernels
-from .vocabulary import MAX_TERMS, Terms, Vocabulary
+from .segmentation import packed_short as packed_short
+from .segmentation import segment, segment_short
+from .vocabulary import Terms, Vocabulary
 
-# Function words: articles, pronouns, prepositions, conjunctions, auxiliaries and a few adverbs.
-_ENGLISH = (
-    "a about after all also am an and any are as at be because been before being between both but by can could did "
-    "do does doing during each for from had has have having he her here hers him his how i if in into is it its "
-    "itself may me might more most must my no nor not of on only or other our ours out over own same shall she "
-    "should so some such than that the their theirs them then there these they this those through to too under "
-    "until up upon us very was we were what when where which while who whom whose why will with would you your "
-    "yours "
-)
+# name -> stop words: articles, pronouns, prepositions, conjunctions, auxiliaries and a few adverbs
+STOP_WORDS = {
+    "english": (
+        "a about after all also am an and any are as at be because been before being between both but by can could did "
+        "do does doing during each for from had has have having he her here hers him his how i if in into is it its "
+        "itself may me might more most must my no nor not of on only or other our ours out over own same shall she "
+        "should so some such than that the their theirs them then there these they this those through to too under "
+        "until up upon us very was we were what when where which while who whom whose why will with would you your "
+        "yours "
+    )
+}
 
 Stops = str | Collection[str] | None
 Stemmer = Callable[[str], str] | None
 
-_BLOCK = 64
-# Blocks that one kernel call may read: it must return within 100 ms, or Ctrl-C waits.
-_STEP = 1 << 17
-# From these code points on, nothing is a letter, mark or digit, and nothing has a case.
-_CODES, _CASED = 0xE0200, 0x20000
+# Distinct terms whose stems are remembered.
 _MOST_FORMS = 1 << 20
+# Hexadecimal digits of a digest in a fingerprint.
 _DIGEST = 16
-
-
+# Characters of a text that `segment_short` takes.
 _SHORT = 1 << 12
-_SPACE = "\n" * (2 * _BLOCK)
 _NO_STOPS = Vocabulary.empty()
 
 
 class Tokenizer:
-    """The analysis of text into search terms, and the counting of tokens.
+    """The analysis of text into search terms, and the counting of model tokens.
 
-    Terms: the text is brought to Unicode's compatibility form NFKC (where it is not ASCII) and case-folded;
-    a term is a run of letters, marks, digits and `_` (categories L*, M*, N*, Pc); an apostrophe (' or U+2019,
-    kept as ') between two letters belongs to it; each Han or Hiragana character is a term of its own.
+    Terms: the text is brought to the Unicode form NFKC (where it is not ASCII) and case-folded. A term is a run of
+    letters, marks, digits and `_` (categories L*, M*, N*, Pc); an apostrophe (' or U+2019, kept as ') between two
+    letters belongs to it; each Han or Hiragana character is a term of its own.
 
-    `stop_words`, left out: "english" or a collection of words, each one term. `stemmer`: a callable on one term,
-    applied to what is no stop word, once for every distinct term; a term that it makes empty is left out.
-    `split`: a callable str -> list[str], or an object with such a method `tokenize`, in place of the analysis
-    above (stop words are then compared as they are given).
+    Tokens are what a language model reads. By default they are the bytes of UTF-8, which needs no model and gives at
+    least as many tokens as any model's own tokenizer.
 
-    Tokens (`encode`, `decode`, `count_tokens`, `get_vocab_size`): `encoding` is the name of a tiktoken encoding
-    ("cl100k_base"), the path of a `tokenizers` file ("tokenizer.json"), or any object with `encode` and `decode`. By
-    default tokens are the bytes of UTF-8, which needs no model and overestimates what any model counts.
+    Parameters
+    ----------
+    stop_words
+        Terms to leave out: "english", or a collection of words, each one term.
+    stemmer
+        A callable on one term, which returns its stem. It is called for terms that are not stop words, once for each
+        distinct term. A term whose stem is empty is left out.
+    split
+        A callable `str -> list[str]`, or an object with such a method `tokenize`, that replaces the analysis above.
+        Stop words are then compared as they are given.
+    encoding
+        For tokens: the name of a tiktoken encoding ("cl100k_base"), the path of a `tokenizers` file
+        ("tokenizer.json"), or any object with `encode` and `decode`.
 
-    Threads may share a tokenizer, unless the callables it was given forbid it.
+    Notes
+    -----
+    Threads may share a tokenizer, if the callables given to it can be shared.
 
+    Examples
+    --------
     >>> Tokenizer().tokenize("Rock'n'Roll, in 東京: ﬁne_tuned!")
     ["rock'n'roll", 'in', '東', '京', 'fine_tuned']
     >>> Tokenizer(stop_words="english").tokenize("The heart of the matter")
@@ -83,15 +94,21 @@ class Tokenizer:
         self._encoding = _checked_encoding(encoding)
 
     def tokenize(self, text: str) -> list[str]:
-        """The terms of a text, in order. O(len(text))."""
+        """Return the terms of a text, in order. O(len(text)).
+
+        Examples
+        --------
+        >>> Tokenizer().tokenize("It's 3.14")
+        ["it's", '3', '14']
+        """
         return self.terms([arguments.text("text", text)]).strings()
 
     @property
     def fingerprint(self) -> str:
-        """What decides the terms, in words: equal for tokenizers that give equal terms.
+        """A description of the analysis: equal for tokenizers that give equal terms.
 
-        Covers the Unicode version, the stop words, and the identity of `split` and `stemmer`: their own
-        attribute `fingerprint` (a str) where they have it, else where they are defined.
+        It holds the Unicode version, a digest of the stop words, and the identity of `split` and `stemmer`: their own
+        attribute `fingerprint` (a str) where they have one, else the module and name of their definition.
         """
         way = "default, unicode " + unicodedata.unidata_version if self._split is None else identity(self._given)
         stemmer = "none" if self._stems is None else identity(self._stems.stemmer)
@@ -102,11 +119,24 @@ class Tokenizer:
         return f"terms 1; {way}; stop words {stop}; stemmer {stemmer}"
 
     def terms(self, texts: Sequence[str], name: str = "texts") -> Terms:
-        """The terms of many texts, as arrays. O(characters)."""
+        """Return the terms of many texts as arrays. O(characters).
+
+        Parameters
+        ----------
+        texts
+            A sequence of str.
+        name
+            What error messages call the argument.
+
+        Returns
+        -------
+        Terms
+            The terms of all texts, with the end of each text.
+        """
         if isinstance(texts, (str, bytes)) or not isinstance(texts, (Sequence, np.ndarray)):
             raise TypeError(f"{name} must be a sequence of str, got {type(texts).__name__}")
         if len(texts) == 1 and self._split is None and isinstance(texts[0], str) and len(texts[0]) <= _SHORT:
-            terms = _cut_short(texts[0], _NO_STOPS if self._stop is None else self._stop)
+            terms = segment_short(texts[0], _NO_STOPS if self._stop is None else self._stop)
             if terms is not None:
                 return terms if self._stems is None else self._stems.apply(terms)
         terms = self._cut(texts, name)
@@ -118,25 +148,44 @@ class Tokenizer:
 
     @property
     def stops(self) -> Vocabulary | None:
-        """The words that are left out, where the terms of an ASCII text are what `kernels.tokenizer` makes of it."""
+        """The stop words, if the kernels alone find the terms of ASCII texts; None with `split` or `stemmer`."""
         if self._split is not None or self._stems is not None:
             return None
         return _NO_STOPS if self._stop is None else self._stop
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text: `decode` gives it back."""
+        """Return the tokens of a text. O(len(text)) for bytes.
+
+        Raises
+        ------
+        ValueError
+            If `encoding` names neither a .json file nor an encoding of tiktoken.
+        ImportError
+            If the package that `encoding` needs is not installed.
+
+        Examples
+        --------
+        >>> Tokenizer().encode("né")
+        [110, 195, 169]
+        """
         text = arguments.text("text", text)
         encoding = self._tokens()
         if encoding is None:
             return list(text.encode("utf-8", "surrogatepass"))
-        if hasattr(encoding, "encode_ordinary"):  # tiktoken: special tokens in a text are plain text
+        if hasattr(encoding, "encode_ordinary"):  # tiktoken: special tokens in a text are ordinary text
             return encoding.encode_ordinary(text)
         if hasattr(encoding, "get_vocab_size"):  # tokenizers
             return encoding.encode(text, add_special_tokens=False).ids
         return list(encoding.encode(text))
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of tokens. ValueError for tokens that are none."""
+        """Return the text of tokens, the inverse of `encode`. O(len(tokens)) for bytes.
+
+        Raises
+        ------
+        ValueError
+            If one of the integers is not a token.
+        """
         encoding = self._tokens()
         if encoding is None:
             return arguments.integers("tokens", tokens, 0, 255).astype(np.uint8).tobytes().decode("utf-8", "replace")
@@ -146,14 +195,14 @@ class Tokenizer:
         return encoding.decode(listed)
 
     def count_tokens(self, text: str) -> int:
-        """len(encode(text))."""
+        """Return the number of tokens of a text, len(encode(text)). O(len(text)) for bytes."""
         if self._encoding is None:
             text = arguments.text("text", text)
             return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         return len(self.encode(text))
 
     def get_vocab_size(self) -> int:
-        """Number of distinct tokens `encode` may give."""
+        """Return the number of distinct tokens that `encode` may return."""
         encoding = self._tokens()
         if encoding is None:
             return 256
@@ -162,26 +211,23 @@ class Tokenizer:
         return encoding.n_vocab if hasattr(encoding, "n_vocab") else len(encoding)
 
     def __repr__(self) -> str:
+        """Return the fingerprint as text."""
         return f"Tokenizer({self.fingerprint})"
 
     def _cut(self, texts: Sequence[str], name: str) -> Terms:
-        """Terms before stop words and stemming."""
-        if self._split is not None:
-            lists = [_list_of_str(self._split(text)) for text in texts]
-            ends = np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))
-            return Terms.of_strings("terms", list(chain.from_iterable(lists)), ends)
-        raw, offsets = _packed(name, texts, _normalized)
-        data, masks, folded = _classified(raw)
-        if not folded:
-            raw, offsets = _packed(name, texts, fold)
-            data, masks, _ = _classified(raw)
-        return _delimited(data, masks, offsets)
+        """Return the terms before stop words and stemming."""
+        if self._split is None:
+            return segment(name, texts)
+        lists = [_list_of_str(self._split(text)) for text in texts]
+        ends = np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)))
+        return Terms.of_strings("terms", list(chain.from_iterable(lists)), ends)
 
     def _stop_words(self, words: Stops) -> Vocabulary:
         if isinstance(words, str):
-            words = _ENGLISH.split() if arguments.one_of("stop_words", words, ("english",)) else ()
+            words = STOP_WORDS[arguments.one_of("stop_words", words, STOP_WORDS)].split()
         if not isinstance(words, Collection) or not all(isinstance(word, str) for word in words):
-            raise TypeError(f"stop_words must be 'english' or a collection of str, got {words!r}")
+            names = " or ".join(map(repr, STOP_WORDS))
+            raise TypeError(f"stop_words must be {names} or a collection of str, got {words!r}")
         words = list(words)
         terms = self._cut(words, "stop_words")
         if self._split is not None:
@@ -196,7 +242,7 @@ class Tokenizer:
 
 
 class _Stems:
-    """A stemmer, and what it has answered already."""
+    """A stemmer, and the stems it has returned so far."""
 
     def __init__(self, stemmer: Callable[[str], str]):
         self.stemmer = stemmer
@@ -204,7 +250,7 @@ class _Stems:
         self._forms, self._stems, self._stem_of = Vocabulary.empty(), Vocabulary.empty(), np.empty(0, np.int32)
 
     def apply(self, terms: Terms) -> Terms:
-        """The stems of terms; empty ones are left out."""
+        """Return the stems of terms; empty ones are left out."""
         with self._lock:
             if self._forms.terms > _MOST_FORMS:
                 self._forms, self._stem_of = Vocabulary.empty(), np.empty(0, np.int32)
@@ -224,141 +270,24 @@ class _Stems:
         return _first(stemmed._replace(ends=ends), kept)
 
     def __reduce__(self) -> tuple:
+        """Pickle the stemmer only: the stems can be computed again."""
         return _Stems, (self.stemmer,)
 
 
 def analysis(tokenizer: Any, stop_words: Stops, stemmer: Stemmer) -> Tokenizer:
-    """The Tokenizer that these arguments of an index ask for; `tokenizer` may be one already, a callable, or None."""
+    """Return the Tokenizer for these arguments of an index; `tokenizer` may be a Tokenizer, a callable, or None.
+
+    Raises ValueError if stop words or a stemmer are given beside a Tokenizer.
+    """
     if not isinstance(tokenizer, Tokenizer):
         return Tokenizer(stop_words=stop_words, stemmer=stemmer, split=tokenizer)
     if stop_words is not None or stemmer is not None:
-        raise ValueError("stop_words and stemmer are the Tokenizer's own: give them to it")
+        raise ValueError("stop_words and stemmer cannot be given beside a Tokenizer: pass them to the Tokenizer")
     return tokenizer
 
 
-def fold(text: str) -> str:
-    """A text as the analysis reads it: NFKC and case-folded, one apostrophe. ASCII is left to the kernel."""
-    return text if text.isascii() else _normalized(text).casefold()
-
-
-def _normalized(text: str) -> str:
-    """What `fold` leaves to the kernel, which can put most characters in lower case, at five times the speed."""
-    return unicodedata.normalize("NFKC", text).replace("\u2019", "'")
-
-
-def _packed(name: str, texts: Sequence[str], change: Callable[[str], str]) -> tuple[np.ndarray, np.ndarray]:
-    """The UTF-8 bytes of texts, changed where they are not ASCII, as `kernels.tokenizer` wants them.
-
-    Read-only uint8 (64 * blocks,); and where each text begins, but for the separators before it, int64 (texts + 1,).
-    """
-    parts = list(texts)
-    try:
-        if not all(map(str.isascii, parts)):
-            parts = [part if str.isascii(part) else _bytes_as_characters(change(part)) for part in parts]
-    except TypeError as error:
-        raise TypeError(f"{name} must hold str alone: {error}") from error
-    offsets = np.zeros(len(parts) + 1, np.int64)
-    offsets[1:] = np.fromiter(map(len, parts), np.int64, len(parts))
-    np.cumsum(offsets, out=offsets)
-    size = int(offsets[-1]) + len(parts)
-    if size > MAX_TERMS - 2 * _BLOCK:
-        raise ValueError(f"{name} must be less than 2**31 bytes a call, got {size}")
-    parts.append("\n" * (_BLOCK + -size % _BLOCK))
-    return np.frombuffer("\n".join(parts).encode("latin-1"), np.uint8), offsets
-
-
-def _cut_short(text: str, stops: Vocabulary) -> Terms | None:
-    """The terms of a short text but for stop words, sooner than by the way for many; None if it is not ASCII."""
-    if not text.isascii():
-        return None
-    size = len(text)
-    raw = packed_short(text)
-    data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // _BLOCK, kernels.MASKS), np.uint64)
-    starts, stops_, hashes = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint32)
-    offsets, ends = np.array([0, size]), np.empty(1, np.int64)
-    count = kernels.cut_short(
-        raw, data, masks, offsets, np.zeros(3, np.int64), *stops[1:], starts, stops_, hashes, ends
-    )
-    return Terms(data, starts[:count], stops_[:count], hashes[:count], ends)
-
-
-def packed_short(text: str) -> np.ndarray:
-    """The bytes of an ASCII text, read-only uint8, as `kernels.tokenizer` wants them."""
-    return np.frombuffer((text + _SPACE[len(text) % _BLOCK :]).encode(), np.uint8)
-
-
-def _bytes_as_characters(text: str) -> str:
-    """A text's UTF-8, one character a byte: among such texts, and ASCII, joining and encoding are plain copying."""
-    return text.encode("utf-8", "surrogatepass").decode("latin-1")
-
-
-def _classified(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The bytes of packed texts, folded; the masks of `kernels.tokenizer`; and whether the kernel could fold it all."""
-    data, masks = np.empty(len(raw), np.uint8), np.empty((len(raw) // _BLOCK, kernels.MASKS), np.uint64)
-    wide = [kernels.classify(raw, data, masks, *step) for step in _steps(len(masks))]
-    if not any(wide):
-        return data, masks, True
-    tables = _classes(), _folds()
-    steps = _steps(len(masks) - 1)
-    return data, masks, all(kernels.classify_wide(data, *tables, masks, *step) for step in steps)
-
-
-def _delimited(data: np.ndarray, masks: np.ndarray, offsets: np.ndarray) -> Terms:
-    """The terms of classified texts."""
-    steps = _steps(len(masks) - 1)
-    count = sum(kernels.delimit(masks, *step) for step in steps)
-    starts, stops, hashes = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.uint32)
-    ends, at = np.empty(len(offsets) - 1, np.int64), np.zeros(3, np.int64)
-    for step in steps:
-        kernels.cut(data, masks, offsets, at, *step, starts, stops, hashes, ends)
-    return Terms(data, starts, stops, hashes, ends)
-
-
-def _steps(blocks: int) -> list[tuple[int, int]]:
-    """Ranges of blocks, each a kernel call's turn."""
-    return [(first, min(first + _STEP, blocks)) for first in range(0, blocks, _STEP)]
-
-
-@cache
-def _classes() -> np.ndarray:
-    """The table of classes of `kernels.tokenizer`."""
-    # Nothing is assigned between planes 3 and 14, nor a letter above U+E01EF.
-    assigned = chain(range(0x40000), range(0xE0000, _CODES))
-    categories = np.frombuffer("".join(map(unicodedata.category, map(chr, assigned))).encode(), np.uint8)
-    major, minor = categories[::2], categories[1::2]
-    other = np.isin(major, [ord("M"), ord("N")]) | ((major == ord("P")) & (minor == ord("c")))
-    kinds = np.where(major == ord("L"), kernels.LETTER, np.where(other, kernels.OTHER, kernels.SEPARATOR))
-    table = np.full(_CODES, kernels.SEPARATOR, np.uint8)
-    table[:0x40000], table[0xE0000:] = kinds[:0x40000], kinds[0x40000:]
-    for first, last in _ALONE:
-        part = table[first : last + 1]
-        part[part != kernels.SEPARATOR] = kernels.ALONE
-    return table
-
-
-@cache
-def _folds() -> np.ndarray:
-    """The table of folds of `kernels.tokenizer`: what case folding does."""
-    classes, table = _classes(), np.zeros(_CASED, np.uint32)
-    for code, character in enumerate(map(chr, range(_CASED))):
-        folded = character.casefold()
-        if folded != character and code >= 0x80:
-            before, after = character.encode(), folded.encode()
-            alike = len(before) == len(after) and all(classes[ord(one)] == classes[code] for one in folded)
-            table[code] = int.from_bytes(after, "little") if alike else kernels.ELSEWHERE
-    return table
-
-
-# The scripts Han and Hiragana, in ranges that leave room for what Unicode may still add to them.
-_ALONE = (
-    (0x3005, 0x3005), (0x3007, 0x3007), (0x3021, 0x3029), (0x3038, 0x303B), (0x3041, 0x3096), (0x309D, 0x309F),
-    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x16FE2, 0x16FE3), (0x16FF0, 0x16FF6), (0x1B001, 0x1B11F),
-    (0x1B132, 0x1B132), (0x1B150, 0x1B152), (0x20000, 0x3FFFF),
-)  # fmt: skip
-
-
 def identity(function: Any) -> str:
-    """A callable's own `fingerprint`, or the module and name of what it is."""
+    """Return the attribute `fingerprint` of a callable, or the module and name of its definition."""
     own = getattr(function, "fingerprint", None)
     if isinstance(own, str):
         return own
@@ -379,7 +308,7 @@ def _split_of(split: Any) -> Callable[[str], list[str]]:
 
 def _list_of_str(terms: Any) -> list[str]:
     if not isinstance(terms, (list, tuple)) or not all(isinstance(term, str) for term in terms):
-        raise TypeError(f"tokenizer and stemmer must give str, got {terms!r:.200}")
+        raise TypeError(f"tokenizer and stemmer must return str, got {terms!r:.200}")
     return list(terms)
 
 
@@ -395,7 +324,7 @@ def _checked_encoding(encoding: Any) -> Any:
 
 @cache
 def _encoding(name: str) -> Any:
-    """What `encoding` names, loaded once."""
+    """Return the encoding of that name, loaded once: a .json file of tokenizers, or an encoding of tiktoken."""
     package = "tokenizers" if name.endswith(".json") else "tiktoken"
     try:
         if package == "tokenizers":
@@ -405,4 +334,7 @@ def _encoding(name: str) -> Any:
         import tiktoken
     except ImportError as error:
         raise ImportError(f"encoding={name!r} needs the package {package}: pip install {package}") from error
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        raise ValueError(f"encoding must be a .json file of tokenizers, or one of {', '.join(known)}, got {name!r}")
     return tiktoken.get_encoding(name)

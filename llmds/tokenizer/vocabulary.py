@@ -1,4 +1,4 @@
-"""Terms numbered in the order they come, without a Python object for any of them."""
+"""Terms as arrays, and their numbers, without a Python object for each term."""
 
 from typing import NamedTuple
 
@@ -11,34 +11,31 @@ MAX_TERMS = 2**31 - 1
 
 
 class Terms(NamedTuple):
-    """The terms of some texts: term i is data[starts[i]:stops[i]], those of text j end before ends[j].
+    """The m terms of some texts: term i is data[starts[i]:stops[i]]; the terms of text j end before ends[j]."""
 
-    uint8 (bytes,), int32 (m,), int32 (m,), uint32 (m,), int64 (texts,).
-    """
-
-    data: np.ndarray
-    starts: np.ndarray
-    stops: np.ndarray
-    hashes: np.ndarray
-    ends: np.ndarray
+    data: np.ndarray  # uint8 (bytes,)
+    starts: np.ndarray  # int32 (m,)
+    stops: np.ndarray  # int32 (m,)
+    hashes: np.ndarray  # uint32 (m,)
+    ends: np.ndarray  # int64 (texts,)
 
     @classmethod
     def of_strings(cls, name: str, strings: list[str], ends: np.ndarray) -> "Terms":
-        """Terms that somebody else has cut."""
+        """Return strings as terms; the terms of text j end before ends[j]. O(bytes)."""
         return cls.of_ranges(*arguments.packed_strings(name, strings), ends)
 
     @classmethod
     def of_ranges(cls, data: np.ndarray, offsets: np.ndarray, ends: np.ndarray) -> "Terms":
-        """Terms that lie end to end."""
+        """Return the terms data[offsets[i]:offsets[i + 1]]; those of text j end before ends[j]. O(bytes)."""
         if data.size > MAX_TERMS:
-            raise ValueError(f"terms must be less than 2**31 bytes a call, got {data.size}")
+            raise ValueError(f"terms must be less than 2**31 bytes in one call, got {data.size}")
         starts, stops = offsets[:-1].astype(np.int32), offsets[1:].astype(np.int32)
         hashes = np.empty(len(starts), np.uint32)
         kernels.hash_terms(data, starts, stops, hashes)
         return cls(data, starts, stops, hashes, ends)
 
     def strings(self) -> list[str]:
-        """Every term as a str."""
+        """Return every term as a str. O(bytes)."""
         data = self.data.tobytes()
         return [
             data[start:stop].decode("utf-8", "surrogatepass")
@@ -46,17 +43,17 @@ class Terms(NamedTuple):
         ]
 
 
-class Vocabulary(NamedTuple):
-    """The arrays of `kernels.tokenizer`. Growth makes another tuple, so that readers of this one go on undisturbed."""
+class Vocabulary(kernels.VocabularyArrays):
+    """Distinct terms, numbered in the order in which they are added: the arrays of `kernels.tokenizer`.
 
-    head: np.ndarray
-    data: np.ndarray
-    offsets: np.ndarray
-    buckets: np.ndarray
+    Growth returns another tuple, so that threads that read this one are not disturbed.
+    """
+
+    __slots__ = ()
 
     @classmethod
     def empty(cls, terms: int = 16, size: int = 128) -> "Vocabulary":
-        """Room for `terms` terms of `size` bytes in all."""
+        """Return a vocabulary with room for `terms` terms of `size` bytes in all."""
         return cls(
             np.zeros(2, np.int64),
             np.zeros(size, np.uint8),
@@ -71,17 +68,19 @@ class Vocabulary(NamedTuple):
 
     @property
     def room(self) -> int:
-        """Number of terms that these arrays may come to hold."""
+        """Number of terms that these arrays have room for, those present included."""
         return min(len(self.offsets) - 1, len(self.buckets) // 2)
 
     def find(self, terms: Terms) -> np.ndarray:
-        """The number of every term, int32 (m,), -1 for unknown ones. O(bytes)."""
+        """Return the number of every term, int32 (m,), -1 for unknown ones. O(bytes)."""
         found = np.empty(len(terms.starts), np.int32)
-        kernels.find(*self[1:], terms.data, terms.starts, terms.stops, terms.hashes, found)
+        kernels.find(
+            self.data, self.offsets, self.buckets, terms.data, terms.starts, terms.stops, terms.hashes, found
+        )  # fmt: skip
         return found
 
     def intern(self, terms: Terms) -> tuple["Vocabulary", np.ndarray]:
-        """The number of every term, int32 (m,), unknown ones added; and the vocabulary to go on with.
+        """Add unknown terms; return the vocabulary to use from now on, and the number of every term, int32 (m,).
 
         Amortised O(bytes).
         """
@@ -97,9 +96,9 @@ class Vocabulary(NamedTuple):
             vocabulary = vocabulary._grown(int(terms.stops[done]) - int(terms.starts[done]))
 
     def _grown(self, size: int) -> "Vocabulary":
-        """With room for at least one more term, of `size` bytes.
+        """Return a copy with room for at least one more term, of `size` bytes.
 
-        All arrays are new ones, or a reader of the old tuple would find a term there whose bytes are only here.
+        All arrays are new: a reader of the old tuple must not find terms whose bytes are only in the new one.
         """
         terms, used = self.terms, int(self.head[kernels.BYTES])
         if terms == MAX_TERMS:
@@ -112,9 +111,9 @@ class Vocabulary(NamedTuple):
         return Vocabulary(self.head.copy(), data, offsets, self._rehashed(room, np.empty(0, np.int32)))
 
     def kept(self, keep: np.ndarray) -> tuple["Vocabulary", np.ndarray]:
-        """Only the terms where `keep` (bool) is true, no byte more than needed; and the new number of every term.
+        """Return a vocabulary of only the terms where `keep` (bool) is true, and the new number of every old term.
 
-        int32, -1 for those that left. O(terms).
+        The vocabulary has no room for more. The numbers are int32 (terms,), -1 for terms left out. O(bytes).
         """
         terms = self.terms
         renumbered = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
@@ -132,13 +131,13 @@ class Vocabulary(NamedTuple):
         return buckets
 
     def strings(self, first: int) -> list[str]:
-        """The terms from number `first` on, as str."""
+        """Return the terms from number `first` on, as str. O(bytes)."""
         offsets = self.offsets[first : self.terms + 1]
         data = self.data[offsets[0] : offsets[-1]]
         return Terms.of_ranges(data, offsets - offsets[0], np.empty(0, np.int64)).strings()
 
     def ranges(self, numbers: np.ndarray, ends: np.ndarray) -> Terms:
-        """The terms of these numbers, int32 (m,), as ranges of the vocabulary's own bytes."""
+        """Return the terms of these numbers, int32 (m,), as ranges of the vocabulary's own bytes. O(bytes)."""
         offsets = self.offsets
         starts, stops = offsets[numbers].astype(np.int32), offsets[numbers + 1].astype(np.int32)
         hashes = np.empty(len(numbers), np.uint32)
@@ -146,8 +145,10 @@ class Vocabulary(NamedTuple):
         return Terms(self.data, starts, stops, hashes, ends)
 
     def fault(self) -> str | None:
-        """The first invariant that does not hold, in words. Safe on any contents."""
+        """Return a description of the first broken invariant, None if all hold. Safe on any contents. O(bytes)."""
         if len(self.head) != 2 or len(self.offsets) < 1 or len(self.buckets).bit_count() != 1:
-            return "the vocabulary's arrays do not fit one another"
+            return "the sizes of the vocabulary's arrays do not match"
         fault = int(kernels.vocabulary_fault(*self))
-        return None if fault == -1 else f"term {fault} is not where its hash leads, or its bytes are lost"
+        if fault == -2:
+            return "the counts of the vocabulary are wrong"
+        return None if fault == -1 else f"term {fault} of the vocabulary cannot be found, or its bytes are out of place"

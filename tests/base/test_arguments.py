@@ -289,7 +289,7 @@ def test_no_vectors_have_the_right_dimension():
         ([[[1, 2, 3, 4]]], ValueError, "shape"),
         (np.zeros((3, 0)), ValueError, "shape"),
         (5.0, ValueError, "shape"),
-        ([[1, 2, 3, 4], [1, 2]], ValueError, "no array"),
+        ([[1, 2, 3, 4], [1, 2]], ValueError, "cannot be converted to an array"),
         ([[True] * 4], TypeError, "numbers, got bool"),
         ([["a"] * 4], TypeError, "numbers"),
         ([[None] * 4], TypeError, "numbers"),
@@ -369,7 +369,7 @@ def test_strings_are_listed():
         assert arguments.strings("texts", given_) == ["a", "b", "c"]
     assert arguments.strings("texts", values) is not values, "nobody else changes it meanwhile"
     assert arguments.strings("titles", ["a", None], optional=True) == ["a", None]
-    with pytest.raises(TypeError, match="titles must hold str alone, got int"):
+    with pytest.raises(TypeError, match="titles must hold only str, got int"):
         arguments.strings("titles", ["a", None, 3], optional=True)
 
 
@@ -396,3 +396,27 @@ def test_lengths_must_match():
 def test_the_limit_on_printed_integers_is_not_met():
     with pytest.raises(ValueError, match="bits"):
         arguments.reals("xs", [10 ** (sys.get_int_max_str_digits() + 1)])
+
+
+def test_integers_refuse_bools_even_where_there_are_none():
+    for values in (np.array([], bool), np.array([True]), [True, False]):
+        with pytest.raises(TypeError, match="filter must be integers of shape"):
+            arguments.integers("filter", values)
+    assert arguments.integers("filter", []).tolist() == []
+
+
+def test_a_sequence_is_no_str_and_no_matrix():
+    for values in ([], ("a",), np.array(["a"]), np.array([1])):
+        arguments.sequence("texts", values)
+    for values in ("a", b"a", {"a"}, 5, None, np.array([["a"]])):
+        with pytest.raises(TypeError, match="texts"):
+            arguments.sequence("texts", values)
+    with pytest.raises(TypeError, match=r"grid\['rate'\] must be a sequence of values, got float"):
+        arguments.sequence("grid['rate']", 1.0, "values")
+
+
+def test_strings_refuse_lone_surrogates_where_asked_to():
+    assert arguments.strings("texts", ["a", "\ud800"]) == ["a", "\ud800"]
+    with pytest.raises(ValueError, match="texts must be encodable as UTF-8"):
+        arguments.strings("texts", ["a", "\ud800"], utf8=True)
+    assert arguments.strings("texts", ["ä", None], optional=True, utf8=True) == ["ä", None]

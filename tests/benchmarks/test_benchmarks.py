@@ -152,6 +152,9 @@ def test_plots_are_drawn_from_the_json(tmp_path):
     assert all(picture.stat().st_size > 1000 for picture in drawn)
     path.write_text(json.dumps({"parameters": {}, "results": []}))
     assert plots.draw(path) == []
+    path.write_text(json.dumps({"parameters": {}, "results": [row("filter odd 0.5", "llmds", kind="odd", fraction=1)]}))
+    with pytest.raises(ValueError, match="filters must be of kinds random, near, far, got 'odd'"):
+        plots.draw(path)
 
 
 def written(folder, rng, documents=150, queries=12, dim=16):

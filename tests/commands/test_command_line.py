@@ -11,6 +11,7 @@ import pytest
 from llmds.__main__ import main
 from llmds.commands import warmup
 from llmds.commands.chat_load import make_load, serve
+from llmds.commands.collection import Collection, encoder_of
 from llmds.commands.corpus import read_corpus, read_judgements, read_run
 from llmds.commands.search import strictly_falling
 
@@ -75,7 +76,7 @@ def test_an_index_answers_in_words_and_in_json(index, capsys):
 
 def test_nothing_found_is_said(index, capsys):
     assert run("search", index, "zebra") == 0
-    assert "nothing found" in capsys.readouterr().out
+    assert "no results" in capsys.readouterr().out
 
 
 def test_embeddings_and_weight_decide_who_answers(index, tmp_path, capsys):
@@ -175,7 +176,7 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(corpus, index, tmp_pat
         ('{"_id": "z"}', "text"),
         ('{"text": "z"}', "_id"),
         ('["z"]', "list"),
-        ('{"_id": "a", "text": "z"}', "'a' came before"),
+        ('{"_id": "a", "text": "z"}', "'a' occurs twice"),
     ]:
         bad.write_text("\n".join([*lines, "", wrong]))
         refused(capsys, "index", bad, "-o", out, says=["bad.jsonl, line 6", says])
@@ -186,6 +187,20 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(corpus, index, tmp_pat
     bad.write_text("")
     refused(capsys, "index", bad, "-o", out, says="no documents")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("spec", ["", "LSA", "lsa:x", "lsa:-1", "sentence-transformers", "word2vec:x", "none"])
+def test_an_encoder_of_an_unknown_name_is_refused(spec):
+    with pytest.raises(ValueError, match="encoder must be lsa, lsa:DIM, sentence-transformers:NAME or none, got "):
+        encoder_of(spec)
+
+
+def test_stop_words_of_an_unknown_name_in_a_file_are_refused(index):
+    collection = Collection.load(index)
+    collection.stop_words = "klingon"
+    collection.save(index)
+    with pytest.raises(ValueError, match="unknown stop words 'klingon'"):
+        Collection.load(index)
 
 
 def test_embeddings_of_another_length_are_refused(corpus, index, tmp_path, capsys):

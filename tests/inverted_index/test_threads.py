@@ -241,7 +241,7 @@ def between_lines(at, work, other):
     lines = 0
 
     def begin(frame, event, argument):
-        return line if frame.f_code.co_filename.endswith("inverted_searcher.py") else None
+        return line if frame.f_code.co_filename == inverted_searcher.__file__ else None
 
     def line(frame, event, argument):
         nonlocal lines

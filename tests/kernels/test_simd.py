@@ -225,7 +225,7 @@ def as_for(machine, code, folder):
 @pytest.mark.skipif(not X86, reason="names machines of x86")
 @pytest.mark.parametrize("machine", list(MACHINES))
 def test_code_for_lesser_machines_computes_what_numpy_does(machine, tmp_path):
-    code = "from tests.kernels import test_simd\nfor check in test_simd.CHECKS: check()\nprint(*test_simd.instructions())"
+    code = "from tests.kernels import test_simd as t\nfor check in t.CHECKS: check()\nprint(*t.instructions())"
     found = as_for(machine, code, tmp_path).split()
     assert "pmaddwd" in found and "vpdpbusd" not in found
     assert ("ymm" in found) == (machine == "haswell") and "zmm" not in found

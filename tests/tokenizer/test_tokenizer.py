@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llmds.inverted_index.index import InvertedIndex
 from llmds.kernels import tokenizer as kernels
+from llmds.tokenizer import segmentation
 from llmds.tokenizer import tokenizer as module
 from llmds.tokenizer.tokenizer import Tokenizer
 from llmds.tokenizer.vocabulary import Terms, Vocabulary
@@ -83,7 +84,7 @@ def test_the_short_table_gives_what_the_long_one_gives(text):
 
 def test_every_character_has_the_class_its_category_gives():
     every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    table = module._classes()
+    table = segmentation.character_classes()
     for character in every:
         code, category = ord(character), unicodedata.category(character)
         if stands_alone(character):
@@ -125,13 +126,13 @@ def test_corpora_give_what_the_rules_say(data, name, step):
 
 
 def test_every_character_is_folded_as_python_does():
-    folds = module._folds()
+    folds = segmentation.case_folds()
     assert all(chr(code).casefold() == chr(code) for code in range(len(folds), 0x110000))
     elsewhere = re.compile("|".join(map(chr, np.flatnonzero(folds == kernels.ELSEWHERE))))
     every = [f"a{chr(code)}b'{chr(code)}'b" for code in range(len(folds))]
     for in_place in (True, False):
-        many = [text for text in every if (elsewhere.search(module._normalized(text)) is None) == in_place]
-        assert module._classified(module._packed("texts", many, module._normalized)[0])[2] == in_place
+        many = [text for text in every if (elsewhere.search(segmentation.normalised(text)) is None) == in_place]
+        assert segmentation.classified(segmentation.packed("texts", many, segmentation.normalised)[0])[2] == in_place
         terms = Tokenizer().terms(many)
         strings, ends = terms.strings(), [0, *terms.ends.tolist()]
         assert [strings[ends[i] : ends[i + 1]] for i in range(len(many))] == list(map(plainly, many))
@@ -159,15 +160,15 @@ def test_the_rules_by_example():
 def test_long_texts_are_cut_in_several_calls(monkeypatch):
     text = "It's a Long tale, o’er 東京 and Éire " * 50
     whole = Tokenizer().tokenize(text)
-    monkeypatch.setattr(module, "_STEP", 1)
+    monkeypatch.setattr(segmentation, "_STEP", 1)
     assert Tokenizer().tokenize(text) == whole == plainly(text)
 
 
 def test_bytes_that_are_no_utf8_are_read_within_bounds():
     for bad in (b"\xf0", b"a\xe3", b"\xc3", b"\xff\xff\xff\xffa", b"a'\xe6", b"\x80\x80"):
         raw = np.frombuffer(b" " * (63 - len(bad)) + bad + b" " * 65, np.uint8)
-        data, masks, _ = module._classified(raw)
-        terms = module._delimited(data, masks, np.array([0, 63]))
+        data, masks, _ = segmentation.classified(raw)
+        terms = segmentation.delimited(data, masks, np.array([0, 63]))
         assert terms.ends.tolist() == [len(terms.starts)]
         assert terms.strings() == [letter for letter in "a" if b"a" in bad]
 
@@ -307,7 +308,9 @@ def test_tiktoken_and_tokenizers_stand_behind_it_where_they_are_named(monkeypatc
             return 7
 
     loaded = []
-    tiktoken = types.SimpleNamespace(get_encoding=lambda name: loaded.append(name) or Tiktoken())
+    tiktoken = types.SimpleNamespace(
+        get_encoding=lambda name: loaded.append(name) or Tiktoken(), list_encoding_names=lambda: ["base", "large"]
+    )
     tokenizers = types.SimpleNamespace(
         Tokenizer=types.SimpleNamespace(from_file=lambda name: loaded.append(name) or Tokenizers())
     )
@@ -325,6 +328,8 @@ def test_tiktoken_and_tokenizers_stand_behind_it_where_they_are_named(monkeypatc
         assert tokenizer.decode(np.array([97, 98])) == "ab" and tokenizer.get_vocab_size() == 99
     assert by_path.encode("ab c") == [2, 1] and by_path.decode([2, 1]) == "xx x" and by_path.get_vocab_size() == 7
     assert loaded == ["base", "my.json"]
+    with pytest.raises(ValueError, match=r"one of base, large, got 'x'"):
+        Tokenizer(encoding="x").encode("a")
     module._encoding.cache_clear()
 
 

@@ -9,7 +9,7 @@ from .. import clock, heap, histogram, table
 from ..compiling import njit, njit_no_nrt
 from ..heap import OK
 from ..kv_cache import layout as kv
-from ..kv_cache.match import follow
+from ..kv_cache.match import follow, searched
 from ..simd import prefetch
 from ..table import COUNT, KEY, RETIRED
 from . import layout
@@ -76,12 +76,12 @@ def take_batch_cached(pool, seqs, tables, ids, store, arena, prompts, ledger, no
         return OK, 0, 0
     if prompts.shape[0] == 0:
         prompts = layout.own_prompts(arena)
-    cache = kv.parts(pool), ids, store, np.empty(0, np.int64), np.empty((0, 3), np.int64)
+    cache = kv.parts(pool), searched(ids, store, prompts), np.empty(0, np.int64)
     blocks, reals = layout.parts(arena).prompts[layout.BLOCKS] != 0, rows.view(np.float64)
     if head[layout.POLICY] == LPM:
         for row in range(head[COUNT]):
             if rows[row, layout.OLDER] != layout.IN_FLIGHT:
-                key = min(0.0 - _found(cache, rows, row, prompts, blocks), 0.0 - rows[row, layout.COMPUTED])
+                key = min(0.0 - _found(cache, rows, row, blocks), 0.0 - rows[row, layout.COMPUTED])
                 if key != reals[row, layout.POLICY_KEY]:
                     rekey(state, row, key)
     taken, total, most = _ZERO, _ZERO, min(most, ledger[layout.MAX_TOKENS])
@@ -90,7 +90,7 @@ def take_batch_cached(pool, seqs, tables, ids, store, arena, prompts, ledger, no
         if head[layout.POLICY] == LPM:
             found = np.int64(-reals[row, layout.POLICY_KEY])
         else:
-            found = _found(cache, rows, row, prompts, blocks)
+            found = _found(cache, rows, row, blocks)
         start = max(rows[row, layout.COMPUTED], min(found, rows[row, layout.TOKENS] - 1))
         count = _share(rows, queue, row, start, most - total, taken)
         if count < 0:
@@ -125,13 +125,13 @@ def ready_at(arena, ledger):
 
 
 @njit(cache=True)
-def _found(cache, rows, row, prompts, blocks):
+def _found(cache, rows, row, blocks):
     """Return how many leading tokens of a request's prompt the cache holds, int64."""
-    (head, pages, names, buckets, _), ids, store, path, origin = cache
+    pages, data, path = cache
     first, salt = rows[row, layout.FIRST], rows[row, layout.SALT]
     stop = first + rows[row, layout.IDS]
-    found, _ = follow(head, pages, names, buckets, ids, store, origin, prompts, first, stop, salt, blocks, path)
-    return found * head[kv.PAGE_SIZE] if blocks else found
+    found, _ = follow(pages, data, first, stop, salt, blocks, path)
+    return found * pages.head[kv.PAGE_SIZE] if blocks else found
 
 
 @njit_no_nrt(cache=True)

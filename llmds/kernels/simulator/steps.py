@@ -248,19 +248,15 @@ def _enter(load, counts, r, room, first, chunk, requests, path, nothing, cache):
     if room <= 0:
         return _WAITS, _ZERO
     if named > 0:
-        head, rows, names, buckets, _ = kv.parts(pool)
-        found, _ = kv_match.follow(
-            head, rows, names, buckets, cache.ids, cache.store, np.empty((0, 3), np.int64), blocks, indptr[r],
-            indptr[r] + named, _ZERO, _TRUE, path,
-        )  # fmt: skip
+        pages, data = kv.parts(pool), kv_match.searched(cache.ids, cache.store, blocks)
+        found, _ = kv_match.follow(pages, data, indptr[r], indptr[r] + named, _ZERO, _TRUE, path)
         for i in range(found):
-            free -= rows[path[i], kv.REFS] == 0
+            free -= pages.rows[path[i], kv.REFS] == 0
     cached, needed = min(found * page_size, total - 1), pages_for(total, page_size)
     if needed - found > free or (chunk == 0 and total - cached > room and not first):
         return _WAITS, _ZERO
-    sequences, slots, _ = table.parts(cache.seqs)
     # for both calls below at once: what the first has attached could be found though nothing computed it
-    if not seq.has_room(sequences, slots, cache.tables, _ONE, named + 2 * needed):
+    if not seq.has_room(seq.parts(cache.seqs, cache.tables), _ONE, named + 2 * needed):
         return _NO_ROOM, _ZERO
     rest = total - named * page_size
     requests[0, kv_attach.SEQ], requests[0, kv_attach.FIRST_ID], requests[0, kv_attach.NAMED] = r, indptr[r], named
@@ -294,12 +290,11 @@ def _preempt(load, counts, progress, one, arena, cache):
     whole[RUNNING] -= 1
     r, left = running[whole[RUNNING], REQUEST], running[whole[RUNNING], LEFT]
     if left > 0 and indptr[r + 1] > indptr[r]:  # pages that were never computed must not be found
-        head, rows, names, buckets, memory = kv.parts(pool)
-        _, slots, slot_buckets = table.parts(seqs)
-        at = (inputs[r] + counts[r, MADE] - left) // head[kv.PAGE_SIZE]
-        page = np.int64(tables[slots[table.find(slots, slot_buckets, r), seq.START] + at])
-        if rows[page, kv.BUCKET] >= 0:
-            kv_pool.forget(head, rows, names, buckets, memory, page)
+        pages, held = kv.parts(pool), seq.parts(seqs, tables)
+        at = (inputs[r] + counts[r, MADE] - left) // pool[kv.PAGE_SIZE]
+        page = np.int64(tables[held.rows[table.find(held.rows, held.buckets, r), seq.START] + at])
+        if pages.rows[page, kv.BUCKET] >= 0:
+            kv_pool.forget(pages, page)
     kv_cache.detach(pool, seqs, tables, cache.ids, cache.store, r)
     one[0] = progress.tickets[r]
     scheduling.wait_again(arena, real[NOW], one, scheduling.LOST)

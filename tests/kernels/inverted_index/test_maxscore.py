@@ -234,11 +234,12 @@ def test_all_of_this_where_everything_is_pruned(costs, tmp_path):
     for name in ("llmds", "tests"):
         shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
     shutil.copy(root / "pyproject.toml", tmp_path)
-    kernel = tmp_path / "llmds" / "kernels" / "maxscore.py"
+    kernel = tmp_path / "llmds" / "kernels" / "inverted_index" / "maxscore.py"
     source = kernel.read_text()
     assert ALWAYS_PRUNE[0] in source and COSTS in source
     kernel.write_text(source.replace(*ALWAYS_PRUNE).replace(COSTS, costs))
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "not slow", "tests/test_maxscore.py"]
+    tests = "tests/kernels/inverted_index/test_maxscore.py"
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "not slow", tests]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:]
