@@ -119,10 +119,10 @@ class Trace(Structure):
     def tokens(self, seed: int = 0, vocabulary: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids of all prompts, end to end, and where each begins.
 
-        int32 (sum of input_lengths,) and int64 (n + 1,). Made from the content ids, each of which stands for `block_size` random tokens below `vocabulary`; equal ids
-        under equal seeds give equal tokens, and the last block is cut to the prompt's length. ValueError if the trace
-        has no ids. O(tokens), about 1 ns each and 4 bytes: take part of a long trace at a time,
-        `trace[:1000].tokens()`.
+        int32 (sum of input_lengths,) and int64 (n + 1,). Made from the content ids, each of which stands for
+        `block_size` random tokens below `vocabulary`; equal ids under equal seeds give equal tokens, and the last block
+        is cut to the prompt's length. ValueError if the trace has no ids. O(tokens), about 1 ns each and 4 bytes: take
+        part of a long trace at a time, `trace[:1000].tokens()`.
         """
         seed, vocabulary = self._token_arguments(seed, vocabulary)
         starts = np.zeros(len(self) + 1, np.int64)
