@@ -331,7 +331,7 @@ def _mark(rows, buckets, ids):
     """Mark all of ids as completing, -1; or none, and the place of the first that is not in flight, or comes twice."""
     for e in range(ids.shape[0]):
         if e % AT_ONCE == 0:
-            table.ask_for(rows, buckets, ids[e : e + AT_ONCE], WIDTH)
+            table.prefetch_rows(rows, buckets, ids[e : e + AT_ONCE], WIDTH)
         row = table.find(rows, buckets, ids[e])
         if row < 0 or rows[row, OLDER] != IN_FLIGHT:
             for back in range(e):
