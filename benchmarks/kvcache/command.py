@@ -25,13 +25,12 @@ from pathlib import Path
 from llmds import traces
 
 from .. import harness
-from . import peers as kv_peers
-from . import tasks as kv_tasks
+from . import peers, tasks
 from .tasks import Bench
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--trace", type=Path, help="a trace with block ids (default: Mooncake's below LLMDS_DATA)")
@@ -69,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
         "rounds": options.rounds, "threads": 1, "tasks": options.tasks,
     }  # fmt: skip
     contest = harness.Contest("kvcache", parameters)
-    contest.record["recorded"] = kv_peers.MACHINE
+    contest.record["recorded"] = peers.MACHINE
     chosen = options.tasks if options.tasks != list(TASKS) else []
     out = options.out or harness.RESULTS / f"{'-'.join(['kvcache', *chosen])}.json"
     bench = Bench(contest, options, trace, name)
@@ -82,12 +81,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 TASKS: dict[str, Callable[[Bench], None]] = {
-    "replay": kv_tasks.replay,
-    "attach": kv_tasks.attach,
-    "python": kv_tasks.python,
-    "lists": kv_tasks.lists,
-    "decode": kv_tasks.decode,
-    "match": kv_tasks.match,
-    "memory": kv_tasks.memory,
-    "hits": kv_tasks.hits,
+    "replay": tasks.replay,
+    "attach": tasks.attach,
+    "python": tasks.python,
+    "lists": tasks.lists,
+    "decode": tasks.decode,
+    "match": tasks.match,
+    "memory": tasks.memory,
+    "hits": tasks.hits,
 }

@@ -1,6 +1,6 @@
 """vLLM's KV cache manager, where it can be imported: `pip install -e ".[bench-engines]"` (9 GB; it needs no GPU).
 
-SGLang's radix cache is not run: its classes change with every release. What was recorded of it is in `kv_peers`.
+SGLang's radix cache is not run: its classes change with every release. Its recorded figures are in `peers`.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""What a KV cache's bookkeeping is in plain Python, and what serving engines were seen to do.
+"""The bookkeeping of a KV cache in plain Python, and figures recorded of serving engines.
 
-Everything here is what an expert would write without leaving the language: dicts and lists in local names, whole
-slices, no call that could be spared.
+The code is what an expert would write in plain Python: dicts and lists in local names, whole slices, no unnecessary
+call.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ class Recorded(NamedTuple):
 
     contender: str
     operations_a_second: float
-    told: str
+    text: str
 
 
 # Mooncake conversation trace, 10,000 pages of 512 tokens or 320,000 of 16, one thread. Ranges are given by both ends.
@@ -39,8 +39,11 @@ RECORDED_BYTES = Recorded("vLLM 0.33 block pool", 0.0, "344 bytes a block")
 
 
 def simulate(requests: Sequence[list[int]], capacity: int) -> tuple[int, OrderedDict]:
-    """Blocks found in an LRU cache that holds a request's blocks at once and lets them go, the last one first; and what
-    is cached in the end, the oldest first. No pages, no references. Blocks have one id only under one prefix."""
+    """Simulate an LRU cache in which each request holds its blocks and at once releases them, the last one first.
+
+    Returns how many blocks were found, and what is cached in the end, the oldest first. No pages, no references. A
+    block id occurs under one prefix only.
+    """
     cached: OrderedDict[int, None] = OrderedDict()
     found, make, popitem = 0, dict.fromkeys, cached.popitem
     for blocks in requests:
@@ -61,7 +64,7 @@ def simulate(requests: Sequence[list[int]], capacity: int) -> tuple[int, Ordered
 
 
 def match_all(requests: Sequence[list[int]], cached: Any) -> list[int]:
-    """How many leading blocks of each are in a dict."""
+    """Return how many leading blocks of each request are in a dict."""
     found = []
     for blocks in requests:
         hits = 0
@@ -91,7 +94,7 @@ class PlainCache:
         self.hits = 0
 
     def attach(self, seq: int, tokens: Any) -> None:
-        """Hold the pages of a sequence, those found and those taken anew."""
+        """Hold the pages of a sequence, those found and new ones."""
         size, page_of, refs, free = self.page_size, self.page_of, self.refs, self.free
         n, pages, parent, at = len(tokens), [], 0, 0
         key_of = tuple if isinstance(tokens, list) else np.ndarray.tobytes
@@ -117,7 +120,7 @@ class PlainCache:
         self.pages_of[seq], self.last_hash[seq] = pages, parent
 
     def detach(self, seq: int) -> None:
-        """Let go of them, the last one first."""
+        """Release the pages of a sequence, the last one first."""
         refs, free, hash_of = self.refs, self.free, self.hash_of
         for page in reversed(self.pages_of.pop(seq)):
             refs[page] -= 1
@@ -132,7 +135,7 @@ class PlainCache:
         self.tokens_of[seq] = tokens[len(tokens) - len(tokens) % self.page_size :]
 
     def step(self, seqs: Sequence[int], tokens: Sequence[int]) -> None:
-        """One more token for each of them."""
+        """Append one token to each sequence."""
         size, tokens_of, pages_of = self.page_size, self.tokens_of, self.pages_of
         for seq, token in zip(seqs, tokens, strict=True):
             last = tokens_of[seq]

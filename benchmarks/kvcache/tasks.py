@@ -14,8 +14,7 @@ from llmds.traces.hit_rates import OPTIMAL, hit_rate_curve
 
 from .. import harness
 from ..names import OURS
-from . import engines as kv_engines
-from . import peers as kv_peers
+from . import engines, peers
 from .peers import PlainCache
 
 BLOCK = 512  # tokens of a page of `--pages`
@@ -51,24 +50,24 @@ class Bench(NamedTuple):
         """As of Contest, and what was recorded of others beside it. Short work has more rounds: others use the core."""
         rounds = self.options.rounds * (3 if task.startswith(SHORT) else 1)
         self.contest.race(task, contenders, operations, rounds, **more)
-        for recorded in kv_peers.RECORDED.get(task, ()):
+        for recorded in peers.RECORDED.get(task, ()):
             self.contest.note(
                 task, f"recorded, {recorded.contender}", recorded_a_second=recorded.operations_a_second,
-                recorded=recorded.told,
+                recorded=recorded.text,
             )  # fmt: skip
-            print(f"  recorded, {recorded.contender}: {recorded.told}")
+            print(f"  recorded, {recorded.contender}: {recorded.text}")
 
 
 def replay(bench: Bench) -> None:
-    """Requests a second over block ids."""
+    """Time the replay of the trace over block ids."""
     trace, pages, requests = bench.trace, bench.options.pages, bench.requests()
     fresh = partial(KVCache, trace.block_size, pages, store=False)
-    came, (found, _) = traces.replay(trace, fresh()), kv_peers.simulate(requests, pages)
-    _same("hits of the replay", int(came.found.sum()), found)
-    rate = {"hit_rate": came.hit_rate}
+    replayed, (found, _) = traces.replay(trace, fresh()), peers.simulate(requests, pages)
+    _same("hits of the replay", int(replayed.found.sum()), found)
+    rate = {"hit_rate": replayed.hit_rate}
     bench.race(
         "replay",
-        {OURS: lambda cache: traces.replay(trace, cache), "OrderedDict": lambda: kv_peers.simulate(requests, pages)},
+        {OURS: lambda cache: traces.replay(trace, cache), "OrderedDict": lambda: peers.simulate(requests, pages)},
         len(trace),
         setup={OURS: fresh},
         extra={OURS: rate, "OrderedDict": rate},
@@ -76,7 +75,7 @@ def replay(bench: Bench) -> None:
 
 
 def attach(bench: Bench) -> None:
-    """Attach and detach of token ids, by page size, type of the entries, and whether they are stored."""
+    """Time attach and detach of token ids, by page size, type of the entries, and whether they are stored."""
     tokens = bench.tokens(bench.options.token_requests)
     for page_size in (BLOCK, SMALL):
         contenders: dict[str, Callable[[], object]] = {}
@@ -93,7 +92,7 @@ def attach(bench: Bench) -> None:
 
 
 def python(bench: Bench) -> None:
-    """The same beside plain Python, which gets lists, or arrays whose bytes it hashes, and beside engines (lists)."""
+    """Time attach beside plain Python, on lists and on arrays whose bytes it hashes, and beside engines (lists)."""
     arrays = bench.tokens(bench.options.python_requests)
     lists = [array.tolist() for array in arrays]
     for page_size in (BLOCK, SMALL):
@@ -111,7 +110,7 @@ def python(bench: Bench) -> None:
         found = [cache.stats()["hit_tokens"] // page_size for cache in ours] + [cache.hits for cache in plain]
         _same("pages found", *found)
         pages_found = dict.fromkeys(contenders, found[0])
-        for name, engine in kv_engines.engines(page_size, pages).items():
+        for name, engine in engines.engines(page_size, pages).items():
             contenders[name] = partial(_attach_all, engine, lists)
             contenders[name]()
             pages_found[name] = engine.hits
@@ -120,7 +119,7 @@ def python(bench: Bench) -> None:
 
 
 def lists(bench: Bench) -> None:
-    """Attach and detach from Python lists, over turning these into arrays; quickest is that where the type is told."""
+    """Attach and detach from Python lists, over turning these into arrays; fastest where the type is given."""
     given = [array.tolist() for array in bench.tokens(bench.options.python_requests)]
     caches = [KVCache(BLOCK, bench.pages(BLOCK), dtype=dtype, store=False) for dtype in (np.int64, np.int32)]
     contenders: dict[str, Callable[[], object]] = {
@@ -186,10 +185,10 @@ def match(bench: Bench) -> None:
     waiting = trace[half : half + bench.options.waiting]
     cache = KVCache(trace.block_size, pages, store=False)
     traces.replay(trace[:half], cache)
-    _, cached = kv_peers.simulate(bench.requests(half), pages)
+    _, cached = peers.simulate(bench.requests(half), pages)
     asked, ids, indptr = [waiting.blocks(r).tolist() for r in range(len(waiting))], waiting.block_ids, waiting.indptr
     matched = cache.match_prefix_many(ids, indptr, blocks=True).tolist()
-    _same("blocks matched", matched, kv_peers.match_all(asked, cached))
+    _same("blocks matched", matched, peers.match_all(asked, cached))
 
     def ours() -> None:
         for _ in range(CALLS):
@@ -197,7 +196,7 @@ def match(bench: Bench) -> None:
 
     def plain() -> None:
         for _ in range(CALLS):
-            kv_peers.match_all(asked, cached)
+            peers.match_all(asked, cached)
 
     about = {"requests": len(waiting), "blocks": len(ids), "matched": sum(matched)}
     bench.race("match waiting", {OURS: ours, "dict": plain}, CALLS, extra={OURS: about, "dict": about})
@@ -209,10 +208,10 @@ def memory(bench: Bench) -> None:
         columns = {}
         for pages in (8_193, bench.options.pages, 16_384):
             cache = KVCache(BLOCK, pages, store=False, eviction=policy)
-            columns[f"at_{pages}"] = cache._state[0].nbytes / pages
+            columns[f"at_{pages}"] = cache.arrays.pool.nbytes / pages
         bench.contest.note("bytes a page", f"{OURS}, {policy}", **columns)
     bench.contest.note(
-        "bytes a page", f"recorded, {kv_peers.RECORDED_BYTES.contender}", recorded=kv_peers.RECORDED_BYTES.told
+        "bytes a page", f"recorded, {peers.RECORDED_BYTES.contender}", recorded=peers.RECORDED_BYTES.text
     )
     harness.print_table(bench.contest.record, "bytes a page")
 
@@ -227,12 +226,12 @@ def hits(bench: Bench) -> None:
         for policy in POLICIES:
             rates, speeds = {}, []
             for pages in sizes:
-                came = [
+                replayed = [
                     traces.replay(trace, KVCache(trace.block_size, pages, store=False, eviction=policy))
                     for _ in range(min(bench.options.rounds, 3))
                 ]
-                rates[str(pages)] = came[0].hit_rate
-                speeds.append(statistics.median(one.requests_per_second for one in came))
+                rates[str(pages)] = replayed[0].hit_rate
+                speeds.append(statistics.median(one.requests_per_second for one in replayed))
             if policy == "lru":
                 _same("LRU at all sizes", list(rates.values()), hit_rate_curve(trace, sizes).tolist())
             bench.contest.note(

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from ..kernels._lazy import exports
 
 if TYPE_CHECKING:
-    from .cache import Events, KVCache
+    from .cache import KVCache
+    from .state import Events
 
 __all__ = ["Events", "KVCache"]
 
-_HOME = {"Events": "cache", "KVCache": "cache"}
+_HOME = {"Events": "state", "KVCache": "cache"}
 __getattr__, __dir__ = exports(__name__, _HOME)

@@ -1,21 +1,31 @@
-"""What callers hand a KV cache, checked and brought to what its kernels are compiled for."""
+"""What callers hand a KV cache, checked and converted to the types that its kernels are compiled for."""
 
 from typing import Any
 
 import numpy as np
 
 from ..base import arguments
+from ..kernels.kv_cache import attach
+
+MAX_ID = 2**63 - 1
 
 
-def integers(name: str, values: Any, low: int = arguments.INT64_MIN) -> np.ndarray:
-    """As `arguments.integers`, writable: a read-only array would be compiled for anew."""
-    array = arguments.integers(name, values, low)
-    return array if array.flags.writeable else array.copy()
+def seq_id(name: str, value: Any) -> int:
+    """Return the id of a sequence, 0 to 2**63-1."""
+    if type(value) is int and 0 <= value <= MAX_ID:  # the common case, without a call
+        return value
+    return arguments.integer(name, value, 0, MAX_ID)
+
+
+def flag(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
 
 
 def indptr(name: str, values: Any, n: int | None, total: int) -> np.ndarray:
-    """Where each of n ragged items begins and ends among `total`."""
-    array = integers(name, values, 0)
+    """Return where each of n ragged items begins and ends among `total`, int64 (n + 1,)."""
+    array = arguments.integers(name, values, 0)
     if len(array) == 0 or (n is not None and len(array) != n + 1):
         raise ValueError(f"{name} must have one entry more than there are items, got {len(array)}")
     if array[0] != 0 or array[-1] != total or (np.diff(array) < 0).any():
@@ -24,23 +34,31 @@ def indptr(name: str, values: Any, n: int | None, total: int) -> np.ndarray:
 
 
 def salts(values: Any, n: int) -> np.ndarray:
-    """One salt for each of n: int64 (n,), from an int or an array (n,)."""
+    """Return one salt for each of n, int64 (n,), from an int or an array (n,)."""
     if isinstance(values, (int, np.integer)):
         return np.full(n, arguments.integer("salt", values))
-    array = integers("salt", values)
+    array = arguments.integers("salt", values)
     if len(array) != n:
         raise ValueError(f"salt must be an integer or have one for each of {n}, got {len(array)}")
     return array
 
 
+def request(seq: int, salt: Any, entries: int, named: int) -> np.ndarray:
+    """Return one sequence as `requests` returns several: all `entries` and all ids `named` are its own."""
+    row = np.zeros((1, attach.REQUEST), np.int64)
+    row[0, attach.SEQ], row[0, attach.SALT] = seq, arguments.integer("salt", salt)
+    row[0, attach.LENGTH], row[0, attach.NAMED] = entries, named
+    return row
+
+
 def requests(
     seq_ids: Any, starts: Any, total: int, id_starts: Any | None, ids: int, salt: Any, blocks: bool = False
 ) -> np.ndarray:
-    """n sequences as `kv_cache.attach` takes them, int64 (n, REQUEST).
+    """Return n sequences as the kernel `kv_cache.attach.attach` takes them, int64 (n, REQUEST).
 
     Their entries begin and end at `starts` among `total`, the ids that name them at `id_starts` among `ids`.
     """
-    seqs = integers("seq_ids", seq_ids, 0)
+    seqs = arguments.integers("seq_ids", seq_ids, 0)
     n = len(seqs)
     starts = np.zeros(n + 1, np.int64) if blocks else indptr("indptr", starts, n, total)
     if id_starts is None:
@@ -53,10 +71,18 @@ def requests(
     return np.stack((seqs, salts(salt, n), starts[:-1], lengths, id_starts[:-1], named), axis=1)
 
 
+def named_entries(array: np.ndarray, prefix: np.ndarray, requests_: np.ndarray) -> np.ndarray:
+    """Return entries with the ids of the prefixes in the place of their first ones: for a cache that keeps only ids."""
+    array, named = array.copy(), requests_[:, attach.NAMED]
+    shift = requests_[:, attach.FIRST] - requests_[:, attach.FIRST_ID]
+    array[np.arange(len(prefix)) + np.repeat(shift, named)] = prefix
+    return array
+
+
 def entries(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...]) -> np.ndarray:
-    """A C-contiguous, writable array (n, *token_shape) of that type; nothing is rounded to an integer or wraps."""
+    """Return a C-contiguous, writable array (n, *token_shape) of `dtype`; values that do not fit it are refused."""
     if dtype == np.int64 and not token_shape:
-        return integers(name, values)
+        return arguments.integers(name, values)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -66,11 +92,11 @@ def entries(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...
     if array.shape[1:] != token_shape or array.ndim == 0:
         raise ValueError(f"{name} must have shape (n, {', '.join(map(str, token_shape))}), got {array.shape}")
     if array.dtype != dtype:
-        whole = array.dtype.kind in "iu" and dtype.kind in "iu"  # whether the values fit is looked at below
+        whole = array.dtype.kind in "iu" and dtype.kind in "iu"  # whether the values fit is checked below
         same_kind = whole or np.can_cast(array.dtype, dtype, "same_kind")
         if (array.dtype.kind == "b") != (dtype.kind == "b") or not same_kind:
             raise TypeError(f"{name} must be {dtype}, got {array.dtype}")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
             cast = array.astype(dtype)
         if dtype.kind in "iu" and not (cast == array).all():
             raise ValueError(f"{name} must fit {dtype}, got {array.min()}..{array.max()}")

@@ -1,201 +1,197 @@
-"""The arrays of a KV cache: made, exchanged when they grow, saved, examined."""
+"""The arrays of a KV cache: made, replaced by larger ones, examined."""
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base import arguments
-from ..base import files as storage
-from ..base.structure import Structure
+from ..base import arguments, files
 from ..kernels import table
-from ..kernels.kv_cache import check as kv_faults
-from ..kernels.kv_cache import layout as kv_layout
-from ..kernels.kv_cache import sequences as kv_tables
-from ..paged_allocator import MAX_PAGES
-from . import files as kv_file
+from ..kernels.kv_cache import check, events, layout, sequences
+from ..kernels.kv_cache.eviction import dispatch
+from ..kernels.kv_cache.eviction import table as policies
+from ..kernels.kv_cache.layout import Arrays
+from ..paged_allocator import MAX_PAGES, OutOfPagesError
+from . import ragged
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-# In the order of their numbers in `kv_cache.eviction.dispatch`.
-POLICIES = ("lru", "lfu", "slru", "tinylfu", "s3fifo", "lhd")
-_KINDS = "biufc"
-_NOTHING = np.zeros(0, np.uint8)
-_WANTS = (kv_tables.FULL, kv_tables.UNPREPARED)
+POLICIES = policies.POLICIES
+_KINDS = "biufc"  # of dtypes that an entry may have
+_INT64 = np.dtype(np.int64)
 
 
-class KVArrays(Structure):
-    """What a KV cache consists of; `kv_cache.layout` and `kv_cache.sequences` tell what stands where."""
+class Events(NamedTuple):
+    """What `KVCache.events` returns, oldest first.
 
-    _schema: ClassVar[storage.Schema] = kv_file.SCHEMA
-    _version: ClassVar[int] = 2
+    Attributes
+    ----------
+    stored : bool array (m,)
+        Whether the page became findable; else it was forgotten.
+    hashes, parents : int64 arrays (m,)
+        The chained hash of the page, and of the page before it.
+    lost : int
+        How many events before these the ring had no room for.
+    """
 
-    _state: kv_layout.Arrays  # what the kernels take first; replaced as a whole
+    stored: np.ndarray
+    hashes: np.ndarray
+    parents: np.ndarray
+    lost: int
 
-    def reserve(self, n: int) -> None:
-        """Make room for n sequences in all, so that nothing grows before that but page tables. O(n)."""
-        n = arguments.integer("n", n, 0, MAX_PAGES)
-        with self._lock:
-            if n > self._state[1][table.CAPACITY]:
-                self._resize(n, len(self._state[2]))
 
-    def shrink_to_fit(self) -> None:
-        """Give back the room that sequences and page tables do not use; the pages stay. O(sequences, their pages)."""
-        with self._lock:
-            self._resize(0, 0)
+class Entry(NamedTuple):
+    """What a cache keeps for each token: an array of this shape and dtype, or one number where the shape is ().
 
-    @property
-    def page_size(self) -> int:
-        """Tokens a page."""
-        return int(self._state[0][kv_layout.PAGE_SIZE])
+    `content`: the numbers are token ids, by which full pages are found.
+    """
 
-    @property
-    def max_pages(self) -> int:
-        """Pages in all."""
-        return int(self._state[0][kv_layout.MAX_PAGES])
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    content: bool
 
-    @property
-    def enable_prefix_sharing(self) -> bool:
-        """Whether prefixes and blocks are found and shared."""
-        return bool(self._state[0][kv_layout.SHARING])
-
-    @property
-    def store(self) -> bool:
-        """Whether entries are kept to be read."""
-        return bool(self._state[0][kv_layout.VISIBLE])
-
-    @property
-    def eviction(self) -> str:
-        """The policy by which cached pages leave."""
-        return POLICIES[int(self._state[0][kv_layout.POLICY])]
+    @classmethod
+    def of(cls, shape: Any, dtype: Any) -> "Entry":
+        """Return the entry that `token_shape` and `dtype` describe, once they are checked."""
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(f"token_shape must be a tuple of integers, got {shape!r}")
+        shape = tuple(arguments.integer("token_shape", side, 1, MAX_PAGES) for side in shape)
+        dtype = np.dtype(dtype)
+        if dtype.kind not in _KINDS or dtype.newbyteorder("=") != dtype:
+            raise TypeError(f"dtype must be numeric, of native byte order, got {dtype}")
+        entry = cls(shape, dtype, shape == () and dtype.kind in "iu")
+        if entry.nbytes > MAX_PAGES:
+            raise ValueError(f"token_shape and dtype must make at most 2**31-1 bytes an entry, got {entry.nbytes}")
+        return entry
 
     @property
-    def verify(self) -> bool:
-        """Whether ids are compared before a page is shared."""
-        return bool(self._state[0][kv_layout.VERIFY])
-
-    @property
-    def max_pinned(self) -> int:
-        """The most pages that pins may keep."""
-        return int(self._state[0][kv_layout.MAX_PINNED])
-
-    @property
-    def token_shape(self) -> tuple[int, ...]:
-        """Shape of an entry."""
-        return self._token_shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of an entry's numbers."""
-        return self._dtype
-
-    @property
-    def arrays(self) -> kv_layout.Arrays:
-        """The cache's arrays: what every kernel in `llmds.kernels.kv_cache` over a whole cache takes first.
-
-        A NamedTuple `(pool, seqs, tables, ids, store)`: pool int64 (n,), seqs int64 (m,), tables int32 (slots,), ids
-        and store uint8. `llmds.kernels.kv_cache.layout` and `.sequences` say what they hold. These are the arrays
-        themselves, not copies: what a kernel changes in them, the cache has changed.
-
-        Read this property anew before each call of a kernel. `seqs` and `tables` are replaced when they grow, and by
-        `reserve` and `shrink_to_fit`; `ids` and `store` when the first token ids must be kept. The old `seqs` is then
-        retired, and every kernel that gets it returns `sequences.FULL` and does nothing.
-        """
-        return self._state
+    def nbytes(self) -> int:
+        """Bytes of an entry."""
+        return prod(self.shape) * self.dtype.itemsize
 
     @property
     def id_dtype(self) -> np.dtype:
-        """Type in which token ids are kept and compared: `dtype` where entries are integers, else int64."""
-        return self._dtype if self._content else np.dtype(np.int64)
+        """Type in which token ids are kept."""
+        return self.dtype if self.content else _INT64
 
-    def call(self, kernel: Callable, *arguments_: Any) -> tuple:
-        """Return kernel(*arrays, *arguments_), with more room and again as often as it asks for room.
+    def array(self, name: str, values: Any) -> np.ndarray:
+        """Return entries (n, *shape), once they are checked."""
+        return ragged.entries(name, values, self.dtype, self.shape)
 
-        For a kernel that returns a tuple, the first item of which is a code of `llmds.kernels.kv_cache.sequences`.
-        """
-        while (answer := kernel(*(arrays := self.arrays), *arguments_))[0] in _WANTS:
-            if answer[0] == kv_tables.FULL:
-                self.make_room(arrays)
-            else:
-                self._prepare(bool(answer[1]))
-        return answer
+    def ids(self, name: str, values: Any, blocks: Any = False) -> np.ndarray:
+        """Return token ids (n,), once they are checked; content ids, which are int64, if `blocks`."""
+        return ragged.entries(name, values, _INT64 if blocks else self.id_dtype, ())
 
-    def make_room(self, arrays: kv_layout.Arrays) -> None:
-        """Replace `arrays`, for which a kernel returned `sequences.FULL`, by larger ones. O(sequences, their pages).
 
-        Nothing happens if another call has replaced them meanwhile. Read `arrays` anew afterwards.
-        """
-        with self._lock:
-            if self._state is not arrays:
-                return
-            seqs, slots = arrays.seqs, len(arrays.tables)
-            capacity, rows = int(seqs[table.CAPACITY]), int(seqs[table.COUNT] + seqs[kv_tables.WANTED_ROWS])
-            needed = int(seqs[kv_tables.LIVE] + seqs[kv_tables.WANTED_SLOTS])
-            if max(rows, needed) > MAX_PAGES:
-                raise ValueError(f"at most 2**31-1 sequences and page references, {max(rows, needed)} would be needed")
-            # half of the slots must be free after gathering them, or it would be done again too soon
-            self._resize(
-                capacity if rows <= capacity else max(2 * capacity, rows),
-                slots if 2 * needed <= slots else max(2 * slots, 2 * needed),
-            )
+def new(settings: dict[int, int]) -> Arrays:
+    """Return the arrays of an empty cache. `settings`: by their names in `kv_cache.layout`, MAX_PAGES to POLICY."""
+    size = settings[layout.MAX_PAGES] * settings[layout.PAGE_SIZE] * settings[layout.ENTRY_BYTES]
+    # zeros that nobody has touched take no memory yet: the operating system provides it when they are written
+    store = np.zeros(size if settings[layout.STORED] else 0, np.uint8)
+    return Arrays(new_pool(settings), *sequences.new(16), np.zeros(0, np.uint8), store)
 
-    def _prepare(self, ids: bool) -> None:
-        """Have room for `ids` beside the entries, or for the token ids of which nothing else is kept."""
-        with self._lock:
-            pool, seqs, tables, *kept = self._state
-            if len(kept[not ids]):
-                return
-            width = int(pool[kv_layout.ID_BYTES])
-            kept[not ids] = np.zeros(self.max_pages * self.page_size * width, np.uint8)
-            self._resize(int(seqs[table.CAPACITY]), len(tables), *kept)
-            if not ids:  # only now: whoever has the old arrays has found them retired
-                pool[kv_layout.STORED] = 1
 
-    def _resize(self, rows: int, slots: int, ids: np.ndarray | None = None, store: np.ndarray | None = None) -> None:
-        """Exchange what grows. The caller holds the lock; whoever still has the old arrays finds them retired."""
-        pool, seqs, tables, old_ids, old_store = self._state
-        seqs, tables = kv_tables.resized(seqs, tables, rows, slots)
-        ids, store = old_ids if ids is None else ids, old_store if store is None else store
-        self._state = kv_layout.Arrays(pool, seqs, tables, ids, store)
+def new_pool(settings: dict[int, int]) -> np.ndarray:
+    """Return a pool of blank pages, see `new`."""
+    max_pages, policy, n = settings[layout.MAX_PAGES], settings[layout.POLICY], settings[layout.EVENTS]
+    head = np.zeros(layout.MEMORY + 1, np.int64)
+    for setting, value in settings.items():
+        head[setting] = value
+    head[layout.MEMORY] = policies.policy(policy).size(max_pages) + events.EVENT * n
+    pool = files.aligned(8 * int(layout.size(max_pages, head[layout.MEMORY]))).view(np.int64)
+    layout.fill(pool, head)
+    dispatch.bind(pool)
+    dispatch.prepare(pool)
+    return pool
 
-    _call, _make_room = call, make_room  # until their last callers have changed
 
-    def _set_entry(self, token_shape: Any, dtype: Any) -> None:
-        if not isinstance(token_shape, (tuple, list)):
-            raise TypeError(f"token_shape must be a tuple of integers, got {token_shape!r}")
-        self._token_shape = tuple(arguments.integer("token_shape", side, 1, MAX_PAGES) for side in token_shape)
-        self._dtype = np.dtype(dtype)
-        if self._dtype.kind not in _KINDS or self._dtype.newbyteorder("=") != self._dtype:
-            raise TypeError(f"dtype must be numeric, of native byte order, got {self._dtype}")
-        self._entry_bytes = prod(self._token_shape) * self._dtype.itemsize
-        if self._entry_bytes > MAX_PAGES:
-            raise ValueError(f"token_shape and dtype must make at most 2**31-1 bytes an entry, got {self._entry_bytes}")
+def resized(arrays: Arrays, rows: int, slots: int) -> Arrays:
+    """Return the arrays with room for `rows` sequences and `slots` pages of them; the old `seqs` is retired."""
+    seqs, tables = sequences.resized(arrays.seqs, arrays.tables, rows, slots)
+    return arrays._replace(seqs=seqs, tables=tables)
 
-        self._content = self._token_shape == () and self._dtype.kind in "iu"
 
-    def _set_state(self, *state: np.ndarray) -> None:
-        self._state = kv_layout.Arrays(*state)
-        self._lock = threading.RLock()
+def with_room(arrays: Arrays) -> Arrays:
+    """Return the arrays with the room that a kernel lacked and left in `seqs`; the old `seqs` is retired."""
+    seqs, slots = arrays.seqs, len(arrays.tables)
+    capacity, rows = int(seqs[table.CAPACITY]), int(seqs[table.COUNT] + seqs[sequences.WANTED_ROWS])
+    needed = int(seqs[sequences.LIVE] + seqs[sequences.WANTED_SLOTS])
+    if max(rows, needed) > MAX_PAGES:
+        raise ValueError(f"at most 2**31-1 sequences and page references, {max(rows, needed)} would be needed")
+    # half of the slots must be free after they are collected, or they would be collected again too soon
+    return resized(
+        arrays,
+        capacity if rows <= capacity else max(2 * capacity, rows),
+        slots if 2 * needed <= slots else max(2 * slots, 2 * needed),
+    )
 
-    def _bytes(self, array: np.ndarray) -> np.ndarray:
-        """The bytes of entries, uint8; (0,) where nothing is kept of them."""
-        if self.store or (self._content and self.enable_prefix_sharing):
-            return array.reshape(-1).view(np.uint8)
-        return _NOTHING
 
-    def _owned(self) -> tuple:
-        return self._state
+def with_ids(arrays: Arrays, beside: bool) -> Arrays:
+    """Return the arrays with room for token ids: `beside` entries in `ids`, else in `store`, which keeps nothing else.
 
-    def _to_arrays(self) -> storage.Arrays:
-        return kv_file.to_arrays(self)
+    The old `seqs` is retired.
+    """
+    name = "ids" if beside else "store"
+    if len(getattr(arrays, name)):
+        return arrays
+    pool = arrays.pool
+    size = int(pool[layout.MAX_PAGES] * pool[layout.PAGE_SIZE] * pool[layout.ID_BYTES])
+    room = {name: np.zeros(size, np.uint8)}
+    prepared = resized(arrays._replace(**room), int(arrays.seqs[table.CAPACITY]), len(arrays.tables))
+    if not beside:  # only now: every kernel that gets the old arrays finds them retired
+        pool[layout.STORED] = 1
+    return prepared
 
-    @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
-        return kv_file.from_arrays(cls, arrays)
 
-    def _fault(self) -> str | None:
-        pool, seqs, tables, ids, store = self._state
-        return kv_faults.FAULTS[kv_faults.first_fault(pool, seqs, tables, ids, store)] or None
+def counts(arrays: Arrays) -> dict[str, int]:
+    """Return what `KVCache.stats` returns. O(1)."""
+    head = arrays.pool[: layout.HEAD].tolist()
+    free = head[layout.BLANKS] + head[layout.CACHED]
+    return {
+        "total_sequences": int(arrays.seqs[table.COUNT]),
+        "total_pages": head[layout.MAX_PAGES],
+        "allocated_pages": head[layout.MAX_PAGES] - free,
+        "free_pages": free,
+        "cached_pages": head[layout.CACHED],
+        "pinned_pages": head[layout.PINNED],
+        "prefix_shares": head[layout.SHARES],
+        "prefix_map_size": head[layout.FINDABLE],
+        "shared_pages_count": head[layout.SHARED],
+        "total_page_refs": head[layout.TOTAL_REFS],
+        "cow_copies": head[layout.COPIES],
+        "evictions": head[layout.EVICTIONS],
+        "hit_tokens": head[layout.HITS],
+        "lookup_tokens": head[layout.LOOKUPS],
+    }
+
+
+def setting(name: int, convert: Callable, doc: str) -> property:
+    """Return a property that reads a setting, by its name in `kv_cache.layout`, from an object's `arrays`."""
+    return property(lambda owner: convert(owner.arrays.pool[name]), doc=doc)
+
+
+def policy_name(number: int) -> str:
+    """Return the name of an eviction policy."""
+    return POLICIES[number]
+
+
+def refusal(answer: tuple, max_pages: int, seq_ids: Sequence[int] | np.ndarray | None) -> Exception:
+    """Return the exception that a kernel's (code, a, b) stands for; a may be an index of `seq_ids`, if given."""
+    code, a, b = answer
+    if code == sequences.ABSENT:
+        return KeyError(a if seq_ids is None else int(seq_ids[a]))
+    if code == sequences.NO_PAGES:
+        return OutOfPagesError(f"{a} pages are needed, {b} of {max_pages} are free")
+    if code == sequences.TWICE:
+        return ValueError(f"seq_ids must be distinct, seq_ids[{a}] occurs twice")
+    return AssertionError(f"a kernel returned the unexpected code {code}")
+
+
+def fault(arrays: Arrays) -> str | None:
+    """Return the first invariant that does not hold, in words; None if all hold. O(all arrays)."""
+    try:
+        address = dispatch.address_of(int(arrays.pool[layout.POLICY]))
+    except ValueError as error:
+        return str(error)
+    if arrays.pool[layout.FUNCTIONS] != address:
+        return "the functions of the eviction policy are not those of this process"
+    return check.FAULTS[check.first_fault(*arrays)] or None

@@ -392,7 +392,7 @@ class Scheduler(SchedulerState):
         taken = -1
         while taken < 0:
             arena = self._arena
-            _, taken, _ = self._cache._call(
+            _, taken, _ = self._cache.call(
                 batches.take_batch_cached, arena, _NO_IDS, self._ledger, now, force, most, batch
             )
             if taken < 0:
@@ -422,7 +422,8 @@ class Scheduler(SchedulerState):
             return None
         if self._cache is None:
             raise ValueError(f"{name} needs a cache to be looked up in, this scheduler has none")
-        return self._cache._ids(name, ids, bool(layout.parts(self._arena)[5][layout.BLOCKS]))
+        blocks = bool(layout.parts(self._arena)[5][layout.BLOCKS])
+        return kv_arguments.entries(name, ids, np.dtype(np.int64) if blocks else self._cache.id_dtype, ())
 
     def _need_tenants(self) -> None:
         if self._arena[layout.POLICY] != layout.WFQ:

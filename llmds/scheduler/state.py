@@ -12,7 +12,6 @@ from ..base.arena import MAX_ROWS
 from ..base.clocked import Clock, Clocked
 from ..kernels import clock as clock_kernels
 from ..kernels import histogram, table
-from ..kernels.kv_cache import layout as kv_layout
 from ..kernels.scheduler import check as scheduling_check
 from ..kernels.scheduler import layout
 from ..kernels.scheduler import requests as kernels
@@ -197,7 +196,7 @@ class SchedulerState(Clocked):
 
 def id_bytes(cache: KVCache, blocks: bool) -> int:
     """Bytes of an id of a prompt that is looked up in `cache`."""
-    return 8 if blocks else int(cache._state[0][kv_layout.ID_BYTES])
+    return 8 if blocks else cache.id_dtype.itemsize
 
 
 def _needs(name: str, needed: bool, given: Any) -> None:

@@ -360,18 +360,18 @@ class _Run:
 
     def go_on(self) -> bool:
         """Simulate for some hundredths of a second; False when all is done."""
-        trace, state, arena = self.trace, self.cache._state, self.scheduler._arena
+        trace, arrays, arena = self.trace, self.cache.arrays, self.scheduler._arena
         began = time.perf_counter()
         code = kernels.run(
             self.whole, self.real, self.arrivals, trace.input_lengths, trace.output_lengths, self.accepted,
             self.slos, self.labels.priorities, self.labels.tenants, trace.block_ids.view(np.uint8), trace.indptr,
             self.cost, self.times, self.counts, self.samples, self.running, self.order, self.tickets, arena,
-            self.scheduler._ledger, *state, self.work,
+            self.scheduler._ledger, *arrays, self.work,
         )  # fmt: skip
         if code == kernels.SCHEDULER_FULL:
             self.scheduler._make_room(arena)
         elif code == kernels.CACHE_FULL:
-            self.cache._make_room(state)
+            self.cache.make_room(arrays)
         elif code == kernels.MORE:
             took = time.perf_counter() - began
             self.work = max(1, min(8 * self.work, int(self.work * SECONDS_A_CALL / max(took, 1e-6))))

@@ -127,10 +127,10 @@ def _replay(trace: Trace, cache: KVCache, salt: int, kernel: Callable, progress:
         def run(part: slice) -> None:
             done = part.start
             while done < part.stop:
-                state = cache._state
-                code, done, _ = kernel(*state, seq, salt, data, trace.indptr, done, part.stop, found)
+                arrays = cache.arrays
+                code, done, _ = kernel(*arrays, seq, salt, data, trace.indptr, done, part.stop, found)
                 if code == kv_tables.FULL:
-                    cache._make_room(state)
+                    cache.make_room(arrays)
             advance(part.stop - part.start)
 
         in_pieces(n, run, smallest=_REQUESTS)

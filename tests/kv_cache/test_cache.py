@@ -294,7 +294,7 @@ def test_page_tables_grow_and_are_gathered():
     large = cache.nbytes
     cache.shrink_to_fit()
     cache.check()
-    assert cache.nbytes < large and len(cache._state[2]) == 64
+    assert cache.nbytes < large and len(cache.arrays.tables) == 64
     cache.reserve(1000)
     reserved = cache.nbytes
     for seq in range(10, 900):
@@ -306,7 +306,7 @@ def test_bookkeeping_is_small_and_true():
     cache = KVCache(16, 10_000, store=False)
     for seq in range(100):
         cache.attach_blocks(seq, np.arange(100) + 100 * seq)
-    assert cache.nbytes == sum(array.nbytes for array in cache._state)
+    assert cache.nbytes == sum(array.nbytes for array in cache.arrays)
     assert cache.nbytes - 4 * 10_000 < 100 * 10_000, "page tables of the sequences apart"
     stored = KVCache(16, 100, token_shape=(2, 3), dtype=np.float16)
     assert stored.nbytes - stored.pages.nbytes < 100 * 100 + 3000

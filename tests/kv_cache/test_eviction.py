@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from llmds.kernels.kv_cache.eviction import dispatch as kv_eviction
+from llmds.kernels.kv_cache.eviction import table
 from llmds.kv_cache.cache import KVCache
 from llmds.kv_cache.state import POLICIES as NAMES
 from llmds.paged_allocator import OutOfPagesError
@@ -112,7 +112,7 @@ def test_no_number_a_policy_keeps_can_be_changed_unseen_and_then_crash(policy):
         if turn % 2:
             cache.detach(turn % 3)
     whole = cache._to_arrays()
-    size = int(kv_eviction.memory_size(NAMES.index(policy), 12))
+    size = table.policy(NAMES.index(policy)).size(12)
     for turn in range(300):
         arrays = {name: array.copy() for name, array in whole.items()}
         pool = arrays["pool"].view(np.int32)
@@ -130,7 +130,7 @@ def test_no_number_a_policy_keeps_can_be_changed_unseen_and_then_crash(policy):
 
 
 def test_names():
-    assert tuple(POLICIES) == NAMES and len(NAMES) == kv_eviction.POLICIES
+    assert tuple(POLICIES) == NAMES == table.POLICIES == ("lru", "lfu", "slru", "tinylfu", "s3fifo", "lhd"), "in files"
     with pytest.raises(ValueError, match="eviction"):
         KVCache(2, 4, eviction="mru")
     assert [KVCache(2, 4, eviction=policy).eviction for policy in NAMES] == list(NAMES)

@@ -114,7 +114,7 @@ def test_prompts_may_lie_in_an_array_of_the_callers():
         scheduling.submit_prompt(arena, 0.0, 2 * ids, math.inf, 0.0, 0, start, ids, 0)
     batch = np.empty(4, np.int64)
     code, taken, _ = scheduling_batch.take_batch_cached(
-        *cache._state, arena, blocks.view(np.uint8), ledger, 0.0, True, 2**62, batch
+        *cache.arrays, arena, blocks.view(np.uint8), ledger, 0.0, True, 2**62, batch
     )
     assert (code, taken) == (scheduling.OK, 3) and batch[:3].tolist() == [2, 1, 0]
     start = scheduling_layout.LEDGER

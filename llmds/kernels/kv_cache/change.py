@@ -1,6 +1,6 @@
-"""What is done with the sequences of a KV cache once they are there. State and answers: `kv_cache.sequences`.
+"""Changes of the sequences of a KV cache. State and codes: `kv_cache.sequences`.
 
-Entries come as uint8, entry_bytes each, end to end; none where none are stored.
+Entries come as uint8, entry_bytes each, end to end; empty where none are stored.
 """
 
 import numpy as np
@@ -8,8 +8,7 @@ import numpy as np
 from .. import table
 from ..compiling import njit, njit_no_nrt
 from ..table import RETIRED
-from . import layout as kv
-from . import sequences as seq
+from . import layout, sequences
 from .hashes import page_name, root_name
 from .pages import acquire, available, copy_bytes, copy_entries, find, forget, link, release, same_entries, take
 from .sequences import ABSENT, FULL, NO_PAGES, OK, OUTSIDE, PRESENT, TWICE, UNPREPARED, pages_for
@@ -21,34 +20,30 @@ SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 
 @njit(cache=True)
 def detach(pool, seqs, tables, ids, store, seq_id):
-    """Let go of a sequence: its last page becomes the oldest of its own. O(pages)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
+    """Remove a sequence and release its pages, the last one first. O(pages)."""
+    held = sequences.parts(seqs, tables)
+    if held.head[RETIRED]:
         return FULL, 0, 0
-    row = table.find(srows, sbuckets, seq_id)
+    row = table.find(held.rows, held.buckets, seq_id)
     if row < 0:
         return ABSENT, seq_id, 0
-    head, rows, names, _, memory = kv.parts(pool)
-    seq.release_pages(head, rows, names, memory, shead, srows, tables, row, _ZERO)
-    seq.give_back_slots(shead, srows, row)
-    table.remove(srows, sbuckets, row)
-    table.free_row(shead, srows, row)
+    sequences.remove(layout.parts(pool), held, row)
     return OK, 0, 0
 
 
 @njit(cache=True)
 def gather(pool, seqs, tables, ids, store, seq_id):
-    """(code, entries of a sequence, uint8 (length * entry_bytes,)). O(length)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    row = np.int64(-1) if shead[RETIRED] else table.find(srows, sbuckets, seq_id)
+    """Return (code, the entries of a sequence, uint8 (length * entry_bytes,)). O(length)."""
+    head, srows, buckets = table.parts(seqs)
+    row = np.int64(-1) if head[RETIRED] else table.find(srows, buckets, seq_id)
     if row < 0:
-        return FULL if shead[RETIRED] else ABSENT, np.empty(0, np.uint8)
-    page_size, width = pool[kv.PAGE_SIZE], pool[kv.ENTRY_BYTES]
-    entries = np.empty(srows[row, seq.LENGTH] * width, np.uint8)
+        return FULL if head[RETIRED] else ABSENT, np.empty(0, np.uint8)
+    page_size, width = pool[layout.PAGE_SIZE], pool[layout.ENTRY_BYTES]
+    entries = np.empty(srows[row, sequences.LENGTH] * width, np.uint8)
     done = _ZERO
-    for i in range(srows[row, seq.PAGES]):
-        first = tables[srows[row, seq.START] + i] * page_size * width
-        stop = seq.filled(srows, row, page_size, i) * width
+    for i in range(srows[row, sequences.PAGES]):
+        first = tables[srows[row, sequences.START] + i] * page_size * width
+        stop = sequences.filled(srows, row, page_size, i) * width
         copy_bytes(entries, done, store, first, stop)
         done += stop
     return OK, entries
@@ -57,55 +52,51 @@ def gather(pool, seqs, tables, ids, store, seq_id):
 @njit(cache=True)
 def append(pool, seqs, tables, ids, store, seq_ids, each, entries):
     """Add `each` entries to the end of every one of n distinct sequences, or to none. O(n * each)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
+    held = sequences.parts(seqs, tables)
+    if held.head[RETIRED]:
         return FULL, 0, 0
-    if seq.unprepared(pool, entries):
+    if sequences.unprepared(pool, entries):
         return UNPREPARED, 0, 0
-    head, rows, names, buckets, memory = kv.parts(pool)
-    n, page_size = seq_ids.shape[0], head[kv.PAGE_SIZE]
+    pages, srows = layout.parts(pool), held.rows
+    head, rows = pages.head, pages.rows
+    n, page_size = seq_ids.shape[0], head[layout.PAGE_SIZE]
     found, copied = np.empty(n, np.int64), np.empty(n, np.bool_)
     code, at, planned, needed, slots = OK, _ZERO, _ZERO, _ZERO, _ZERO
-    # Two forks that share their last page need one copy of it, not two. So the plan takes references away as the
-    # appends will, and marks what it has seen by a negative length; both are undone below.
+    # Two forks that share their last page need one copy of it, not two. So the plan removes references as the
+    # appends will, and marks the sequences it has seen by a negative length; both are undone below.
     for e in range(n):
-        row = table.find(srows, sbuckets, seq_ids[e])
-        if row < 0 or srows[row, seq.LENGTH] < 0:
+        row = table.find(srows, held.buckets, seq_ids[e])
+        if row < 0 or srows[row, sequences.LENGTH] < 0:
             code, at = (ABSENT, np.int64(e)) if row < 0 else (TWICE, np.int64(e))
             break
-        pages, copies = _growth(head, rows, srows, tables, row, each)
+        total, copies = _growth(head, rows, held, row, each)
         found[e], copied[e] = row, copies > 0
         if copies:
-            rows[tables[srows[row, seq.START] + srows[row, seq.PAGES] - 1], kv.REFS] -= 1
-        needed += pages - srows[row, seq.PAGES] + copies
-        slots += seq.wanted_slots(srows, row, pages)
-        srows[row, seq.LENGTH] = ~srows[row, seq.LENGTH]
+            rows[tables[srows[row, sequences.START] + srows[row, sequences.PAGES] - 1], layout.REFS] -= 1
+        needed += total - srows[row, sequences.PAGES] + copies
+        slots += sequences.wanted_slots(srows, row, total)
+        srows[row, sequences.LENGTH] = ~srows[row, sequences.LENGTH]
         planned += 1
     for e in range(planned):
         row = found[e]
-        srows[row, seq.LENGTH] = ~srows[row, seq.LENGTH]
+        srows[row, sequences.LENGTH] = ~srows[row, sequences.LENGTH]
         if copied[e]:
-            rows[tables[srows[row, seq.START] + srows[row, seq.PAGES] - 1], kv.REFS] += 1
+            rows[tables[srows[row, sequences.START] + srows[row, sequences.PAGES] - 1], layout.REFS] += 1
     if code != OK:
         return code, at, 0
     if needed > available(head):
         return NO_PAGES, needed, available(head)
-    if not seq.has_room(shead, srows, tables, _ZERO, slots):
+    if not sequences.has_room(held, _ZERO, slots):
         return FULL, 0, 0
-    width, stored = head[kv.ENTRY_BYTES], head[kv.STORED] != 0
+    width, stored = head[layout.ENTRY_BYTES], head[layout.STORED] != 0
     for e in range(n):
         row = found[e]
-        left = (
-            (srows[row, seq.PAGES] - srows[row, seq.PREFIX_PAGES]) * page_size
-            - srows[row, seq.LENGTH]
-            + srows[row, seq.PREFIX]
-        )
+        left = _slots_left(head, srows, row)
         if left > 0 and each == 1:
-            page = tables[srows[row, seq.START] + srows[row, seq.PAGES] - 1]
-            if (
-                rows[page, kv.REFS] == 1 and rows[page, kv.BUCKET] < 0
-            ):  # as a rule; handing arrays on took 4 times as long
-                srows[row, seq.LENGTH] += 1
+            page = tables[srows[row, sequences.START] + srows[row, sequences.PAGES] - 1]
+            # the common case is written out here: passing the arrays to a function takes 4 times as long
+            if rows[page, layout.REFS] == 1 and rows[page, layout.BUCKET] < 0:
+                srows[row, sequences.LENGTH] += 1
                 to, start = ((page + 1) * page_size - left) * width, e * width
                 if stored and width > SMALL:
                     copy_bytes(store, to, entries, start, width)
@@ -113,51 +104,53 @@ def append(pool, seqs, tables, ids, store, seq_ids, each, entries):
                     for byte in range(width):
                         store[to + byte] = entries[start + byte]
                 continue
-        pages = srows[row, seq.PAGES] + (pages_for(each - left, page_size) if each > left else 0)
-        _append(head, rows, names, buckets, memory, shead, srows, tables, store, row, pages, each, entries, e * each)
-    if head[kv.CONTENT] and head[kv.SHARING]:  # only now, since the plan knows nothing of pages that come free by it
-        origin = np.empty((0, 3), np.int64)
+        total = srows[row, sequences.PAGES] + (pages_for(each - left, page_size) if each > left else 0)
+        _append(pages, held, store, row, total, each, entries, e * each)
+    if head[layout.CONTENT] and head[layout.SHARING]:  # only now, since the plan does not count pages that this frees
+        data = layout.Data(ids, store, store, store, np.empty((0, 3), np.int64))
         for e in range(n):
             row = found[e]
-            whole = srows[row, seq.PREFIX_PAGES] * page_size == srows[row, seq.PREFIX]
+            whole = srows[row, sequences.PREFIX_PAGES] * page_size == srows[row, sequences.PREFIX]
             if whole and (each > 1 or _slots_left(head, srows, row) == 0):
-                length = srows[row, seq.LENGTH]
+                length = srows[row, sequences.LENGTH]
                 for i in range((length - each) // page_size, length // page_size):
-                    _settle(head, rows, names, buckets, memory, srows, tables, ids, store, origin, row, np.int64(i))
+                    _settle(pages, held, data, row, np.int64(i))
     return OK, 0, 0
 
 
 @njit(cache=True)
 def write(pool, seqs, tables, ids, store, seq_id, start, count, entries):
     """Replace entries start..start + count of a sequence, all within its length. O(count + page_size)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
+    held = sequences.parts(seqs, tables)
+    srows = held.rows
+    if held.head[RETIRED]:
         return FULL, 0, 0
-    if seq.unprepared(pool, entries):
+    if sequences.unprepared(pool, entries):
         return UNPREPARED, 0, 0
-    row = table.find(srows, sbuckets, seq_id)
+    row = table.find(srows, held.buckets, seq_id)
     if row < 0:
         return ABSENT, seq_id, 0
-    length = srows[row, seq.LENGTH]
+    length = srows[row, sequences.LENGTH]
     if start > length or count > length - start:
         return OUTSIDE, length, 0
     if count == 0:
         return OK, 0, 0
-    head, rows, names, buckets, memory = kv.parts(pool)
-    page_size, first = head[kv.PAGE_SIZE], srows[row, seq.START]
-    at, slot = seq.place(srows, row, page_size, start)
-    last, _ = seq.place(srows, row, page_size, start + count - 1)
+    pages = layout.parts(pool)
+    head, rows = pages.head, pages.rows
+    page_size, first = head[layout.PAGE_SIZE], srows[row, sequences.START]
+    at, slot = sequences.place(srows, row, page_size, start)
+    last, _ = sequences.place(srows, row, page_size, start + count - 1)
     needed = _ZERO
     for i in range(at, last + 1):
-        needed += rows[tables[first + i], kv.REFS] > 1
+        needed += rows[tables[first + i], layout.REFS] > 1
     if needed > available(head):
         return NO_PAGES, needed, available(head)
     done = _ZERO
     for i in range(at, last + 1):
-        used = seq.filled(srows, row, page_size, i)
-        page = _own(head, rows, names, buckets, memory, store, tables, first + i, used)
+        used = sequences.filled(srows, row, page_size, i)
+        page = _own(pages, store, tables, first + i, used)
         part = min(count - done, used - slot)
-        if head[kv.STORED]:
+        if head[layout.STORED]:
             copy_entries(head, store, page, slot, entries, done, part)
         done += part
         slot = _ZERO
@@ -166,140 +159,143 @@ def write(pool, seqs, tables, ids, store, seq_id, start, count, entries):
 
 @njit(cache=True)
 def truncate(pool, seqs, tables, ids, store, seq_id, length):
-    """Cut a sequence to its first `length` entries. A prefix that is cut into is no longer named. O(pages let go)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
+    """Cut a sequence to its first `length` entries. A prefix that is cut is no longer named. O(pages released)."""
+    held = sequences.parts(seqs, tables)
+    srows = held.rows
+    if held.head[RETIRED]:
         return FULL, 0, 0
-    row = table.find(srows, sbuckets, seq_id)
+    row = table.find(srows, held.buckets, seq_id)
     if row < 0:
         return ABSENT, seq_id, 0
-    if length > srows[row, seq.LENGTH]:
-        return OUTSIDE, srows[row, seq.LENGTH], 0
-    if length < srows[row, seq.PREFIX]:
-        srows[row, seq.PREFIX] = srows[row, seq.PREFIX_PAGES] = 0
-    head, rows, names, _, memory = kv.parts(pool)
-    rest = pages_for(length - srows[row, seq.PREFIX], head[kv.PAGE_SIZE])
-    seq.release_pages(head, rows, names, memory, shead, srows, tables, row, srows[row, seq.PREFIX_PAGES] + rest)
-    srows[row, seq.LENGTH] = length
+    if length > srows[row, sequences.LENGTH]:
+        return OUTSIDE, srows[row, sequences.LENGTH], 0
+    if length < srows[row, sequences.PREFIX]:
+        srows[row, sequences.PREFIX] = srows[row, sequences.PREFIX_PAGES] = 0
+    rest = pages_for(length - srows[row, sequences.PREFIX], pool[layout.PAGE_SIZE])
+    sequences.release_pages(layout.parts(pool), held, row, srows[row, sequences.PREFIX_PAGES] + rest)
+    srows[row, sequences.LENGTH] = length
     return OK, 0, 0
 
 
 @njit(cache=True)
 def fork(pool, seqs, tables, ids, store, source, target):
     """Let `target`, which must be new, hold the pages of `source`. O(pages)."""
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[RETIRED]:
+    held = sequences.parts(seqs, tables)
+    srows = held.rows
+    if held.head[RETIRED]:
         return FULL, 0, 0
-    row = table.find(srows, sbuckets, source)
+    row = table.find(srows, held.buckets, source)
     if row < 0:
         return ABSENT, source, 0
-    if table.find(srows, sbuckets, target) >= 0:
+    if table.find(srows, held.buckets, target) >= 0:
         return PRESENT, 0, 0
-    pages = srows[row, seq.PAGES]
-    if not seq.has_room(shead, srows, tables, _ONE, pages):
+    total = srows[row, sequences.PAGES]
+    if not sequences.has_room(held, _ONE, total):
         return FULL, 0, 0
-    head, rows, names, _, memory = kv.parts(pool)
-    other, start = seq.add(shead, srows, sbuckets, target), shead[seq.TOP_SLOT]
-    for column in (seq.PAGES, seq.LENGTH, seq.PREFIX, seq.PREFIX_PAGES, seq.SALT):
+    pages, other, start = layout.parts(pool), sequences.add(held, target), held.head[sequences.TOP_SLOT]
+    for column in range(sequences.START, sequences.COLUMNS):
         srows[other, column] = srows[row, column]
-    srows[other, seq.START], srows[other, seq.ROOM] = start if pages > 0 else 0, pages
-    shead[seq.TOP_SLOT] += pages
-    shead[seq.LIVE] += pages
-    for i in range(pages):
-        page = np.int64(tables[srows[row, seq.START] + i])
-        acquire(head, rows, names, memory, page)
+    srows[other, sequences.START], srows[other, sequences.ROOM] = start if total > 0 else 0, total
+    held.head[sequences.TOP_SLOT] += total
+    held.head[sequences.LIVE] += total
+    for i in range(total):
+        page = np.int64(tables[srows[row, sequences.START] + i])
+        acquire(pages, page)
         tables[start + i] = page
     return OK, 0, 0
 
 
 @njit_no_nrt(cache=True)
 def _slots_left(head, srows, row):
-    """Slots that are free in the last page of a sequence; 0 if its prefix ends there. Without a division."""
+    """Return the free slots in the last page of a sequence; 0 if its prefix ends there. Without a division."""
     return (
-        (srows[row, seq.PAGES] - srows[row, seq.PREFIX_PAGES]) * head[kv.PAGE_SIZE]
-        - srows[row, seq.LENGTH]
-        + srows[row, seq.PREFIX]
+        (srows[row, sequences.PAGES] - srows[row, sequences.PREFIX_PAGES]) * head[layout.PAGE_SIZE]
+        - srows[row, sequences.LENGTH]
+        + srows[row, sequences.PREFIX]
     )
 
 
 @njit_no_nrt(cache=True)
-def _growth(head, rows, srows, tables, row, count):
-    """(pages that a sequence will have after `count` more entries, copies of shared pages that takes: 0 or 1)."""
-    left, pages = _slots_left(head, srows, row), srows[row, seq.PAGES]
-    shared = left > 0 and count > 0 and rows[tables[srows[row, seq.START] + pages - 1], kv.REFS] > 1
+def _growth(head, rows, held, row, count):
+    """Return (pages of a sequence after `count` more entries, copies of shared pages that this takes: 0 or 1)."""
+    srows = held.rows
+    left, total = _slots_left(head, srows, row), srows[row, sequences.PAGES]
+    shared = left > 0 and count > 0 and rows[held.tables[srows[row, sequences.START] + total - 1], layout.REFS] > 1
     if count > left:
-        pages += pages_for(count - left, head[kv.PAGE_SIZE])
-    return pages, np.int64(shared)
+        total += pages_for(count - left, head[layout.PAGE_SIZE])
+    return total, np.int64(shared)
 
 
 @njit(cache=True)
-def _append(head, rows, names, buckets, memory, shead, srows, tables, store, row, pages, count, entries, entry):
-    """Add entries to a sequence that will have `pages` pages then; there are enough of them, and slots."""
-    page_size, left = head[kv.PAGE_SIZE], _slots_left(head, srows, row)
-    seq.widen(shead, srows, tables, row, pages)
-    start, done = srows[row, seq.START], _ZERO
+def _append(pages, held, store, row, total, count, entries, entry):
+    """Add entries to a sequence that will have `total` pages then; there are enough of them, and slots."""
+    head, srows, tables = pages.head, held.rows, held.tables
+    page_size, left = head[layout.PAGE_SIZE], _slots_left(head, srows, row)
+    sequences.widen(held, row, total)
+    start, done = srows[row, sequences.START], _ZERO
     if left > 0 and count > 0:
         used = page_size - left
-        page = _own(head, rows, names, buckets, memory, store, tables, start + srows[row, seq.PAGES] - 1, used)
+        page = _own(pages, store, tables, start + srows[row, sequences.PAGES] - 1, used)
         done = min(count, left)
-        if head[kv.STORED]:
+        if head[layout.STORED]:
             copy_entries(head, store, page, used, entries, entry, done)
-    for i in range(srows[row, seq.PAGES], pages):
-        page = take(head, rows, names, buckets, memory)
+    for i in range(srows[row, sequences.PAGES], total):
+        page = take(pages)
         tables[start + i] = page
         part = min(count - done, page_size)
-        if head[kv.STORED]:
+        if head[layout.STORED]:
             copy_entries(head, store, page, _ZERO, entries, entry + done, part)
         done += part
-    shead[seq.LIVE] += pages - srows[row, seq.PAGES]
-    srows[row, seq.PAGES] = pages
-    srows[row, seq.LENGTH] += count
+    held.head[sequences.LIVE] += total - srows[row, sequences.PAGES]
+    srows[row, sequences.PAGES] = total
+    srows[row, sequences.LENGTH] += count
 
 
 @njit_no_nrt(cache=True)
-def _settle(head, rows, names, buckets, memory, srows, tables, ids, store, origin, row, i):
-    """Let page i of a sequence, just filled and nobody else's, be found, if the page before it can be.
+def _settle(pages, held, data, row, i):
+    """Make page i of a sequence, just filled and referenced by it alone, findable, if the page before it is.
 
-    If one with the same ids after the same pages is there already, that takes its place.
+    If a page with the same ids after the same pages can be found already, that one takes its place.
     """
-    slot, salt = srows[row, seq.START] + i, srows[row, seq.SALT]
-    parent, before = head[kv.MAX_PAGES], root_name(salt)
+    head, rows, srows = pages.head, pages.rows, held.rows
+    slot, salt = srows[row, sequences.START] + i, srows[row, sequences.SALT]
+    parent, before = head[layout.MAX_PAGES], root_name(salt)
     if i > 0:
-        parent = np.int64(tables[slot - 1])
-        before = names[parent, kv.NAME]
-        if rows[parent, kv.BUCKET] < 0 or 0 < rows[parent, kv.COUNT] < head[kv.PAGE_SIZE]:
+        parent = np.int64(held.tables[slot - 1])
+        before = pages.names[parent, layout.NAME]
+        if rows[parent, layout.BUCKET] < 0 or 0 < rows[parent, layout.COUNT] < head[layout.PAGE_SIZE]:
             return
-    page, page_size, size = np.int64(tables[slot]), head[kv.PAGE_SIZE], head[kv.PAGE_SIZE] * head[kv.ID_BYTES]
-    name = page_name(store, page * size, size, before)
-    same = find(
-        head, rows, names, buckets, ids, store, origin, store, store, parent, salt, name, name, _FALSE, page * size,
-        page_size,
-    )  # fmt: skip
+    page, page_size, size = (
+        np.int64(held.tables[slot]),
+        head[layout.PAGE_SIZE],
+        head[layout.PAGE_SIZE] * head[layout.ID_BYTES],
+    )
+    name = page_name(data.store, page * size, size, before)
+    same = find(pages, data, parent, salt, name, name, _FALSE, page * size, page_size)
     if same < 0:
-        link(head, rows, names, buckets, memory, page, parent, salt, name, name, page_size, _TRUE)
-    elif rows[same, kv.STATE] & kv.OWN == 0 or same_entries(
-        head, store, origin, same, store, page * page_size, page_size
-    ):
-        acquire(head, rows, names, memory, same)
-        release(head, rows, names, memory, page)
-        tables[slot] = same
+        link(pages, page, parent, salt, name, name, page_size, _TRUE)
+    elif rows[same, layout.STATE] & layout.OWN == 0 or same_entries(head, data, same, page * page_size, page_size):
+        acquire(pages, same)
+        release(pages, page)
+        held.tables[slot] = same
 
 
 @njit_no_nrt(cache=True)
-def _own(head, rows, names, buckets, memory, store, tables, slot, used):
-    """The page in a slot of `tables`, made one that may be written to; its first `used` entries stay.
+def _own(pages, store, tables, slot, used):
+    """Return the page in a slot of `tables`, or the one now there, that may be written to; `used` entries are kept.
 
-    A page that others hold is copied. One that can be found no longer can, since its entries change.
+    A page that other sequences hold is copied. One that can be found no longer can, since its entries change.
     """
+    head, rows = pages.head, pages.rows
     page = np.int64(tables[slot])
-    if rows[page, kv.REFS] > 1:
-        fresh = take(head, rows, names, buckets, memory)
-        if head[kv.STORED]:
-            copy_entries(head, store, fresh, _ZERO, store, page * head[kv.PAGE_SIZE], used)
-        release(head, rows, names, memory, page)
+    if rows[page, layout.REFS] > 1:
+        fresh = take(pages)
+        if head[layout.STORED]:
+            copy_entries(head, store, fresh, _ZERO, store, page * head[layout.PAGE_SIZE], used)
+        release(pages, page)
         tables[slot] = fresh
-        head[kv.COPIES] += 1
+        head[layout.COPIES] += 1
         return fresh
-    if rows[page, kv.BUCKET] >= 0:
-        forget(head, rows, names, buckets, memory, page)
+    if rows[page, layout.BUCKET] >= 0:
+        forget(pages, page)
     return page

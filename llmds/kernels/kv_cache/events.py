@@ -1,14 +1,14 @@
-"""What has become findable in a KV cache, and what no longer is: a ring of the last events, for a router.
+"""Which pages of a KV cache became findable, and which are no longer: a ring of the last events, for a router.
 
-Event number e stands at place e % head[EVENTS] of the last EVENT * head[EVENTS] elements of `memory`
-(`kv_cache.layout`): its kind, its hash, that of the page before. head[TOLD] counts the events ever, head[READ] those
-handed out or lost.
+Event number e lies at place e % head[EVENTS] of the last EVENT * head[EVENTS] elements of `memory`
+(`kv_cache.layout`): its kind, the hash of the page, the hash of the page before it. head[RECORDED] counts all events so
+far, head[READ] those that were returned or lost.
 """
 
 import numpy as np
 
 from ..compiling import njit, njit_no_nrt
-from . import layout as kv
+from . import layout
 from .hashes import root_name
 
 STORED, REMOVED = 1, 0
@@ -16,28 +16,32 @@ KIND, HASH, PARENT, EVENT = 0, 1, 2, 3
 
 
 @njit_no_nrt(cache=True)
-def tell(head, rows, names, memory, kind, page):
-    """Note that a page has become findable, or is about to be forgotten. O(1)."""
-    if head[kv.EVENTS] == 0:
+def record(pages, kind, page):
+    """Record that a page became findable (STORED), or is about to be forgotten (REMOVED). O(1)."""
+    head, names, memory = pages.head, pages.names, pages.memory
+    if head[layout.EVENTS] == 0:
         return
-    parent = np.int64(rows[page, kv.PARENT])
-    at = memory.shape[0] - EVENT * (1 + head[kv.TOLD] % head[kv.EVENTS])
-    memory[at + KIND], memory[at + HASH] = kind, names[page, kv.NAME]
-    before = root_name(names[page, kv.SALT]) if parent == head[kv.MAX_PAGES] else names[parent, kv.NAME]
-    memory[at + PARENT] = before
-    head[kv.TOLD] += 1
+    parent = np.int64(pages.rows[page, layout.PARENT])
+    at = memory.shape[0] - EVENT * (1 + head[layout.RECORDED] % head[layout.EVENTS])
+    memory[at + KIND], memory[at + HASH] = kind, names[page, layout.NAME]
+    root = parent == head[layout.MAX_PAGES]
+    memory[at + PARENT] = root_name(names[page, layout.SALT]) if root else names[parent, layout.NAME]
+    head[layout.RECORDED] += 1
 
 
 @njit(cache=True)
 def read(pool, seqs, tables, ids, store):
-    """(OK 0; events lost; of those not handed out yet, oldest first: stored bool (m,), hashes, parents int64 (m,))."""
-    head, _, _, _, memory = kv.parts(pool)
-    first = max(head[kv.READ], head[kv.TOLD] - head[kv.EVENTS])
-    lost, m = first - head[kv.READ], head[kv.TOLD] - first
+    """Return the events that were not returned yet, oldest first.
+
+    (OK 0; how many events were lost; stored bool (m,); hashes int64 (m,); parents int64 (m,)). O(m).
+    """
+    head, _, _, _, memory = layout.parts(pool)
+    first = max(head[layout.READ], head[layout.RECORDED] - head[layout.EVENTS])
+    lost, m = first - head[layout.READ], head[layout.RECORDED] - first
     stored, hashes, parents = np.empty(m, np.bool_), np.empty(m, np.int64), np.empty(m, np.int64)
     for e in range(m):
-        at = memory.shape[0] - EVENT * (1 + (first + e) % head[kv.EVENTS])
+        at = memory.shape[0] - EVENT * (1 + (first + e) % head[layout.EVENTS])
         stored[e] = memory[at + KIND] == STORED
         hashes[e], parents[e] = memory[at + HASH], memory[at + PARENT]
-    head[kv.READ] = head[kv.TOLD]
+    head[layout.READ] = head[layout.RECORDED]
     return 0, lost, stored, hashes, parents

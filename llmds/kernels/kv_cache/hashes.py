@@ -1,7 +1,7 @@
 """Token ids as bytes: hashed into the names of pages, and compared.
 
-The key of a page, by which it is looked for, is its name where that is a chained hash; else the chained hash of the
-content ids up to it.
+A page is looked up by its key: its name where that is a chained hash of token ids, else the chained hash of the content
+ids up to it.
 """
 
 import numpy as np
@@ -9,22 +9,22 @@ import numpy as np
 from ..compiling import njit_no_nrt
 from ..hashing import hash_bytes, mix
 from ..simd import hash_lines
-from . import layout as kv
+from . import layout
 
 LINE = 64
 
 
 @njit_no_nrt(cache=True)
 def root_name(salt):
-    """Key and name of what stands before the first page of a sequence, int64."""
+    """Return the key and name, int64, from which those of the first page of a sequence are made."""
     return np.int64(mix(salt ^ 0x2545F4914F6CDD1D))
 
 
 @njit_no_nrt(cache=True)
 def page_name(data, start, count, before):
-    """The chained hash of data[start:start + count] (uint8) after a page named `before`, int64. O(count).
+    """Return the chained hash of data[start:start + count] (uint8) after a page named `before`, int64. O(count).
 
-    Two pages of one name hold the same bytes after the same pages, as far as 64 bits can tell.
+    Two pages of one name hold the same bytes after the same pages, unless two 64-bit hashes collide.
     """
     lines = count // LINE
     h = np.uint64(before) * np.uint64(0x9FB21C651E98DF25) + np.uint64(count)
@@ -38,36 +38,39 @@ def page_name(data, start, count, before):
 
 @njit_no_nrt(cache=True)
 def block_key(before, content):
-    """By what the page of a content id is looked for below one whose key is `before`, int64: one id has many places."""
+    """Return the key, int64, of the page of a content id below a page whose key is `before`.
+
+    A content id is no key by itself: it may occur below many pages.
+    """
     return np.int64(mix(before ^ content))
 
 
 @njit_no_nrt(cache=True)
 def content_hash(names, page):
-    """64 bits that a page has again when it comes again under its salt after it was forgotten, uint64."""
-    return mix(names[page, kv.NAME] ^ np.int64(mix(names[page, kv.SALT] ^ 0x9E3779B97F4A7C)))
+    """Return 64 bits, uint64, that a page has again when it is attached again under its salt after it was forgotten."""
+    return mix(names[page, layout.NAME] ^ np.int64(mix(names[page, layout.SALT] ^ 0x9E3779B97F4A7C)))
 
 
 @njit_no_nrt(cache=True)
 def same_bytes(left, at, right, start, count):
-    """Whether left[at:at + count] and right[start:start + count], uint8, are the same. O(count)."""
+    """Return whether left[at:at + count] and right[start:start + count], uint8, are equal. O(count)."""
     different = np.uint8(0)
-    for byte in range(np.uint64(count)):  # without a branch it is done 32 bytes at a time
+    for byte in range(np.uint64(count)):  # without a branch the compiler compares 32 bytes at a time
         different |= left[np.uint64(at) + byte] ^ right[np.uint64(start) + byte]
     return different == 0
 
 
 @njit_no_nrt(cache=True)
-def same_ids(head, rows, ids, store, origin, prefix, entries, page, own, at, count):
-    """Whether the token ids in a page are those from byte `at` on of `prefix` (if `own`) or of `entries`. O(count).
+def same_ids(head, rows, data, page, own, at, count):
+    """Return whether a page holds the `count` bytes of token ids from byte `at` on of `data`. O(count).
 
-    `count`: bytes. `origin` as in `kv_cache`.
+    They lie in data.prefix (if `own`), else in data.entries.
     """
-    start = page * head[kv.PAGE_SIZE] * head[kv.ID_BYTES]
-    waiting = origin.shape[0] > 0 and origin[page, 1] >= 0
-    theirs = ids if rows[page, kv.STATE] & kv.OWN else store
-    if waiting and rows[page, kv.STATE] & kv.OWN:
-        theirs, start = prefix, origin[page, 0]
+    start = page * head[layout.PAGE_SIZE] * head[layout.ID_BYTES]
+    waiting = data.origin.shape[0] > 0 and data.origin[page, 1] >= 0
+    theirs = data.ids if rows[page, layout.STATE] & layout.OWN else data.store
+    if waiting and rows[page, layout.STATE] & layout.OWN:
+        theirs, start = data.prefix, data.origin[page, 0]
     elif waiting:
-        theirs, start = entries, origin[page, 1] * head[kv.ENTRY_BYTES]
-    return same_bytes(theirs, start, prefix if own else entries, at, count)
+        theirs, start = data.entries, data.origin[page, 1] * head[layout.ENTRY_BYTES]
+    return same_bytes(theirs, start, data.prefix if own else data.entries, at, count)

@@ -1,41 +1,43 @@
 """The sequences of a KV cache and their page tables.
 
 State, owned by the caller:
-    seqs     a `table` arena, one row a sequence, keyed by its id; retired when something that belongs
-             to it (`tables`, or `ids` of the pool) has been exchanged too
+    seqs     a `table` arena, one row a sequence, keyed by its id; it is retired when it, or another array of the cache
+             (`tables`, `ids` or `store`), has been replaced by a new one
     tables   int32 (slots,), the page tables; that of a sequence is tables[row[START]:row[START] + row[PAGES]]
+`parts` cuts both into `Sequences`.
 
-    row[START], row[PAGES], row[ROOM]   its slots in `tables`: first, in use, in all
+    row[START], row[PAGES], row[ROOM]   its slots in `tables`: the first, how many are in use, how many it has
     row[LENGTH]                         tokens
     row[PREFIX], row[PREFIX_PAGES]      tokens and pages of the named prefix, 0 and 0 where none was named
-    row[SALT]                           under which its pages are found
+    row[SALT]                           the salt under which its pages are found
 
-The rest of a sequence begins in the page after its prefix, so a part-filled page may stand in
-the middle. Slots are handed out from head[TOP_SLOT] on; those given back below it are
-gathered by `resized`.
+The rest of a sequence begins in the page after its prefix, so a part-filled page may lie in the middle. New slots
+are taken from head[TOP_SLOT] on; those given back below it are collected by `resized`.
 
-Kernels over the whole cache take its state first, as (pool, seqs, tables, ids, store), and answer (code, ...):
+Kernels over a whole cache take its arrays first, as (pool, seqs, tables, ids, store), and return (code, ...):
 
     OK
-    FULL       `resized` must make room first, or it already has (seqs is retired)
-    ABSENT     the sequence (or, of several, its index in the call) that is not there
-    PRESENT    the new sequence is there already
+    FULL       `resized` must make room first, or has already done so (seqs is retired)
+    ABSENT     the sequence (or, of several, its index in the call) that is unknown
+    PRESENT    the new sequence exists already
     NO_PAGES   pages needed, pages available
     OUTSIDE    the present length
-    TWICE      index of the sequence that comes twice
+    TWICE      index of the sequence that occurs twice
     UNPINNED   tokens that are pinned
-    UNPREPARED there is no room yet for ids beside the entries (1), or for token ids of which nothing else is kept (0)
+    UNPREPARED there is no room yet for ids beside the entries (1), or for token ids that are kept nowhere else (0)
 
-Where it is not OK, nothing is changed.
+Unless the code is OK, nothing has changed.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import table
 from ..compiling import njit, njit_no_nrt
 from ..table import BUCKET, COUNT, OWN, RETIRED, TOP
-from . import layout as kv_layout
-from . import pages as kv_pool
+from . import layout
+from .pages import release
 
 OK, FULL, ABSENT, PRESENT, NO_PAGES, OUTSIDE, TWICE, UNPINNED, UNPREPARED = 0, 1, 2, 3, 4, 5, 6, 7, 8
 START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, SALT, COLUMNS = 2, 3, 4, 5, 6, 7, 8, np.int64(9)
@@ -43,15 +45,31 @@ START, PAGES, ROOM, LENGTH, PREFIX, PREFIX_PAGES, SALT, COLUMNS = 2, 3, 4, 5, 6,
 TOP_SLOT, LIVE, WANTED_ROWS, WANTED_SLOTS = OWN, OWN + 1, OWN + 2, OWN + 3
 
 
+class Sequences(NamedTuple):
+    """The table of sequences, cut as by `table.parts`, and the page tables."""
+
+    head: np.ndarray
+    rows: np.ndarray
+    buckets: np.ndarray
+    tables: np.ndarray
+
+
 @njit(cache=True)
 def new(capacity):
-    """(seqs, tables) without sequences, with room for `capacity` of them and as many pages."""
+    """Return (seqs, tables) without sequences, with room for `capacity` of them and as many pages."""
     return table.new(capacity, np.int64(COLUMNS)), np.zeros(capacity, np.int32)
 
 
 @njit(cache=True)
+def parts(seqs, tables):
+    """Return the `Sequences` of a cache: views, not copies."""
+    head, rows, buckets = table.parts(seqs)
+    return Sequences(head, rows, buckets, tables)
+
+
+@njit(cache=True)
 def resized(seqs, tables, rows, slots):
-    """(seqs, tables) with room for `rows` sequences and `slots` pages, at least as many as are in use. O(both).
+    """Return (seqs, tables) with room for `rows` sequences and `slots` pages, at least as many as are in use. O(both).
 
     The old arena is retired.
     """
@@ -73,32 +91,49 @@ def resized(seqs, tables, rows, slots):
 
 @njit_no_nrt(cache=True)
 def unprepared(pool, entries):
-    """Whether `entries` bring token ids that are to be kept, and there is no room for any yet."""
-    return entries.shape[0] > 0 and pool[kv_layout.CONTENT] > 0 and pool[kv_layout.STORED] == 0
+    """Return whether `entries` are token ids that must be kept while there is no room for any yet."""
+    return entries.shape[0] > 0 and pool[layout.CONTENT] > 0 and pool[layout.STORED] == 0
 
 
 @njit_no_nrt(cache=True)
-def has_room(head, rows, tables, sequences, slots):
-    """Whether so many new sequences and slots fit; if not, they are left in head[WANTED_*]."""
-    if head[COUNT] + sequences <= rows.shape[0] and head[TOP_SLOT] + slots <= tables.shape[0]:
+def has_room(held, sequences, slots):
+    """Return whether so many new sequences and slots fit; if not, leave the numbers in head[WANTED_*].
+
+    `held`: the `Sequences` of a cache, here and below.
+    """
+    head = held.head
+    if head[COUNT] + sequences <= held.rows.shape[0] and head[TOP_SLOT] + slots <= held.tables.shape[0]:
         return True
     head[WANTED_ROWS], head[WANTED_SLOTS] = sequences, slots
     return False
 
 
 @njit_no_nrt(cache=True)
-def add(head, rows, buckets, seq):
-    """The row of a new sequence, empty; there must be room. Expected O(1)."""
-    row = table.take_row(head, rows)
-    table.insert(rows, buckets, row, seq)
+def add(held, seq):
+    """Return the row of a new sequence, empty; there must be room. Expected O(1)."""
+    row = table.take_row(held.head, held.rows)
+    table.insert(held.rows, held.buckets, row, seq)
     for column in range(START, COLUMNS):
-        rows[row, column] = 0
+        held.rows[row, column] = 0
     return row
 
 
 @njit_no_nrt(cache=True)
-def give_back_slots(head, rows, row):
-    """Its slots are no longer in use. O(1)."""
+def remove(pages, held, row):
+    """Remove a sequence: its last page becomes the oldest of its own. O(pages).
+
+    `pages`: the `Pages` of the cache.
+    """
+    release_pages(pages, held, row, np.int64(0))
+    give_back_slots(held, row)
+    table.remove(held.rows, held.buckets, row)
+    table.free_row(held.head, held.rows, row)
+
+
+@njit_no_nrt(cache=True)
+def give_back_slots(held, row):
+    """Give back the slots of a sequence. O(1)."""
+    head, rows = held.head, held.rows
     head[LIVE] -= rows[row, PAGES]
     if rows[row, START] + rows[row, ROOM] == head[TOP_SLOT]:
         head[TOP_SLOT] = rows[row, START]
@@ -106,24 +141,26 @@ def give_back_slots(head, rows, row):
 
 
 @njit_no_nrt(cache=True)
-def release_pages(head, rows, names, memory, shead, srows, tables, row, keep):
-    """Let go of all pages of a sequence but the first `keep`, the last one first. O(pages let go)."""
-    start = srows[row, START]
-    for i in range(srows[row, PAGES] - 1, keep - 1, -1):
-        kv_pool.release(head, rows, names, memory, np.int64(tables[start + i]))
-    shead[LIVE] -= srows[row, PAGES] - keep
-    srows[row, PAGES] = keep
+def release_pages(pages, held, row, keep):
+    """Release all pages of a sequence but the first `keep`, the last one first. O(pages released)."""
+    rows = held.rows
+    start = rows[row, START]
+    for i in range(rows[row, PAGES] - 1, keep - 1, -1):
+        release(pages, np.int64(held.tables[start + i]))
+    held.head[LIVE] -= rows[row, PAGES] - keep
+    rows[row, PAGES] = keep
 
 
 @njit_no_nrt(cache=True)
 def wanted_slots(rows, row, pages):
-    """The most slots that `widen` may hand out for a table of so many pages."""
+    """Return the most slots that `widen` may take for a table of so many pages."""
     return max(pages, 2 * rows[row, ROOM]) if pages > rows[row, ROOM] else np.int64(0)
 
 
 @njit_no_nrt(cache=True)
-def widen(head, rows, tables, row, pages):
+def widen(held, row, pages):
     """Give a page table room for so many pages; there must be `wanted_slots`. Amortised O(pages added)."""
+    head, rows, tables = held.head, held.rows, held.tables
     start, room = rows[row, START], rows[row, ROOM]
     if pages <= room:
         return
@@ -140,13 +177,13 @@ def widen(head, rows, tables, row, pages):
 
 @njit_no_nrt(cache=True)
 def pages_for(tokens, page_size):
-    """Pages that so many tokens fill."""
+    """Return how many pages so many tokens fill."""
     return (tokens + page_size - 1) // page_size
 
 
 @njit_no_nrt(cache=True)
 def place(rows, row, page_size, position):
-    """(index in the page table, slot in the page) of a token."""
+    """Return (index in the page table, slot in the page) of a token."""
     prefix = rows[row, PREFIX]
     if position < prefix:
         return position // page_size, position % page_size
@@ -155,7 +192,7 @@ def place(rows, row, page_size, position):
 
 @njit_no_nrt(cache=True)
 def filled(rows, row, page_size, i):
-    """Tokens in page number i of a sequence."""
+    """Return the number of tokens in page number i of a sequence."""
     if i < rows[row, PREFIX_PAGES]:
         return min(page_size, rows[row, PREFIX] - i * page_size)
     return min(page_size, rows[row, LENGTH] - rows[row, PREFIX] - (i - rows[row, PREFIX_PAGES]) * page_size)
@@ -163,13 +200,13 @@ def filled(rows, row, page_size, i):
 
 @njit(cache=True)
 def block_table(pool, seqs, tables, ids, store, seq_ids):
-    """The page tables of `seq_ids` int64 (n,), all on the second level unless a prefix was named.
+    """Return the page tables of `seq_ids` int64 (n,), all on the second level unless a prefix was named.
 
     (OK, FULL or ABSENT; index of the first unknown id; whether a prefix was named; then for prefixes and
-    for the rest: indptr int32 (n + 1,), indices int32 (indptr[n],), tokens in the last page int32 (n,)).
+    for the rest: indptr int32 (n + 1,), indices int32 (indptr[n],), tokens in the last page int32 (n,)). O(pages).
     """
     head, srows, sbuckets = table.parts(seqs)
-    n, page_size = seq_ids.shape[0], pool[kv_layout.PAGE_SIZE]
+    n, page_size = seq_ids.shape[0], pool[layout.PAGE_SIZE]
     found = np.empty(n, np.int64)
     starts = np.zeros((2, n + 1), np.int32)
     last = np.zeros((2, n), np.int32)

@@ -9,7 +9,7 @@ from .. import clock, heap, histogram, table
 from ..compiling import njit, njit_no_nrt
 from ..heap import OK
 from ..kv_cache import layout as kv
-from ..kv_cache.match import follow
+from ..kv_cache.match import follow, searched
 from ..simd import prefetch
 from ..table import COUNT, KEY, RETIRED
 from .layout import (
@@ -114,12 +114,12 @@ def take_batch_cached(pool, seqs, tables, ids, store, arena, prompts, ledger, no
         return OK, 0, 0
     if prompts.shape[0] == 0:
         prompts = own_prompts(arena)
-    cache = kv.parts(pool), ids, store, np.empty(0, np.int64), np.empty((0, 3), np.int64)
+    cache = kv.parts(pool), searched(ids, store, prompts), np.empty(0, np.int64)
     blocks, reals = parts(arena)[5][BLOCKS] != 0, rows.view(np.float64)
     if head[POLICY] == LPM:
         for row in range(head[COUNT]):
             if rows[row, OLDER] != IN_FLIGHT:
-                key = min(0.0 - _found(cache, rows, row, prompts, blocks), 0.0 - rows[row, COMPUTED])
+                key = min(0.0 - _found(cache, rows, row, blocks), 0.0 - rows[row, COMPUTED])
                 if key != reals[row, ASKED_KEY]:
                     rekey(state, row, key)
     taken, total, most = _ZERO, _ZERO, min(most, ledger[MAX_TOKENS])
@@ -128,7 +128,7 @@ def take_batch_cached(pool, seqs, tables, ids, store, arena, prompts, ledger, no
         if head[POLICY] == LPM:
             found = np.int64(-reals[row, ASKED_KEY])
         else:
-            found = _found(cache, rows, row, prompts, blocks)
+            found = _found(cache, rows, row, blocks)
         start = max(rows[row, COMPUTED], min(found, rows[row, TOKENS] - 1))
         count = _share(rows, queue, row, start, most - total, taken)
         if count < 0:
@@ -160,15 +160,12 @@ def ready_at(arena, ledger):
 
 
 @njit(cache=True)
-def _found(cache, rows, row, prompts, blocks):
+def _found(cache, rows, row, blocks):
     """How many leading tokens of a request's prompt the cache holds, int64."""
-    (head, pages, names, buckets, _), ids, store, path, origin = cache
+    pages, data, path = cache
     first = rows[row, FIRST]
-    found, _ = follow(
-        head, pages, names, buckets, ids, store, origin, prompts, first, first + rows[row, IDS], rows[row, SALT],
-        blocks, path,
-    )  # fmt: skip
-    return found * head[kv.PAGE_SIZE] if blocks else found
+    found, _ = follow(pages, data, first, first + rows[row, IDS], rows[row, SALT], blocks, path)
+    return found * pages.head[kv.PAGE_SIZE] if blocks else found
 
 
 @njit_no_nrt(cache=True)

@@ -212,19 +212,16 @@ def _enter(
     if room <= 0:
         return _WAITS, _ZERO
     if named > 0:
-        head, rows, names, buckets, _ = kv.parts(pool)
-        found, _ = kv_match.follow(
-            head, rows, names, buckets, ids, store, np.empty((0, 3), np.int64), blocks, indptr[r], indptr[r] + named,
-            _ZERO, _TRUE, path,
-        )  # fmt: skip
+        pages = kv.parts(pool)
+        data = kv_match.searched(ids, store, blocks)
+        found, _ = kv_match.follow(pages, data, indptr[r], indptr[r] + named, _ZERO, _TRUE, path)
         for i in range(found):
-            free -= rows[path[i], kv.REFS] == 0
+            free -= pages.rows[path[i], kv.REFS] == 0
     cached, needed = min(found * page_size, total - 1), pages_for(total, page_size)
     if needed - found > free or (whole[CHUNK] == 0 and total - cached > room and not first):
         return _WAITS, _ZERO
-    shead, srows, _ = table.parts(seqs)
     # for both calls below at once: what the first has attached could be found though nobody computed it
-    if not seq.has_room(shead, srows, tables, _ONE, named + 2 * needed):
+    if not seq.has_room(seq.parts(seqs, tables), _ONE, named + 2 * needed):
         return _NO_ROOM, _ZERO
     rest = total - named * page_size
     requests[0, kv_attach.SEQ], requests[0, kv_attach.FIRST_ID], requests[0, kv_attach.NAMED] = r, indptr[r], named
@@ -255,12 +252,12 @@ def _preempt(whole, real, inputs, counts, indptr, running, tickets, one, arena, 
     whole[RUNNING] -= 1
     r, left = running[whole[RUNNING], REQUEST], running[whole[RUNNING], LEFT]
     if left > 0 and indptr[r + 1] > indptr[r]:  # pages that were never computed are not to be found
-        head, rows, names, buckets, memory = kv.parts(pool)
+        pages = kv.parts(pool)
         _, srows, sbuckets = table.parts(seqs)
-        at = (inputs[r] + counts[r, MADE] - left) // head[kv.PAGE_SIZE]
+        at = (inputs[r] + counts[r, MADE] - left) // pool[kv.PAGE_SIZE]
         page = np.int64(tables[srows[table.find(srows, sbuckets, r), seq.START] + at])
-        if rows[page, kv.BUCKET] >= 0:
-            kv_pool.forget(head, rows, names, buckets, memory, page)
+        if pages.rows[page, kv.BUCKET] >= 0:
+            kv_pool.forget(pages, page)
     kv_cache.detach(pool, seqs, tables, ids, store, r)
     one[0] = tickets[r]
     scheduling.wait_again(arena, real[NOW], one, scheduling.LOST)

@@ -20,30 +20,22 @@ def replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, 
     a sequence that is not there. found[r] (int32) becomes the number of blocks found, -1 where there are not pages
     enough. O(blocks).
     """
-    shead, srows, sbuckets = table.parts(seqs)
-    if shead[table.RETIRED]:
+    pages, held = kv.parts(pool), seq.parts(seqs, tables)
+    if held.head[table.RETIRED]:
         return FULL, start, _ZERO
-    head, rows, names, buckets, memory = kv.parts(pool)
-    entries, origin = np.empty(0, np.uint8), np.empty((0, 3), np.int64)
+    data = kv.Data(ids, store, blocks, np.empty(0, np.uint8), np.empty((0, 3), np.int64))
     requests = np.zeros((1, kv_attach.REQUEST), np.int64)
     requests[0, kv_attach.SEQ], requests[0, kv_attach.SALT] = seq_id, salt
     for r in range(start, stop):
         named = indptr[r + 1] - indptr[r]
-        if not seq.has_room(shead, srows, tables, np.int64(1), named):
+        if not seq.has_room(held, np.int64(1), named):
             return FULL, r, _ZERO
         requests[0, kv_attach.FIRST_ID], requests[0, kv_attach.NAMED] = indptr[r], named
-        requests[0, kv_attach.LENGTH] = named * head[kv.PAGE_SIZE]
-        code, hits, _ = kv_attach.attach_one(
-            head, rows, names, buckets, memory, shead, srows, sbuckets, tables, ids, store, origin, requests, _ZERO,
-            entries, blocks, _BLOCKS,
-        )  # fmt: skip
+        requests[0, kv_attach.LENGTH] = named * pool[kv.PAGE_SIZE]
+        code, hits, _ = kv_attach.attach_one(pages, held, data, requests, _ZERO, _BLOCKS)
         found[r] = hits if code == OK else -1
         if code == OK:
-            row = table.find(srows, sbuckets, seq_id)
-            seq.release_pages(head, rows, names, memory, shead, srows, tables, row, _ZERO)
-            seq.give_back_slots(shead, srows, row)
-            table.remove(srows, sbuckets, row)
-            table.free_row(shead, srows, row)
+            seq.remove(pages, held, table.find(held.rows, held.buckets, seq_id))
     return OK, stop, _ZERO
 
 

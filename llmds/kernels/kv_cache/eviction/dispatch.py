@@ -1,249 +1,188 @@
-"""Which cached page of a KV cache leaves next, by the policy that head[POLICY] names.
+"""The functions of a pool's eviction policy, for the other kernels of the KV cache. `kv_cache.eviction` documents them.
 
-What a policy knows of a page lies in its row, NEWER, OLDER and the bits of STATE above OWN; the rest in `memory`. NEWER
-is a page or -1. A policy is told, each in time O(1) amortised unless it says otherwise:
-
-    begin       a referenced page has become findable
-    attached    a sequence has been attached, from its first page to the last that can be found
-    enter       a page that can be found has lost its last reference: it is cached now
-    leave       a cached page is referenced again, or (its row has no reference then) about to be forgotten
-    drop        a referenced page is about to be forgotten
-    evicted     a page leaves for want of room (then `leave`, then it is forgotten)
-    forgotten   a page has been forgotten, for whatever reason, and its parent may have none below it any more
-
-and asked for the `victim`, a cached page without pages below it, so that the last pages of a chain leave before its
-first. What is below a cached page is cached too, but for this: where a sequence wrote into a page it shared, and so has
-another in its place, its later pages stay where they were. A page with such ones below it alone may be the victim.
-
-LRU is here: one chain, in the order in which pages were let go; what others are is told in their modules.
+LRU, the default, is compiled into the kernels that call it. Every other policy is compiled when a pool with it is made
+or loaded, and not before: head[FUNCTIONS] holds the address of a table of its compiled functions, which kernels call by
+their position in it. So kernels are compiled once, whatever policies are used, and adding a policy changes none.
+An address is good in one process only, so `bind` must be called on each pool, a copy from another process included.
 """
 
+from functools import cache as cached
+from types import ModuleType
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from ...compiling import never_inline, njit, njit_no_nrt, optimize_for_size
-from .. import layout as kv
-from . import chains as kv_lists
-from . import lfu as kv_lfu
-from . import lhd as kv_density
-from . import s3fifo as kv_s3fifo
-from . import slru as kv_slru
-from . import tinylfu as kv_tinylfu
+from ...compiling import njit, njit_no_nrt
+from .. import layout
+from . import lru, table
 
-LRU, LFU, SLRU, TINYLFU, S3FIFO, LHD, POLICIES = 0, 1, 2, 3, 4, 5, 6
-_CHAIN = np.int64(0)
+LRU = table.POLICIES.index("lru")
+
+_INT64, _INDEX = types.int64, types.int64[::1]
+_PAGES = types.NamedTuple((_INDEX, types.int32[:, ::1], types.int64[:, ::1], _INDEX, _INDEX), layout.Pages)
+# what a policy's kernels return and take
+SIGNATURES = {
+    "prepare": types.none(_PAGES),
+    "begin": types.none(_PAGES, _INT64),
+    "attached": types.none(_PAGES, types.int32[::1], _INT64, _INT64, _INT64),
+    "enter": types.none(_PAGES, _INT64),
+    "leave": types.none(_PAGES, _INT64),
+    "drop": types.none(_PAGES, _INT64),
+    "victim": _INT64(_PAGES),
+    "evicted": types.none(_PAGES, _INT64),
+    "forgotten": types.none(_PAGES, _INT64),
+    "fault": types.boolean(_PAGES, types.boolean[::1]),
+}
 
 
-@njit_no_nrt(cache=True)
-def memory_size(policy, max_pages):
-    """Elements of `memory` that a policy needs."""
-    if policy == LFU:
-        return np.int64(kv_lfu.SIZE)
-    if policy == SLRU:
-        return np.int64(kv_slru.SIZE)
-    if policy == TINYLFU:
-        return np.int64(kv_tinylfu.size(max_pages))
-    if policy == S3FIFO:
-        return np.int64(kv_s3fifo.size(max_pages))
-    if policy == LHD:
-        return np.int64(kv_density.size(max_pages))
-    return np.int64(kv_lists.LIST)
+def bind(pool: np.ndarray) -> None:
+    """Let kernels call the policy that pool[POLICY] names, compiled where it was not yet. ValueError if unknown."""
+    pool[layout.FUNCTIONS] = address_of(int(pool[layout.POLICY]))
+
+
+def address_of(number: int) -> int:
+    """Return what head[FUNCTIONS] must be for a policy: the address of its functions, 0 for LRU.
+
+    ValueError if there is no policy of this number.
+    """
+    module = table.policy(number)
+    return 0 if number == LRU else functions(module).ctypes.data
+
+
+@cached
+def functions(module: ModuleType) -> np.ndarray:
+    """Return the addresses of a policy's functions, in the order of SIGNATURES; always the same array."""
+    return np.array([_address(getattr(module, name), signature) for name, signature in SIGNATURES.items()])
+
+
+def _address(kernel: Any, signature: Any) -> int:
+    """Return the address of a kernel compiled for a signature. TypeError if it returns another type."""
+    kernel.compile(signature.args)
+    compiled = kernel.overloads[signature.args]
+    if compiled.signature.return_type != signature.return_type:
+        name = f"{kernel.py_func.__module__}.{kernel.__name__}"
+        raise TypeError(f"{name} must return {signature.return_type}, not {compiled.signature.return_type}")
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+def _indirect(name: str) -> Any:
+    """Return f(address, arguments), for kernels: a call of function `name` of the table at `address`."""
+    position, signature = list(SIGNATURES).index(name), SIGNATURES[name]
+    tuple_type = types.BaseTuple.from_types(signature.args)
+
+    def call(typingctx, address, arguments):
+        def codegen(context, builder, _, given):
+            convention = context.call_conv
+            function_type = convention.get_function_type(signature.return_type, signature.args)
+            bound = cgutils.is_not_null(builder, given[0])
+            with cgutils.if_unlikely(builder, builder.not_(bound)):
+                convention.return_user_exc(builder, ValueError, ("no eviction policy is bound to this pool",))
+            entries = builder.inttoptr(given[0], ir.IntType(64).as_pointer())
+            entry = builder.load(builder.gep(entries, [ir.Constant(ir.IntType(64), position)]))
+            function = builder.inttoptr(entry, function_type.as_pointer())
+            values = cgutils.unpack_tuple(builder, given[1])
+            status, result = convention.call_function(builder, function, signature.return_type, signature.args, values)
+            with cgutils.if_unlikely(builder, status.is_error):
+                convention.return_status_propagate(builder, status)
+            return result
+
+        return signature.return_type(_INT64, tuple_type), codegen
+
+    return intrinsic(call)
+
+
+_prepare, _begin, _attached, _enter, _leave = map(_indirect, ("prepare", "begin", "attached", "enter", "leave"))
+_drop, _victim, _evicted, _forgotten, _fault = map(_indirect, ("drop", "victim", "evicted", "forgotten", "fault"))
 
 
 @njit(cache=True)
 def prepare(pool):
-    """Make what the policy of an empty pool keeps what it is before the first page."""
-    head, _, _, _, memory = kv.parts(pool)
-    if head[kv.POLICY] == LRU:
-        kv_lists.clear(memory, _CHAIN)
-    elif head[kv.POLICY] == LFU:
-        kv_lfu.prepare(memory)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.prepare(memory)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.prepare(head, memory)
-    elif head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.prepare(memory)
+    """Prepare the memory of the policy of a pool that was just filled and bound."""
+    pages = layout.parts(pool)
+    if pages.head[layout.POLICY] == LRU:
+        lru.prepare(pages)
     else:
-        kv_density.prepare(memory)
+        _prepare(pages.head[layout.FUNCTIONS], (pages,))
 
 
 @njit_no_nrt(cache=True)
-def begin(head, rows, names, memory, page):
-    """A referenced page has become findable."""
-    if head[kv.POLICY] >= TINYLFU:
-        _begin(head, rows, names, memory, page)
+def begin(pages, page):
+    """Note that a referenced page has become findable."""
+    if pages.head[layout.POLICY] != LRU:
+        _begin(pages.head[layout.FUNCTIONS], (pages, page))
 
 
 @njit_no_nrt(cache=True)
-def attached(head, rows, names, memory, tables, start, found, findable):
-    """The pages tables[start:start + findable] have been attached, of which the first `found` were there already."""
-    if head[kv.POLICY] != LRU:
-        _attached(head, rows, names, memory, tables, start, found, findable)
+def attached(pages, tables, start, found, findable):
+    """Note that the pages tables[start:start + findable] were attached; the first `found` were findable before."""
+    if pages.head[layout.POLICY] != LRU:
+        _attached(pages.head[layout.FUNCTIONS], (pages, tables, start, found, findable))
 
 
 @njit_no_nrt(cache=True)
-def enter(head, rows, names, memory, page):
-    """A page that can be found is without references now."""
-    head[kv.CACHED] += 1
-    if head[kv.POLICY] == LRU:
-        kv_lists.push(rows, memory, _CHAIN, page)
+def enter(pages, page):
+    """Count a page that can be found and has no reference any more as cached."""
+    pages.head[layout.CACHED] += 1
+    if pages.head[layout.POLICY] == LRU:
+        lru.enter(pages, page)
     else:
-        _enter(head, rows, memory, page)
+        _enter(pages.head[layout.FUNCTIONS], (pages, page))
 
 
 @njit_no_nrt(cache=True)
-def leave(head, rows, names, memory, page):
-    """A cached page is referenced again, or about to be forgotten."""
-    head[kv.CACHED] -= 1
-    if head[kv.POLICY] == LRU:
-        kv_lists.pull(rows, memory, _CHAIN, page)
+def leave(pages, page):
+    """Count a cached page that is referenced again, or about to be forgotten, as cached no longer."""
+    pages.head[layout.CACHED] -= 1
+    if pages.head[layout.POLICY] == LRU:
+        lru.leave(pages, page)
     else:
-        _leave(head, rows, memory, page)
+        _leave(pages.head[layout.FUNCTIONS], (pages, page))
 
 
 @njit_no_nrt(cache=True)
-def drop(head, rows, memory, page):
-    """A referenced page is about to be forgotten."""
-    if head[kv.POLICY] == S3FIFO:
-        _drop(rows, memory, page)
+def drop(pages, page):
+    """Note that a referenced page is about to be forgotten."""
+    if pages.head[layout.POLICY] != LRU:
+        _drop(pages.head[layout.FUNCTIONS], (pages, page))
 
 
 @njit_no_nrt(cache=True)
-def victim(head, rows, names, memory):
-    """The cached page that leaves next; there must be one."""
-    if head[kv.POLICY] == LRU:
-        return memory[kv_lists.OLDEST]
-    return _victim(head, rows, names, memory)
+def victim(pages):
+    """Return the cached page to evict; there must be one."""
+    if pages.head[layout.POLICY] == LRU:
+        return lru.victim(pages)
+    return _victim(pages.head[layout.FUNCTIONS], (pages,))
 
 
 @njit_no_nrt(cache=True)
-def evicted(head, rows, names, memory, page):
-    """A page leaves for want of room."""
-    if head[kv.POLICY] >= S3FIFO:
-        _evicted(head, rows, names, memory, page)
+def evicted(pages, page):
+    """Note that a page is evicted because its room is needed."""
+    if pages.head[layout.POLICY] != LRU:
+        _evicted(pages.head[layout.FUNCTIONS], (pages, page))
 
 
 @njit_no_nrt(cache=True)
-def forgotten(head, rows, names, memory, page, parent):
-    """A page has been forgotten that was below `parent`."""
-    if head[kv.POLICY] == LHD:
-        _forgotten(head, rows, memory, parent)
+def forgotten(pages, parent):
+    """Note that a page below `parent` has been forgotten."""
+    if pages.head[layout.POLICY] != LRU:
+        _forgotten(pages.head[layout.FUNCTIONS], (pages, parent))
 
 
 @njit_no_nrt(cache=True)
-def first_fault(head, rows, names, memory, cached):
-    """Whether what the policy keeps does not hold together. `cached` bool (max_pages,), overwritten: which pages are.
+def first_fault(pages, cached):
+    """Return whether what the policy keeps is wrong. `cached` bool (max_pages,), overwritten: which pages are cached.
 
-    Safe on any contents of arrays of the right size.
+    Safe on any contents of arrays of the right size in a bound pool.
     """
-    policy, n, bad = head[kv.POLICY], head[kv.MAX_PAGES], False
-    if policy == LRU:
-        bad = kv_lists.first_fault(rows, memory, n, _CHAIN, np.int64(-1), cached)
-    elif policy == LFU:
-        bad = kv_lfu.fault(rows, memory, n, cached)
-    elif policy == SLRU:
-        bad = kv_slru.fault(rows, memory, n, cached)
-    elif policy == TINYLFU:
-        bad = kv_tinylfu.fault(head, rows, memory, cached)
-    elif policy == S3FIFO:
-        bad = kv_s3fifo.fault(head, rows, memory, cached)
+    if pages.head[layout.POLICY] == LRU:
+        bad = lru.fault(pages, cached)
     else:
-        bad = kv_density.fault(head, rows, memory, cached)
+        bad = _fault(pages.head[layout.FUNCTIONS], (pages, cached))
     left = False
-    for page in range(n):
+    for page in range(cached.shape[0]):
         left |= cached[page]
     return bad or left
-
-
-# The other policies stand apart, or every kernel that lets go of a page would be compiled with all of them in it.
-
-
-@njit_no_nrt(cache=True)
-def _begin(head, rows, names, memory, page):
-    never_inline(), optimize_for_size()
-    if head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.begin(head, names, memory, page)
-    elif head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.begin(head, rows, names, memory, page)
-    else:
-        kv_density.begin(head, names, memory, page)
-
-
-@njit_no_nrt(cache=True)
-def _attached(head, rows, names, memory, tables, start, found, findable):
-    never_inline(), optimize_for_size()
-    if head[kv.POLICY] == LFU:
-        kv_lfu.attached(rows, tables, start, findable)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.attached(rows, tables, start, found)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.attached(head, rows, names, memory, tables, start, found)
-    elif head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.attached(rows, tables, start, found)
-    else:
-        kv_density.attached(head, memory, tables, start, found, findable)
-
-
-@njit_no_nrt(cache=True)
-def _enter(head, rows, memory, page):
-    never_inline(), optimize_for_size()
-    if head[kv.POLICY] == LFU:
-        kv_lfu.enter(rows, memory, page)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.enter(head, rows, memory, page)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.enter(head, rows, memory, page)
-    elif head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.enter(rows, memory, page)
-    else:
-        kv_density.enter(head, rows, memory, page)
-
-
-@njit_no_nrt(cache=True)
-def _leave(head, rows, memory, page):
-    never_inline(), optimize_for_size()
-    if head[kv.POLICY] == LFU:
-        kv_lfu.leave(rows, memory, page)
-    elif head[kv.POLICY] == SLRU:
-        kv_slru.leave(rows, memory, page)
-    elif head[kv.POLICY] == TINYLFU:
-        kv_tinylfu.leave(head, rows, memory, page)
-    elif head[kv.POLICY] == LHD:
-        kv_density.leave(head, rows, memory, page)
-    elif rows[page, kv.REFS] == 0:
-        kv_s3fifo.drop(rows, memory, page)
-
-
-@njit_no_nrt(cache=True)
-def _victim(head, rows, names, memory):
-    never_inline(), optimize_for_size()
-    if head[kv.POLICY] == LFU:
-        return kv_lfu.victim(rows, memory)
-    if head[kv.POLICY] == SLRU:
-        return kv_slru.victim(rows, memory)
-    if head[kv.POLICY] == TINYLFU:
-        return kv_tinylfu.victim(head, rows, names, memory)
-    if head[kv.POLICY] == S3FIFO:
-        return kv_s3fifo.victim(head, rows, memory)
-    return kv_density.victim(head, rows, memory)
-
-
-@njit_no_nrt(cache=True)
-def _drop(rows, memory, page):
-    never_inline(), optimize_for_size()
-    kv_s3fifo.drop(rows, memory, page)
-
-
-@njit_no_nrt(cache=True)
-def _evicted(head, rows, names, memory, page):
-    never_inline(), optimize_for_size()
-    if head[kv.POLICY] == S3FIFO:
-        kv_s3fifo.evicted(head, rows, names, memory, page)
-    else:
-        kv_density.evicted(head, names, memory, page)
-
-
-@njit_no_nrt(cache=True)
-def _forgotten(head, rows, memory, parent):
-    never_inline(), optimize_for_size()
-    kv_density.forgotten(head, rows, memory, parent)

@@ -1,42 +1,43 @@
-"""LHD: the cached page leaves whose room is expected to bring the fewest hits, as learned from the load so far.
+"""LHD: the cached page whose room is expected to bring the fewest hits is evicted, as learned from the load so far.
 
 After Beckmann, Chen and Cidon (2018, "LHD: improving cache hit rate by maximizing hit density"), with counts that
-survive eviction, censored ages, and Gittins' index (1979) for what a page is worth: over the best of all horizons, the
-hits expected up to it for the time in the pool expected up to it. All times are requests (attached sequences).
+survive eviction, censored ages, and Gittins' index (1979) as the worth of a page: over the best of all horizons, the
+hits expected up to it divided by the time in the pool expected up to it. All times are requests (attached sequences).
 
-- Every reference puts a page into a class, by how often it has come. What is known of an evicted page is remembered
-  under its hash, so that its count and its age go on.
-- Of each class and age, in buckets of a quarter of an octave: `reuses`, how many pages came again at this age, cached
-  or not; `at_risk`, how many reached this age without having come again. The quotient is the hazard, right also while
+- Every reference puts a page into a class, by how often it was referenced. What is known of an evicted page is
+  remembered under its hash, so that its count and its age go on.
+- Of each class and age, in buckets of a quarter of an octave: `reuses`, how many pages were referenced again at this
+  age, cached or not; `at_risk`, how many reached this age without that. The quotient is the hazard, right also while
   most pages are still waiting (Kaplan and Meier 1958). It is mixed with that of all classes as if WEIGHT pages had been
-  seen to have that, smoothed over neighbouring ages, and forgotten with a time constant of MEMORY requests.
-- If hazards fall with age, what has waited longest is worth least, and the policy is LRU. If most pages come back after
-  some time, as in conversations, it keeps what nears that time and lets go of what is new.
-- Only pages without others below them are looked at, so the last pages of a chain leave first. One look at all of them
-  puts the least of them, one in SHARE, in order: the next victims. A page whose last page below has left goes on with
-  it, as long as it is worth no more than the next in order.
+  seen to have that, smoothed over neighbouring ages, and decays with a time constant of MEMORY requests.
+- If hazards fall with age, the page that has waited longest is worth least, and the policy is LRU. If most pages are
+  referenced again after some time, as in conversations, it keeps pages that near that time and evicts new ones.
+- Only pages without others below them are candidates, so the last pages of a chain are evicted first. One pass over all
+  of them puts the least of them, one in SHARE, in order: the next victims. When the last page below a page is evicted,
+  that page is evicted next, as long as it is worth no more than the next in order.
 
-O(SHARE + log) for a page that leaves, O(CLASSES BUCKETS) for an attached sequence; values are learned anew every 128.
+O(SHARE + log) for an eviction, O(CLASSES BUCKETS) for an attached sequence; values are learned anew every 128.
 
-`memory`, from these places on, by n = max_pages (counts are UNIT times as large, hazards and values ONE times):
+`memory`, from these positions on, by n = max_pages (counts are UNIT times as large, hazards and values ONE times):
     0           head, by the names below
     VALUE, REUSES, AT_RISK, HAZARD   (CLASSES, BUCKETS) each
-    WAITING     (RING, CLASSES)  how many pages came last with request number r, row r % RING
-    PAGES       (n,)      what is known of a page: the number of the request with which it came last (32 bits), how
-                          often it has come (5 bits), its class (4 bits)
+    WAITING     (RING, CLASSES)  how many pages were last referenced by request number r, row r % RING
+    PAGES       (n,)      what is known of a page: the number of the request that referenced it last (32 bits), how
+                          often it was referenced (5 bits), its class (4 bits)
     + n         (n,)      the cached pages without others below them, dense; OLDER of a page is its place there
     + 2 n       (GHOSTS n,)  what is known of evicted pages, below a part of their hash (22 bits), 0 where none is
-    + (2 + GHOSTS) n      (room, 2)  the next victims in order: their worth, as of `_worth`, and the page
+    + (2 + GHOSTS) n      (room, 2)  the next victims in order: their worth, as `_worth` returns it, and the page
 """
 
 import numpy as np
 
 from ...compiling import njit_no_nrt, optimize_for_size
-from .. import layout as kv
+from .. import layout
 from ..hashes import content_hash
 from .chains import below
+from .unused import drop  # noqa: F401
 
-# Classes: the last page of a table, when new; a new page of a conversation that goes on; any other new page; by count
+# Classes: a new page, the last of its table; a new page of a conversation that goes on; any other new page; by count
 CLASSES, BUCKETS, RING, GHOSTS = 10, 44, 4096, 8
 # The hazard of a class before much is known, as a multiple of that of all
 FACTORS = (0.1, 0.5, 0.7, 1.0, 1.4, 1.8, 2.0, 2.4, 3.0, 4.0)
@@ -50,7 +51,7 @@ AT_RISK = REUSES + CLASSES * BUCKETS
 HAZARD = AT_RISK + CLASSES * BUCKETS
 WAITING = HAZARD + CLASSES * BUCKETS
 PAGES = WAITING + RING * CLASSES
-_REUSES, _AT_RISK = np.int64(REUSES), np.int64(AT_RISK)  # a literal would be compiled for by itself
+_REUSES, _AT_RISK = np.int64(REUSES), np.int64(AT_RISK)  # a literal would be compiled for separately
 
 CLASS_BITS, COUNT_BITS, TIME_BITS, TAG_BITS = 4, 5, 32, 22
 _COUNT, _TIME, _TAG = CLASS_BITS, CLASS_BITS + COUNT_BITS, CLASS_BITS + COUNT_BITS + TIME_BITS
@@ -59,38 +60,40 @@ _CLASS, _TIMES = (1 << CLASS_BITS) - 1, (1 << TIME_BITS) - 1
 _KNOWN = (1 << _TAG) - 1
 
 
-@njit_no_nrt(cache=True)
-def size(max_pages):
-    """Elements of `memory`."""
-    return PAGES + (2 + GHOSTS) * max_pages + 2 * _room(max_pages)
+def size(max_pages: int) -> int:
+    """Return the number of elements of `memory`."""
+    return PAGES + (2 + GHOSTS) * max_pages + 2 * _room.py_func(max_pages)
 
 
 @njit_no_nrt(cache=True)
-def prepare(memory):
-    """Nothing is cached, nothing has been learned."""
+def prepare(pages):
+    """Set the values of a policy that has learned nothing yet."""
+    memory = pages.memory
     memory[RUN], memory[LEARN] = -1, 16
     _learn(memory)
 
 
 @njit_no_nrt(cache=True)
-def begin(head, names, memory, page):
-    """A page has come for the first time, or again."""
-    at, tag = _ghost(head, names, page)
+def begin(pages, page):
+    """Count a reference to a page that is new, or attached again after it was forgotten."""
+    memory = pages.memory
+    at, tag = _ghost(pages, page)
     known = memory[at] & _KNOWN if memory[at] >> _TAG == tag else np.int64(0)
-    _reference(memory, page, known, head[kv.ATTACHED])
+    _reference(memory, page, known, pages.head[layout.ATTACHED])
 
 
 @njit_no_nrt(cache=True)
-def attached(head, memory, tables, start, found, findable):
-    """The first `found` pages of a table were there, the others have begun; with it a request ends."""
-    now, continued = head[kv.ATTACHED] - 1, False
+def attached(pages, tables, start, found, findable):
+    """Count references to the pages that were found, classify new ones, end a request. O(pages + CLASSES BUCKETS)."""
+    memory = pages.memory
+    now, continued = pages.head[layout.ATTACHED] - 1, False
     for i in range(findable):
         page = np.int64(tables[start + i])
         if i < found:
             _reference(memory, page, memory[PAGES + page], now)
         known = memory[PAGES + page]
         count = known >> _COUNT & MOST
-        continued |= 1 < count < 21  # what has come oftener is many conversations' own
+        continued |= 1 < count < 21  # pages referenced more often belong to many conversations
         if count == 1 and (continued or i == findable - 1):
             waiting = WAITING + now % RING * CLASSES
             memory[waiting + (known & _CLASS)] -= 1
@@ -114,53 +117,56 @@ def attached(head, memory, tables, start, found, findable):
 
 
 @njit_no_nrt(cache=True)
-def enter(head, rows, memory, page):
-    """A page is cached."""
-    if below(rows, page) < 0:
-        _add(head, rows, memory, page)
+def enter(pages, page):
+    """Make a page that is cached now a candidate, if there is none below it."""
+    if below(pages.rows, page) < 0:
+        _add(pages, page)
 
 
 @njit_no_nrt(cache=True)
-def leave(head, rows, memory, page):
-    """A page is no longer cached."""
-    place = np.int64(rows[page, kv.OLDER])
+def leave(pages, page):
+    """Remove a page from the candidates."""
+    rows, memory = pages.rows, pages.memory
+    place = np.int64(rows[page, layout.OLDER])
     if place >= 0:
-        leaves = PAGES + head[kv.MAX_PAGES]
+        leaves = PAGES + pages.head[layout.MAX_PAGES]
         memory[LEAVES] -= 1
         last = memory[leaves + memory[LEAVES]]
         memory[leaves + place] = last
-        rows[last, kv.OLDER] = place
-        rows[page, kv.OLDER] = -1
+        rows[last, layout.OLDER] = place
+        rows[page, layout.OLDER] = -1
         if memory[RUN] == page:
             memory[RUN] = -1
 
 
 @njit_no_nrt(cache=True)
-def evicted(head, names, memory, page):
-    """A page leaves for want of room."""
-    at, tag = _ghost(head, names, page)
-    memory[at] = tag << _TAG | memory[PAGES + page]
+def evicted(pages, page):
+    """Remember what is known of a page that is evicted."""
+    at, tag = _ghost(pages, page)
+    pages.memory[at] = tag << _TAG | pages.memory[PAGES + page]
 
 
 @njit_no_nrt(cache=True)
-def forgotten(head, rows, memory, parent):
-    """A page has been forgotten that was below `parent`, which may have none below it any more."""
+def forgotten(pages, parent):
+    """Make `parent`, below which a page has been forgotten, a candidate if it is cached and has none below it now."""
+    rows = pages.rows
     if (
-        parent < head[kv.MAX_PAGES]
-        and rows[parent, kv.REFS] == 0
-        and rows[parent, kv.OLDER] < 0
-        and rows[parent, kv.BUCKET] >= 0
+        parent < pages.head[layout.MAX_PAGES]
+        and rows[parent, layout.REFS] == 0
+        and rows[parent, layout.OLDER] < 0
+        and rows[parent, layout.BUCKET] >= 0
         and below(rows, parent) < 0
     ):
-        _add(head, rows, memory, parent)
-        memory[RUN] = parent
+        _add(pages, parent)
+        pages.memory[RUN] = parent
 
 
 @njit_no_nrt(cache=True)
-def victim(head, rows, memory):
-    """The page that leaves next."""
+def victim(pages):
+    """Return the page to evict. O(SHARE + log) amortised."""
     optimize_for_size()
-    queue, now, run = _queue(head), head[kv.ATTACHED], memory[RUN]
+    head, rows, memory = pages.head, pages.rows, pages.memory
+    queue, now, run = _queue(head), head[layout.ATTACHED], memory[RUN]
     memory[RUN] = -1
     if run >= 0 and memory[NEXT] < memory[QUEUED]:
         if _worth(memory, run, now) >> TIME_BITS <= memory[queue + 2 * memory[NEXT]] >> TIME_BITS:
@@ -169,12 +175,12 @@ def victim(head, rows, memory):
         at = queue + 2 * memory[NEXT]
         memory[NEXT] += 1
         page = memory[at + 1]
-        worth = _worth(memory, page, now)  # if it has come since, or another has its place, the time differs
-        if rows[page, kv.OLDER] >= 0 and worth <= memory[at] and (worth ^ memory[at]) & _TIMES == 0:
+        worth = _worth(memory, page, now)  # if it was referenced since, or replaced by another page, the time differs
+        if rows[page, layout.OLDER] >= 0 and worth <= memory[at] and (worth ^ memory[at]) & _TIMES == 0:
             return page
-    if memory[LEAVES] == 0:  # what is below the cached pages is referenced, since others took their place for a write
+    if memory[LEAVES] == 0:  # all cached pages have referenced ones below them, left there by writes into shared pages
         page = np.int64(0)
-        while rows[page, kv.REFS] > 0 or rows[page, kv.BUCKET] < 0:
+        while rows[page, layout.REFS] > 0 or rows[page, layout.BUCKET] < 0:
             page += 1
         return page
     _gather(head, memory, queue, now)
@@ -182,9 +188,10 @@ def victim(head, rows, memory):
 
 
 @njit_no_nrt(cache=True)
-def fault(head, rows, memory, cached):
-    """Whether the list of pages is not what it should be, or a number leads nowhere; safe on any contents."""
-    n, room = head[kv.MAX_PAGES], _room(head[kv.MAX_PAGES])
+def fault(pages, cached):
+    """Return whether the candidates are not what they should be, or a number is out of range; safe on any contents."""
+    head, rows, memory = pages.head, pages.rows, pages.memory
+    n, room = head[layout.MAX_PAGES], _room(head[layout.MAX_PAGES])
     leaves, queue = PAGES + n, _queue(head)
     if not (0 <= memory[LEAVES] <= n and 0 <= memory[NEXT] <= memory[QUEUED] <= room and -1 <= memory[RUN] < n):
         return True
@@ -202,15 +209,17 @@ def fault(head, rows, memory, cached):
             return True
     for at in range(memory[LEAVES]):
         page = memory[leaves + at]
-        if page < 0 or page >= n or not cached[page] or rows[page, kv.OLDER] != at or below(rows, page) >= 0:
+        if page < 0 or page >= n or not cached[page] or rows[page, layout.OLDER] != at or below(rows, page) >= 0:
             return True
         cached[page] = False
     for page in range(n):
-        if cached[page] and (rows[page, kv.OLDER] >= 0 or below(rows, page) < 0):
+        if cached[page] and (rows[page, layout.OLDER] >= 0 or below(rows, page) < 0):
             return True
-        if page == memory[RUN] and rows[page, kv.OLDER] < 0:
+        if page == memory[RUN] and rows[page, layout.OLDER] < 0:
             return True
-        if rows[page, kv.OLDER] >= memory[LEAVES] or (rows[page, kv.REFS] > 0 and rows[page, kv.OLDER] >= 0):
+        if rows[page, layout.OLDER] >= memory[LEAVES] or (
+            rows[page, layout.REFS] > 0 and rows[page, layout.OLDER] >= 0
+        ):
             return True
         cached[page] = False
     return False
@@ -218,32 +227,37 @@ def fault(head, rows, memory, cached):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _room(max_pages):
+    """Return how many victims are put in order at once, at most."""
     return max_pages // SHARE + 4
 
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _queue(head):
-    return PAGES + (2 + GHOSTS) * head[kv.MAX_PAGES]
+    """Return where the next victims begin."""
+    return PAGES + (2 + GHOSTS) * head[layout.MAX_PAGES]
 
 
 @njit_no_nrt(cache=True, forceinline=True)
-def _ghost(head, names, page):
-    """(where a page is remembered, what of its hash is)."""
-    hashed, slots = content_hash(names, page), np.uint64(GHOSTS * head[kv.MAX_PAGES])
+def _ghost(pages, page):
+    """Return (where an evicted page is remembered, the part of its hash that is kept there)."""
+    n = pages.head[layout.MAX_PAGES]
+    hashed, slots = content_hash(pages.names, page), np.uint64(GHOSTS * n)
     at = np.int64((hashed & np.uint64(0xFFFFFFFF)) * slots >> np.uint64(32))
-    return PAGES + 2 * head[kv.MAX_PAGES] + at, np.int64(hashed >> np.uint64(64 - TAG_BITS))
+    return PAGES + 2 * n + at, np.int64(hashed >> np.uint64(64 - TAG_BITS))
 
 
 @njit_no_nrt(cache=True)
-def _add(head, rows, memory, page):
-    memory[PAGES + head[kv.MAX_PAGES] + memory[LEAVES]] = page
-    rows[page, kv.OLDER] = memory[LEAVES]
+def _add(pages, page):
+    """Make a page a candidate."""
+    memory = pages.memory
+    memory[PAGES + pages.head[layout.MAX_PAGES] + memory[LEAVES]] = page
+    pages.rows[page, layout.OLDER] = memory[LEAVES]
     memory[LEAVES] += 1
 
 
 @njit_no_nrt(cache=True)
 def _reference(memory, page, known, now):
-    """A page comes with request `now`, of which this is known."""
+    """Count a reference by request `now` to a page of which `known` is known."""
     count, class_ = known >> _COUNT & MOST, known & _CLASS
     if count > 0:
         last = known >> _TIME & _TIMES
@@ -260,6 +274,7 @@ def _reference(memory, page, known, now):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _class(count):
+    """Return the class of a page that was referenced `count` times."""
     if count <= 4:
         return count + 1
     return np.int64(6) + (count > 6) + (count > 11) + (count > 20)
@@ -267,6 +282,7 @@ def _class(count):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _bucket(age):
+    """Return the bucket of an age."""
     if age < 4:
         return age
     octave = np.int64(0)
@@ -278,13 +294,13 @@ def _bucket(age):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _first_age(bucket):
-    """The least age in a bucket."""
+    """Return the least age in a bucket."""
     return bucket if bucket < 4 else (bucket % 4 + 4) << (bucket // 4 - 1)
 
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _worth(memory, page, now):
-    """The value of a page, and below that when it came last: what is least leaves first."""
+    """Return the value of a page, and in the low bits when it was last referenced: the least is evicted first."""
     known = memory[PAGES + page]
     last = known >> _TIME & _TIMES
     value = memory[VALUE + (known & _CLASS) * BUCKETS + _bucket(now - last & _TIMES)]
@@ -293,9 +309,9 @@ def _worth(memory, page, now):
 
 @njit_no_nrt(cache=True)
 def _gather(head, memory, queue, now):
-    """Put the least of the leaves into the queue, in order."""
+    """Put the candidates of least worth into the queue, in order. O(candidates)."""
     optimize_for_size()
-    leaves, count = PAGES + head[kv.MAX_PAGES], memory[LEAVES]
+    leaves, count = PAGES + head[layout.MAX_PAGES], memory[LEAVES]
     most = min(count, max(4, count // SHARE))
     for i in range(count):  # the largest of the least on top
         page = memory[leaves + i]
@@ -317,7 +333,7 @@ def _gather(head, memory, queue, now):
 
 @njit_no_nrt(cache=True)
 def _sink(memory, queue, count, worth, page):
-    """Replace the top of the first `count` of the queue, a heap."""
+    """Replace the top of the first `count` entries of the queue, a heap. O(log count)."""
     optimize_for_size()
     at = np.int64(0)
     while 2 * at + 1 < count:
@@ -333,13 +349,14 @@ def _sink(memory, queue, count, worth, page):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _copy(memory, queue, source, target):
+    """Copy an entry of the queue."""
     memory[queue + 2 * target] = memory[queue + 2 * source]
     memory[queue + 2 * target + 1] = memory[queue + 2 * source + 1]
 
 
 @njit_no_nrt(cache=True)
 def _learn(memory):
-    """Hazards from counts, values from hazards."""
+    """Compute hazards from counts, and values from hazards. O(CLASSES BUCKETS^2)."""
     optimize_for_size()
     for bucket in range(BUCKETS):
         reuses, at_risk = 2.0, 100.0
@@ -368,7 +385,7 @@ def _learn(memory):
 
 @njit_no_nrt(cache=True)
 def _smooth(memory, table, class_, bucket):
-    """A count, mixed with those of the neighbouring ages."""
+    """Return a count, averaged with those of the neighbouring ages."""
     at = table + class_ * BUCKETS + bucket
     before = memory[at - 1] if bucket > 4 else memory[at]
     after = memory[at + 1] if 4 <= bucket < BUCKETS - 1 else memory[at]
