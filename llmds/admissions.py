@@ -1,4 +1,4 @@
-"""How many requests, and how many tokens, are let in over a sliding window of time."""
+"""Admission control: limits on requests and tokens per second over a sliding window."""
 
 import math
 import os
@@ -9,49 +9,66 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .base import arguments
-from .base import files as storage
+from .base import arguments, files
 from .base.arena import chunks
 from .base.clocked import Clock, Clocked
 from .base.fast_calls import Direct
 from .kernels import clock as clock_kernels
 from .kernels import table
-from .kernels.admissions import check as admission_check
+from .kernels.admissions import check
 from .kernels.admissions import window as kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_ANSWERS = (
-    (True, "admitted"), (False, "qps"), (False, "tokens"), (False, "tenant_qps"), (False, "tenant_tokens"),
-)  # fmt: skip
+_ANSWERS = {
+    kernels.ADMITTED: (True, "admitted"),
+    kernels.TOO_MANY_REQUESTS: (False, "qps"),
+    kernels.TOO_MANY_TOKENS: (False, "tokens"),
+    kernels.TENANT_REQUESTS: (False, "tenant_qps"),
+    kernels.TENANT_TOKENS: (False, "tenant_tokens"),
+}
 _MOST_TOKENS = kernels.MOST_TOKENS
 
 _direct = Direct(kernels)
 
 
 class AdmissionController(Clocked):
-    """Lets a request in while fewer than qps_target x window_size requests, and with it no more than
-    token_rate_limit x window_size tokens, lie in the last `window_size` seconds.
+    """Limits on the requests and the tokens in the last `window_size` seconds.
 
-    The window slides exactly (a log of admissions, no buckets): one that came at second t counts while the
-    clock shows less than t + window_size. Both limits are per second and may be fractions or infinite; a window
-    holds the whole numbers up to the products: bursts inside it are allowed, with less than one request a window
-    nobody is admitted, and a request larger than a window's tokens never is.
+    A request is admitted while the window holds fewer than qps_target * window_size requests and, with it, at most
+    token_rate_limit * window_size tokens. Both limits are per second and may be fractions or infinite; a window holds
+    the whole numbers up to the products. Bursts inside a window are allowed; with less than one request per window
+    nothing is admitted, and a request larger than a window's tokens never is.
 
-    An admission reserves the request's estimated tokens; `record_request` puts the true ones in
-    their place, which may exceed the limit, and later requests wait for that. Tokens of one request lie in
-    0..2**31-1.
+    An admission reserves the estimated tokens of the request; `record_request` replaces them by the true ones,
+    which may exceed the limit, and later requests wait for that. Tokens of one request lie in 0..2**31-1.
 
-    A request may belong to a tenant, any int64, whose own requests and tokens in the window are limited besides:
-    to `tenant_qps_target` and `tenant_token_rate_limit` a second (no limits by default), or to what `set_limits` has
-    set for that one.
+    A request may belong to a tenant, whose own requests and tokens in the window are limited besides.
 
-    `clock` gives seconds. Where it runs back, time stands still until it has caught up with the
-    latest second seen. Memory: 24 bytes a request in the window, and 72 to 80 a tenant who has requests there or limits
-    of its own, doubling as needed. All calls are amortised O(1) a request. A single call is atomic under the GIL:
-    threads may share a controller.
+    Parameters
+    ----------
+    qps_target
+        Requests per second.
+    token_rate_limit
+        Tokens per second.
+    window_size
+        Length of the window in seconds.
+    tenant_qps_target, tenant_token_rate_limit
+        The same limits for each tenant, unless `set_limits` has set others for it.
+    clock
+        Function that returns the time in seconds. Where it runs backwards, time does not advance until it
+        has reached the latest second seen again.
 
+    Notes
+    -----
+    The window slides exactly (a log of admissions, no buckets): a request admitted at second t counts while the
+    clock shows less than t + window_size. All calls are amortised O(1) per request. Memory: 24 bytes for a request in
+    the window, and 72 to 80 for a tenant with requests there or limits of its own; the capacity doubles as needed. A
+    single call is atomic under the GIL: threads may share a controller.
+
+    Examples
+    --------
     >>> now = 0.0
     >>> door = AdmissionController(qps_target=0.2, token_rate_limit=100, window_size=10, clock=lambda: now)
     >>> door.should_admit(600), door.should_admit(600), door.should_admit(300), door.should_admit()
@@ -67,7 +84,7 @@ class AdmissionController(Clocked):
     ((False, 'tenant_tokens'), 0.0, inf)
     """
 
-    _schema: ClassVar[storage.Schema] = {"arena": (np.int64, 1), "tenants": (np.int64, 1)}
+    _schema: ClassVar[files.Schema] = {"arena": (np.int64, 1), "tenants": (np.int64, 1)}
     _version: ClassVar[int] = 2
     _columns = kernels.WIDTH
     _resized = staticmethod(kernels.resized)
@@ -91,28 +108,69 @@ class AdmissionController(Clocked):
         held = _whole(their_qps, window), _whole(their_rate, window)
         self._tenants = kernels.new_tenants(0, their_qps, their_rate, *held)
 
-    def should_admit(self, estimated_tokens: int = 0, *, tenant: int | None = None) -> tuple[bool, str]:
-        """(True, "admitted"), and the request is counted; or (False, reason): "qps" or "tokens", or for a `tenant`
-        "tenant_qps" or "tenant_tokens", the first limit that it would break in this order. Amortised O(1).
+    @property
+    def arrays(self) -> kernels.Arrays:
+        """The window and its tenants, as `Arrays(arena, tenants)`: int64 (n,) and int64 (m,).
 
-        An admission reserves `estimated_tokens`; its ticket is `last_ticket`.
+        `llmds.kernels.admissions.window` describes their layout. The arrays are the controller's own and writable, for
+        kernels and your own `@njit` functions; times there are seconds of the clock. Each is replaced, and the
+        old one is stale, when it grows, and by `reserve` and `shrink_to_fit`; kernels return FULL or CROWDED
+        for a stale one. Take them anew for each loop. O(1).
+        """
+        return kernels.Arrays(self._arena, self._tenants)
+
+    def should_admit(self, estimated_tokens: int = 0, *, tenant: int | None = None) -> tuple[bool, str]:
+        """Admit or reject a request at the present time. Amortised O(1).
+
+        An admitted request is counted and reserves its estimated tokens; its ticket is `last_ticket`.
+
+        Parameters
+        ----------
+        estimated_tokens
+            Expected number of tokens, 0..2**31-1.
+        tenant
+            The tenant of the request, an int64, None for none.
+
+        Returns
+        -------
+        tuple
+            (True, "admitted"); or (False, reason), where the reason is the first limit that the request would break, in
+            this order: "qps", "tokens", "tenant_qps", "tenant_tokens".
         """
         tokens, now = _tokens("estimated_tokens", estimated_tokens), self._now()
         who, named = (0, 0) if tenant is None else (arguments.integer("tenant", tenant), 1)
         while True:
             arena, tenants = self._arena, self._tenants
             answer = _direct.admit(arena, tenants, now, tokens, who, named)
-            if answer < kernels.FULL:
+            if answer in _ANSWERS:
                 return _ANSWERS[answer]
             self._make_more_room(arena, tenants, answer)
 
     def should_admit_many(self, times: ArrayLike, tokens: ArrayLike, tenants: ArrayLike | None = None) -> np.ndarray:
-        """As `should_admit` at times (n,), seconds of the clock, with estimated tokens int64 (n,) and, if not None,
-        tenants int64 (n,): bool (n,). O(n).
+        """Admit or reject many requests in order, as `should_admit` does at the given times. O(n).
 
-        Tickets of those admitted are consecutive; the last is `last_ticket`. ValueError, with nothing
-        done, if a time is less than the one before it or than the latest this controller has seen.
-        An interrupted call has decided on a prefix.
+        The tickets of those admitted are consecutive; the last one is `last_ticket`. A call that is interrupted has
+        decided on the first requests only.
+
+        Parameters
+        ----------
+        times
+            Times of the requests in seconds of the clock, float64 (n,), never decreasing.
+        tokens
+            Their expected tokens, int64 (n,).
+        tenants
+            Their tenants, int64 (n,), None if they have none.
+
+        Returns
+        -------
+        ndarray
+            Whether each request was admitted, bool (n,).
+
+        Raises
+        ------
+        ValueError
+            A time is less than the one before it or than the latest this controller has seen, or the lengths differ.
+            Nothing is changed then.
         """
         times = arguments.reals("times", times, -sys.float_info.max, sys.float_info.max)
         tokens = arguments.integers("tokens", tokens, 0, _MOST_TOKENS)
@@ -141,10 +199,21 @@ class AdmissionController(Clocked):
         return admitted
 
     def retry_after(self, estimated_tokens: int = 0, *, tenant: int | None = None) -> float:
-        """Seconds until `should_admit` with these arguments would say yes, if nothing else comes meanwhile: what an
-        HTTP server sends as Retry-After. 0.0 if it would now, inf if it never will.
+        """Return the seconds until `should_admit` would admit a request, if no other request came before.
 
-        Nothing is counted. O(requests that must leave the window first).
+        An HTTP server can send it as Retry-After. Nothing is counted. O(requests that must leave the window first).
+
+        Parameters
+        ----------
+        estimated_tokens
+            Expected number of tokens, 0..2**31-1.
+        tenant
+            The tenant of the request, an int64, None for none.
+
+        Returns
+        -------
+        float
+            0.0 if it would be admitted now, inf if it never will be.
         """
         tokens, now = _tokens("estimated_tokens", estimated_tokens), self._now()
         who, named = (0, 0) if tenant is None else (arguments.integer("tenant", tenant), 1)
@@ -152,10 +221,18 @@ class AdmissionController(Clocked):
             return _direct.retry_after(self._arena, self._tenants, now, tokens, who, named)
 
     def set_limits(self, tenant: int, qps_target: float | None = None, token_rate_limit: float | None = None) -> None:
-        """Limit the requests and tokens a second of one tenant (int64), from the next request on. Expected O(1).
+        """Set the limits of one tenant, from its next request on. Expected O(1).
 
-        None is what holds for any tenant (`tenant_qps_target`, `tenant_token_rate_limit`). What the tenant has in the
-        window stays there.
+        Requests of the tenant in the window stay there.
+
+        Parameters
+        ----------
+        tenant
+            The tenant, an int64.
+        qps_target
+            Requests per second; None for the limit of all tenants, `tenant_qps_target`.
+        token_rate_limit
+            Tokens per second; None for the limit of all tenants, `tenant_token_rate_limit`.
         """
         tenant = arguments.integer("tenant", tenant)
         qps, most_requests = self._limit("qps_target", qps_target)
@@ -167,7 +244,18 @@ class AdmissionController(Clocked):
             self._make_more_room(self._arena, tenants, answer)
 
     def tenant_stats(self, tenant: int) -> dict[str, float]:
-        """`current_qps`, `target_qps`, `current_token_rate` and `token_rate_limit` of one tenant. Amortised O(1)."""
+        """Return the rates and limits of one tenant. Amortised O(1).
+
+        Parameters
+        ----------
+        tenant
+            The tenant, an int64.
+
+        Returns
+        -------
+        dict
+            `current_qps`, `target_qps`, `current_token_rate` and `token_rate_limit`, all per second.
+        """
         tenant, window = arguments.integer("tenant", tenant), self._real(kernels.WINDOW)
         with self._lock:
             requests, tokens, qps, rate = kernels.tenant_usage(self._arena, self._tenants, self._now(), tenant)
@@ -179,12 +267,24 @@ class AdmissionController(Clocked):
         }
 
     def record_request(self, tokens: int, *, ticket: int | None = None) -> None:
-        """Settle an admission: `tokens` replace its estimate, at the time it was admitted. Amortised O(1).
+        """Settle an admission: replace its estimate by the true number of tokens. Amortised O(1).
 
-        Without `ticket` it is the oldest admission in the window that is not settled; where there is none, a
-        request with these tokens, of no tenant, is counted now (whatever the limits; it is no admission). An admission
-        that has left the window needs no settling: nothing happens then. Settling again replaces again.
-        KeyError if `ticket` was never given out.
+        The request stays in the window at the time when it was admitted. An admission that has left the window is not
+        changed. Settling again replaces the tokens again.
+
+        Parameters
+        ----------
+        tokens
+            Number of tokens, 0..2**31-1.
+        ticket
+            The `last_ticket` after the admission. None is the oldest admission in the window that is not settled; if
+            there is none, a request with these tokens and without tenant is counted now, whatever the limits, and is no
+            admission.
+
+        Raises
+        ------
+        KeyError
+            The ticket was never issued.
         """
         tokens, now = _tokens("tokens", tokens), self._now()
         number = -1 if ticket is None else arguments.integer("ticket", ticket, 0)
@@ -204,22 +304,28 @@ class AdmissionController(Clocked):
         return None if ticket < 0 else ticket
 
     def reset(self) -> None:
-        """Empty the window and zero the counters; capacity and limits stay, tickets from before are as those that left.
+        """Empty the window and set the counters to 0. Capacity and limits stay. O(tenants).
 
-        O(tenants).
+        Earlier tickets are like those of admissions that have left the window.
         """
         with self._lock:
             kernels.reset(self._arena, self._tenants)
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used. O(n)."""
+        """Release unused capacity. O(n)."""
         with self._lock:
             super().shrink_to_fit()
             self._tenants = table.resized(self._tenants, int(self._tenants[table.TOP]))
 
     def stats(self) -> dict[str, Any]:
-        """`current_qps` and `current_token_rate` (in the window, per second), `target_qps`, `token_rate_limit`,
-        `admitted_requests`, `rejected_requests` (since the start), `rejection_rate` (0 before the first)."""
+        """Return rates, limits and counts. Amortised O(1).
+
+        Returns
+        -------
+        dict
+            `current_qps` and `current_token_rate` (in the window, per second), `target_qps`, `token_rate_limit`,
+            `admitted_requests`, `rejected_requests` (since the start), `rejection_rate` (0 before the first).
+        """
         with self._lock:
             kernels.expire(self._arena, self._tenants, self._now())
             head = self._arena[: kernels.HEAD].copy()
@@ -241,33 +347,51 @@ class AdmissionController(Clocked):
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, clock: Clock = time.monotonic) -> "Self":
-        """Read what `save` wrote; the window goes on under `clock` where it stopped.
+        """Read a file that `save` wrote. The window continues under `clock` from where it stopped.
 
-        ValueError if the file is damaged, of another kind or of a newer version.
+        Parameters
+        ----------
+        path
+            Name of the file.
+        clock
+            Function that returns the time in seconds.
+
+        Returns
+        -------
+        Self
+            A controller equal to the saved one.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged, holds another kind of structure, or was written by a newer version.
         """
         return cls._load(path, clock=clock)
 
     def __len__(self) -> int:
-        """Requests in the window at the present time. Amortised O(1)."""
+        """Return the number of requests in the window at the present time. Amortised O(1)."""
         with self._lock:
             kernels.expire(self._arena, self._tenants, self._now())
             return super().__len__()
 
     def __repr__(self) -> str:
+        """Return a short description."""
         qps, rate, window = map(self._real, (kernels.QPS, kernels.TOKEN_RATE, kernels.WINDOW))
         return f"AdmissionController(qps_target={qps:g}, token_rate_limit={rate:g}, window_size={window:g})"
 
     def _make_more_room(self, arena: np.ndarray, tenants: np.ndarray, answer: int) -> None:
-        """Have another window (FULL) or other tenants (CROWDED) than these, with room for one more."""
+        """Make room for one more in the window (FULL) or the tenants (CROWDED), unless they have been replaced."""
         if answer == kernels.FULL:
             return self._make_room(arena)
+        if answer != kernels.CROWDED:
+            raise AssertionError(f"unknown code {answer} of a kernel")
         with self._lock:
             if self._tenants is tenants:
                 self._tenants = table.resized(tenants, max(2 * int(tenants[table.CAPACITY]), 16))
         return None
 
     def _limit(self, name: str, rate: float | None) -> tuple[float, int]:
-        """The rate, checked, and what a window holds of it."""
+        """Return the rate, checked, and the most a window may hold of it."""
         if rate is None:
             return 0.0, kernels.UNSET
         rate = arguments.real(name, rate, 0.0)
@@ -278,14 +402,14 @@ class AdmissionController(Clocked):
 
     def _fault(self) -> str | None:
         qps, rate, window = map(self._real, (kernels.QPS, kernels.TOKEN_RATE, kernels.WINDOW))
-        fault = int(admission_check.first_fault(self._arena, self._tenants))
+        fault = int(check.first_fault(self._arena, self._tenants))
         if fault >= 0:
-            return f"request {fault} of the window is out of order, or its tokens are impossible"
+            return f"request {fault} of the window is out of order, or its tokens are out of range"
         if fault == -3:
             return "its tenants do not match the requests in the window"
         limits = self._arena[[kernels.MAX_REQUESTS, kernels.MAX_TOKENS]].tolist()
         if fault != -1 or not (qps >= 0 and rate >= 0) or limits != [_whole(qps, window), _whole(rate, window)]:
-            return "its counts and limits do not add up"
+            return "its counts and limits are inconsistent"
         their_head, rows, _ = table.parts(self._tenants)
         any_rates, any_held = their_head[_ANY_RATES].view(np.float64), their_head[_ANY_HELD]
         live = rows[rows[:, table.BUCKET] >= 0]
@@ -294,33 +418,34 @@ class AdmissionController(Clocked):
         own = held != kernels.UNSET
         pairs += zip(rates[own].tolist(), held[own].tolist(), strict=True)
         if not all(rate >= 0 and _whole(rate, window) == most for rate, most in pairs):
-            return "the limits of its tenants do not add up"
+            return "the limits of its tenants are inconsistent"
         return None
 
     @classmethod
-    def _restored(cls, arrays: storage.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
-        if arrays.keys() == {"arena"}:  # as in all files of version 1, which knew no tenants
+    def _restored(cls, arrays: files.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
+        if arrays.keys() == {"arena"}:  # as in all files of version 1, which had no tenants
             arrays = {"arena": _widened(arrays["arena"]), "tenants": _no_tenants()}
         return super()._restored(arrays, where, mmap, **given)
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, *, clock: Clock, **given: Any) -> "Self":  # type: ignore[override]
+    def _from_arrays(cls, arrays: files.Arrays, *, clock: Clock, **given: Any) -> "Self":  # type: ignore[override]
         arena, tenants = arrays["arena"], arrays["tenants"]
-        storage.expect(bool(admission_check.well_formed(arena)), "its window does not add up")
+        files.expect(bool(check.well_formed(arena)), "its window is inconsistent")
         whole = bool(table.well_formed(tenants, kernels.TENANT_WIDTH))
-        storage.expect(whole, "its tenants do not add up")
+        files.expect(whole, "its tenants are inconsistent")
         self = cls.__new__(cls)
         Clocked.__init__(self, arena, clock)
         self._tenants = tenants
         clock_kernels.resume(arena, self._now())
         return self
 
-    def _to_arrays(self) -> storage.Arrays:
+    def _to_arrays(self) -> files.Arrays:
         with self._lock:
             arena, tenants = kernels.snapshot(self._arena, self._tenants, self._now())
         return {"arena": arena, "tenants": tenants}
 
     def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes to pickle, copied at one moment."""
         arrays = self._to_arrays()
         return {**super().__getstate__(), "_arena": arrays["arena"], "_tenants": arrays["tenants"]}
 
@@ -337,10 +462,10 @@ def _no_tenants() -> np.ndarray:
 
 
 def _widened(arena: np.ndarray) -> np.ndarray:
-    """The window of a file of version 1, whose entries had two columns."""
+    """Return the window of a file of version 1, whose entries had two columns, with three."""
     capacity = (len(arena) - kernels.HEAD) // 2 if arena.ndim == 1 else -1
     fits = arena.dtype == np.int64 and capacity >= 0 and len(arena) == kernels.HEAD + 2 * capacity
-    storage.expect(bool(fits and arena[table.COLUMNS] == 2), "its window does not add up")
+    files.expect(bool(fits and arena[table.COLUMNS] == 2), "its window is inconsistent")
     ring = np.full((capacity, kernels.WIDTH), kernels.NOBODY)
     ring[:, : kernels.TENANT] = arena[kernels.HEAD :].reshape(capacity, 2)
     arena[table.COLUMNS] = kernels.WIDTH
@@ -354,9 +479,10 @@ def _tokens(name: str, tokens: Any) -> int:
 
 
 def _whole(rate: float, window: float) -> int:
-    """The whole number that `rate` a second makes in a window, at most 2**62.
+    """Return the whole number of `rate` per second in a window, at most 2**62.
 
-    0.29 x 100 is 28.999999999999996 in floating point: what misses a whole number by rounding alone is that number.
+    0.29 * 100 is 28.999999999999996 in floating point: a product that misses a whole number only by rounding is that
+    number.
     """
     product = rate * window
     return min(math.floor(product * (1 + 1e-15 * 4)), 2**62) if product < 2**62 else 2**62

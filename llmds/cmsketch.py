@@ -1,4 +1,4 @@
-"""How often items came, in bounded memory: never too low, seldom much too high."""
+"""Count-Min Sketch: approximate counts of many items in bounded memory, never too low."""
 
 import math
 import threading
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .base import arguments
-from .base import files as storage
+from .base import arguments, files
 from .base.arena import chunks
 from .base.fast_calls import Direct
 from .base.structure import Structure
@@ -18,7 +17,7 @@ from .kernels.cmsketch import heavy_hitters as heavy
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Strings packed at a time: what it takes stays in the processor's cache, which halves the time of packing.
+# Strings packed at a time: they fit the processor's cache, which halves the time of packing.
 _STRINGS = 1 << 12
 _MOST, _MOST_WATCHED = int(kernels.MOST), 2**24
 _direct, _heavy = Direct(kernels), Direct(heavy)
@@ -28,7 +27,7 @@ _NOTHING[0][[table.COLUMNS, table.FREE, table.HEAD]] = heavy.COLUMNS, -1, -1
 
 
 class HeavyHitter(NamedTuple):
-    """An item that came often: at most `estimate` times, and at least `estimate - error` times."""
+    """A frequent item, added at most `estimate` times and at least `estimate - error` times."""
 
     item: str | int
     estimate: int
@@ -36,22 +35,35 @@ class HeavyHitter(NamedTuple):
 
 
 class CountMinSketch(Structure):
-    """Frequencies of items in `depth` rows of `width` counters (Cormode and Muthukrishnan 2005).
+    """Approximate counts of items in `depth` rows of `width` counters (Cormode and Muthukrishnan 2005).
 
-    An estimate is never below the true count, and exceeds it by more than `get_error_bound()`, that is
-    e / width * total count, with probability at most exp(-depth). Updates are conservative (Estan and Varghese
-    2002), which keeps most estimates far closer than that. Counts saturate at 2**63 - 1.
+    An estimate is never below the true count, and exceeds it by more than `get_error_bound()` with probability at most
+    exp(-depth). An item is a str or an int64; 5 and "5" are two items.
 
-    An item is a str or an int64; 5 and "5" are two items. The same `seed` gives the same counters in
-    every process. Memory: 8 * (width * depth + 8) bytes, allocated once.
+    Parameters
+    ----------
+    width
+        Number of counters per row.
+    depth
+        Number of rows, 1..64.
+    seed
+        Seed of the hashes, an int64. The same seed gives the same counters in every process.
+    heavy_hitters
+        Number of items to watch, 0..2**24: the most frequent ones, which `top_k` returns. Every item whose count
+        exceeds the total count over `heavy_hitters` is among them.
 
-    With `heavy_hitters` > 0 the sketch watches so many items, those that come most often, by Space-Saving (Metwally,
-    Agrawal and El Abbadi 2005): `top_k` lists them. Every item that came more often than the total count over
-    `heavy_hitters` is among them. It costs O(log heavy_hitters) more an item added, and 72 to 80 bytes each, and their
-    strings (16 KiB or more).
+    Notes
+    -----
+    Updates are conservative (Estan and Varghese 2002), which keeps most estimates far closer than the bound. Counts
+    saturate at 2**63 - 1. Memory: 8 * (width * depth + 8) bytes, allocated once.
+
+    Items are watched by Space-Saving (Metwally, Agrawal and El Abbadi 2005), which adds O(log heavy_hitters) to each
+    item added, and takes 72 to 80 bytes for each item watched, and their strings (16 KiB or more).
 
     A single call is atomic under the GIL: threads may share a sketch.
 
+    Examples
+    --------
     >>> sketch = CountMinSketch()
     >>> sketch.add("what is a heap?"); sketch.add("what is a heap?", 2); sketch.add(7)
     >>> sketch.estimate("what is a heap?"), sketch.estimate(7), sketch.estimate("7")
@@ -64,9 +76,9 @@ class CountMinSketch(Structure):
     [HeavyHitter(item='heap', estimate=3, error=0), HeavyHitter(item='page', estimate=2, error=0)]
     """
 
-    # The watched items lie in _heavy and _texts (see kernels.heavy), which are not saved where nothing is watched.
-    # A change is one kernel call; the lock is for exchanging the two arrays.
-    _schema: ClassVar[storage.Schema] = {"sketch": (np.int64, 1), "heavy": (np.int64, 1), "texts": (np.uint8, 1)}
+    # The watched items lie in _heavy and _texts (see kernels.cmsketch.heavy_hitters), which are not saved where nothing
+    # is watched. A change is one kernel call; the lock is for replacing the two arrays.
+    _schema: ClassVar[files.Schema] = {"sketch": (np.int64, 1), "heavy": (np.int64, 1), "texts": (np.uint8, 1)}
     _version: ClassVar[int] = 2
 
     def __init__(self, width: int = 2048, depth: int = 4, *, seed: int = 0, heavy_hitters: int = 0):
@@ -82,8 +94,34 @@ class CountMinSketch(Structure):
         self._heavy, self._texts, self._watches = watched, texts, bool(watched[table.CAPACITY])
         self._lock = threading.RLock()
 
+    @property
+    def arrays(self) -> heavy.Arrays:
+        """The counters and the watched items, as `Arrays(sketch, heavy, texts)`: int64, int64 and uint8, each (n,).
+
+        `llmds.kernels.cmsketch.counters` describes `sketch`, `llmds.kernels.cmsketch.heavy_hitters` the other two,
+        which are empty unless `heavy_hitters` is above 0; if it is, add items with the functions of that module only.
+        The arrays are the sketch's own and writable, for kernels and your own `@njit` functions. `sketch` is never
+        replaced; `heavy` is by `merge`, and `texts` by `merge` and when it grows: kernels return FULL for stale
+        ones. Take them anew for each loop. O(1).
+        """
+        with self._lock:
+            return heavy.Arrays(self._sketch, self._heavy, self._texts)
+
     def add(self, item: str | int, count: int = 1) -> None:
-        """Count an item `count` times. O(depth), and the length of a str. ValueError if the count is negative."""
+        """Add to the count of an item. O(depth + length of a str).
+
+        Parameters
+        ----------
+        item
+            A str or an int64.
+        count
+            Number added, an int64 of 0 or more.
+
+        Raises
+        ------
+        ValueError
+            The count is negative.
+        """
         if type(count) is not int or not 0 <= count <= _MOST:
             count = arguments.integer("count", count, 0)
         if type(item) is not str:
@@ -102,7 +140,7 @@ class CountMinSketch(Structure):
         return None
 
     def estimate(self, item: str | int) -> int:
-        """How often the item came, or more. O(depth), and the length of a str."""
+        """Return the estimated count of an item, never below the true count. O(depth + length of a str)."""
         if type(item) is not str:
             item = _item(item)
             if not isinstance(item, str):
@@ -110,23 +148,39 @@ class CountMinSketch(Structure):
         return _direct.estimate_string(self._sketch, item.encode("utf-8", "surrogatepass"))
 
     def is_hot(self, item: str | int, threshold: int) -> bool:
-        """Whether the estimate is `threshold` or more. O(depth), and the length of a str."""
+        """Return whether the estimated count of an item is `threshold` or more. O(depth + length of a str)."""
         threshold = arguments.integer("threshold", threshold)
         return self.estimate(item) >= threshold
 
     def get_error_bound(self) -> float:
-        """e / width * total count: an estimate is too high by more than this with probability at most exp(-depth)."""
+        """Return e / width * total count. O(1).
+
+        An estimate is too high by more than this with probability at most exp(-depth).
+        """
         return math.e / self.width * self.get_total_count()
 
     def get_total_count(self) -> int:
-        """The sum of all counts added."""
+        """Return the sum of all counts added. O(1)."""
         return int(self._sketch[kernels.TOTAL])
 
     def top_k(self, k: int | None = None) -> list[HeavyHitter]:
-        """The k items that came most often (all that are watched if None), the most frequent first.
+        """Return the k most frequent items, the most frequent first. O(heavy_hitters (depth + log heavy_hitters)).
 
-        An item came at most `estimate` times and at least `estimate - error` times, as far as `decay` has left them.
-        ValueError unless the sketch was made with `heavy_hitters`. O(heavy_hitters (depth + log heavy_hitters)).
+        Parameters
+        ----------
+        k
+            Number of items, 0 or more; None for all that are watched.
+
+        Returns
+        -------
+        list of HeavyHitter
+            An item was added at most `estimate` times and at least `estimate - error` times, both as reduced by
+            `decay`.
+
+        Raises
+        ------
+        ValueError
+            The sketch was made without `heavy_hitters`.
         """
         if not self._watches:
             raise ValueError("top_k needs a sketch made with heavy_hitters > 0")
@@ -138,32 +192,45 @@ class CountMinSketch(Structure):
         return _shown(records[best[uppers[best] > 0][:k]], texts)
 
     def decay(self) -> None:
-        """Halve all counts, rounding down, so that what came lately weighs more. O(width * depth).
+        """Halve all counts, rounding down, so that recent items weigh more. O(width * depth).
 
-        The ageing of TinyLFU (Einziger, Friedman and Manes 2017), which calls it once in so many additions. Estimates
-        stay upper bounds of the halved counts; the total is halved too, unless it has saturated.
+        Estimates stay upper bounds of the halved counts; the total is halved too, unless it has saturated.
+
+        Notes
+        -----
+        The ageing of TinyLFU (Einziger, Friedman and Manes 2017), which calls it after a fixed number of additions.
         """
         with self._lock:
             heavy.decay(self._sketch, self._heavy)
 
     def reset(self) -> None:
-        """Count from 0 again. O(width * depth)."""
+        """Set all counts to 0. O(width * depth)."""
         with self._lock:
             heavy.reset(self._sketch, self._heavy)
 
     def merge(self, other: "CountMinSketch") -> None:
-        """Add what `other` counted, which stays as it is. O(width * depth).
+        """Add the counts of another sketch, which does not change. O(width * depth).
 
-        Estimates stay upper bounds; they may be higher than if one sketch had seen everything, because its
-        conservative updates would have known more. So may the errors of `top_k`, whose promise holds for both together
-        (Cafaro, Pulimeno and Tempesta 2016). ValueError unless width, depth, seed and heavy_hitters are the same.
+        Estimates stay upper bounds. They may be higher than in one sketch of all items, where conservative
+        updates know more, and so may the errors of `top_k`, whose guarantee holds for both sketches together
+        (Cafaro, Pulimeno and Tempesta 2016).
+
+        Parameters
+        ----------
+        other
+            A sketch with the same width, depth, seed and heavy_hitters.
+
+        Raises
+        ------
+        ValueError
+            The settings differ.
         """
         if not isinstance(other, CountMinSketch):
             raise TypeError(f"other must be a CountMinSketch, got {type(other).__name__}")
         ours, theirs = self._settings(), other._settings()
         if ours != theirs:
             raise ValueError(f"(width, depth, seed, heavy_hitters) of other must be {ours}, got {theirs}")
-        with other._lock:  # copies, so that two sketches merged into each other wait for nobody
+        with other._lock:  # copies, so that two sketches that are merged into each other cannot deadlock
             sketch, watched, texts = heavy.copied(other._sketch, other._heavy, other._texts)
         with self._lock:
             if self._watches:
@@ -171,10 +238,20 @@ class CountMinSketch(Structure):
             kernels.merge(self._sketch, sketch)
 
     def add_many(self, items: Any, counts: Any = 1) -> None:
-        """As `add` for m items in order: a sequence of str, or integers (m,); `counts` an int, or integers (m,).
+        """Add to the counts of many items in order, as `add` does. O(m depth + length of the strings).
 
-        O(m depth), and the length of the strings. ValueError or TypeError, nothing being counted, if any count is
-        negative, lengths differ, or items are neither all str nor all int64.
+        Parameters
+        ----------
+        items
+            m items: a sequence of str, or integers (m,).
+        counts
+            The number added to each, int64 (m,), or one int for all.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A count is negative, the lengths differ, or the items are neither all str nor all int64. Nothing is added
+            then.
         """
         n, pieces = _pieces(items)
         if isinstance(counts, (int, np.integer)):
@@ -199,7 +276,18 @@ class CountMinSketch(Structure):
                     self._make_room(watched, texts, more)
 
     def estimate_many(self, items: Any) -> np.ndarray:
-        """As `estimate` for m items: a sequence of str, or integers (m,). int64 (m,). O(m depth)."""
+        """Return the estimated counts of many items. O(m depth + length of the strings).
+
+        Parameters
+        ----------
+        items
+            m items: a sequence of str, or integers (m,).
+
+        Returns
+        -------
+        ndarray
+            int64 (m,), never below the true counts.
+        """
         n, pieces = _pieces(items)
         estimates = np.empty(n, np.int64)
         for part, arrays in pieces:
@@ -209,26 +297,32 @@ class CountMinSketch(Structure):
 
     @property
     def width(self) -> int:
-        """Counters in a row."""
+        """Number of counters per row."""
         return int(self._sketch[kernels.WIDTH])
 
     @property
     def depth(self) -> int:
-        """Rows of counters."""
+        """Number of rows of counters."""
         return int(self._sketch[kernels.DEPTH])
 
     @property
     def seed(self) -> int:
-        """What the hashes depend on, besides the items."""
+        """Seed of the hashes."""
         return int(self._sketch[kernels.SEED])
 
     @property
     def heavy_hitters(self) -> int:
-        """How many items are watched, for `top_k`."""
+        """Number of items watched, for `top_k`."""
         return int(self._heavy[table.CAPACITY])
 
     def stats(self) -> dict[str, Any]:
-        """`width`, `depth`, `seed`, `heavy_hitters`, `total_count`, `error_bound`; `error_probability`, exp(-depth)."""
+        """Return settings and error bounds. O(1).
+
+        Returns
+        -------
+        dict
+            `width`, `depth`, `seed`, `heavy_hitters`, `total_count`, `error_bound`; `error_probability`, exp(-depth).
+        """
         return {
             "width": self.width,
             "depth": self.depth,
@@ -240,6 +334,7 @@ class CountMinSketch(Structure):
         }
 
     def __repr__(self) -> str:
+        """Return a short description."""
         shape = f"width={self.width}, depth={self.depth}, seed={self.seed}"
         shape += f", heavy_hitters={self.heavy_hitters}" if self._watches else ""
         return f"CountMinSketch({shape}, {self.get_total_count()} counted)"
@@ -248,33 +343,34 @@ class CountMinSketch(Structure):
         return self.width, self.depth, self.seed, self.heavy_hitters
 
     def _make_room(self, watched: np.ndarray, texts: np.ndarray, more: int) -> None:
-        """Have arrays other than these, with room for `more` bytes; nothing to do if another thread was faster."""
+        """Replace `texts` by an array with room for `more` bytes, unless another thread has done it already."""
         with self._lock:
             if self._heavy is watched and self._texts is texts:
                 self._texts = heavy.refitted(watched, texts, more)
 
-    def _to_arrays(self) -> storage.Arrays:
+    def _to_arrays(self) -> files.Arrays:
         with self._lock:
             if not self._watches:
                 return {"sketch": self._sketch}
             return {"sketch": self._sketch, "heavy": self._heavy, "texts": self._texts}
 
     @classmethod
-    def _restored(cls, arrays: storage.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
+    def _restored(cls, arrays: files.Arrays, where: str, mmap: bool = False, **given: Any) -> "Self":
         if not arrays.keys() & {"heavy", "texts"}:  # as in all files of version 1
             arrays = {**arrays, **dict(zip(("heavy", "texts"), _NOTHING, strict=True))}
         return super()._restored(arrays, where, mmap, **given)
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
         watched = arrays["heavy"]
-        storage.expect(bool(table.well_formed(watched, heavy.COLUMNS)), "the items it watches do not add up")
+        files.expect(bool(table.well_formed(watched, heavy.COLUMNS)), "the items it watches are inconsistent")
         self = cls.__new__(cls)
         self._sketch = arrays["sketch"]
         self._assemble(watched, arrays["texts"])
         return self
 
     def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes to pickle, copied at one moment."""
         with self._lock:
             sketch, watched, texts = heavy.copied(self._sketch, self._heavy, self._texts)
             return {**super().__getstate__(), "_sketch": sketch, "_heavy": watched, "_texts": texts}
@@ -282,21 +378,21 @@ class CountMinSketch(Structure):
     def _fault(self) -> str | None:
         fault = int(kernels.first_fault(self._sketch))
         if fault == -2:
-            return "width, depth, total count and length do not fit one another"
+            return "width, depth, total count and length do not fit together"
         if fault != -1:
-            return f"row {fault} holds a negative counter, or more than was counted"
+            return f"row {fault} holds a negative counter, or more than the total count"
         fault = int(heavy.first_fault(self._sketch, self._heavy, self._texts))
         if fault != -1:
             return "the items it watches are damaged"
         try:
             _shown(*heavy.listed(self._sketch, self._heavy, self._texts))
         except UnicodeDecodeError as error:
-            return f"an item that it watches is no UTF-8 ({error})"
+            return f"an item that it watches is not UTF-8 ({error})"
         return None
 
 
 def _shown(records: np.ndarray, texts: np.ndarray) -> list[HeavyHitter]:
-    """Records of `kernels.cmsketch.heavy_hitters.listed` with their items."""
+    """Return the records of `heavy_hitters.listed` with their items."""
     data = texts.tobytes()
     return [
         HeavyHitter(at if size < 0 else data[at : at + size].decode("utf-8", "surrogatepass"), upper, error)
@@ -305,7 +401,7 @@ def _shown(records: np.ndarray, texts: np.ndarray) -> list[HeavyHitter]:
 
 
 def _item(item: Any) -> str | int:
-    """A str or an int64, checked."""
+    """Return the item, a str or an int64, checked."""
     if isinstance(item, str):
         return item
     if not isinstance(item, (int, np.integer)):
@@ -314,7 +410,10 @@ def _item(item: Any) -> str | int:
 
 
 def _pieces(items: Any) -> tuple[int, list[tuple[slice, tuple[np.ndarray, ...]]]]:
-    """How many items, and slices short enough for one kernel call with their (data, offsets) or (int64 items,)."""
+    """Return the number of items, and slices short enough for one kernel call with their arrays.
+
+    The arrays are (data, offsets) of strings, or (int64 items,).
+    """
     if isinstance(items, np.ndarray) and items.dtype.kind not in "biuf":
         items = items.tolist()
     arguments.sequence("items", items, "str or int")

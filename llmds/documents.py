@@ -320,8 +320,9 @@ class Documents(Structure):
     def _append(self, flat: list[str], n: int) -> None:
         """Add n documents given as id, title, text, id, ... The caller holds the lock and has checked them."""
         more, more_offsets = arguments.packed_strings("documents", flat)
-        rows, size = self._capacity(), len(self._arrays.data)
-        needed_rows, needed = len(self) + n, self._bytes() + len(more)
+        head, data, offsets, _ = self._arrays
+        rows, size, count = (len(offsets) - 1) // PARTS, len(data), int(head[COUNT])
+        needed_rows, needed = count + n, int(offsets[PARTS * count]) + len(more)
         if needed_rows > strings.MAX_ROWS:
             raise ValueError(f"Documents holds at most 2**31-1 documents, {needed_rows} would be needed")
         if needed_rows > rows or needed > size:

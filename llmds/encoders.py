@@ -13,7 +13,6 @@ from .base.progress import Progress, bar
 from .base.structure import Structure
 from .kernels import encoders as kernels
 from .kernels.encoders import Arrays
-from .kernels.tokenizer import TERMS
 from .tokenizer.tokenizer import Tokenizer
 from .tokenizer.vocabulary import Vocabulary
 
@@ -275,8 +274,8 @@ class LSAEncoder(Structure):
         if written != mine:
             raise files.Damaged(f"was trained with the analysis {written!r}, the tokenizer given has {mine!r}")
         head, offsets = arrays["head"], arrays["offsets"]
-        files.expect(len(head) == 2 and 0 <= head[TERMS] < len(offsets), "the number of its terms is wrong")
         vocabulary = Vocabulary(head, arrays["data"], offsets, arrays["buckets"])
+        files.expect(len(head) == 2 and 0 <= vocabulary.terms < len(offsets), "the number of its terms is wrong")
         self._learnt = _Learnt(count, vocabulary, arrays["idf"], arrays["projection"], arrays["singular_values"])
         return self
 

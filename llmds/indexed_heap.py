@@ -19,13 +19,21 @@ _DOWN, _UP, _ANY_WAY = int(kernels.DOWN), int(kernels.UP), int(kernels.ANY_WAY)
 class IndexedHeap(Growing):
     """A heap over int64 keys and float64 scores, the smallest first (the largest if `max_heap`).
 
-    A four-ary array heap (Johnson 1975) beside a hash table from key to position: every operation
-    is O(log n), `peek` and look-ups O(1). Equal scores leave in the order they came, so runs are
-    reproducible. Scores may be infinite, never NaN (ValueError). Memory: 40 to 48 bytes an item
-    of capacity, which doubles as needed.
+    Scores may be infinite, but not NaN. Items with equal scores leave in the order in which they were pushed, so
+    runs are reproducible. A single call is atomic under the GIL: threads may share a heap.
 
-    A single call is atomic under the GIL: threads may share a heap.
+    Parameters
+    ----------
+    max_heap
+        Whether the largest score leaves first.
 
+    Notes
+    -----
+    A four-ary array heap (Johnson 1975) beside a hash table from keys to positions: every operation is O(log n), `peek`
+    and look-ups O(1). Memory: 40 to 48 bytes per item of capacity, which doubles as needed.
+
+    Examples
+    --------
     >>> heap = IndexedHeap()
     >>> heap.push(7, 2.5); heap.push(3, 1.5); heap.push(9, 4.0)
     >>> heap.decrease_key(9, 0.5)
@@ -40,8 +48,31 @@ class IndexedHeap(Growing):
             raise TypeError(f"max_heap must be a bool, got {max_heap!r}")
         super().__init__(kernels.new(16, bool(max_heap)))
 
+    @property
+    def arrays(self) -> table.Arrays:
+        """The arena, as `Arrays(arena)`: int64 (n,), laid out as `llmds.kernels.heap` describes.
+
+        The array is the heap's own and writable, for kernels and your own `@njit` functions. It is replaced, and the
+        old one is stale, when the heap grows, and by `reserve`, `shrink_to_fit`, `clear`, `heapify` and bulk calls;
+        kernels that change something return FULL for a stale one. Take it anew for each loop. O(1).
+        """
+        return table.Arrays(self._arena)
+
     def push(self, key_id: int, score: float) -> None:
-        """Add an item. O(log n). ValueError if the key is there already or the score is NaN."""
+        """Add an item. O(log n).
+
+        Parameters
+        ----------
+        key_id
+            Key of the item, an int64.
+        score
+            Score of the item, a float64.
+
+        Raises
+        ------
+        ValueError
+            The key is in the heap already, or the score is NaN.
+        """
         if type(key_id) is int and type(score) is float:
             try:
                 if not _direct.push(self._arena, key_id, score):
@@ -51,7 +82,18 @@ class IndexedHeap(Growing):
         self._push(key_id, score)
 
     def pop(self) -> tuple[float, int]:
-        """Take the top item off: (score, key_id). O(log n). IndexError if the heap is empty."""
+        """Remove the top item and return it. O(log n).
+
+        Returns
+        -------
+        tuple
+            (score, key_id).
+
+        Raises
+        ------
+        IndexError
+            The heap is empty.
+        """
         while True:
             code, score, key_id = _direct.pop(arena := self._arena)
             if not code:
@@ -61,14 +103,32 @@ class IndexedHeap(Growing):
             self._make_room(arena)
 
     def peek(self) -> tuple[float, int] | None:
-        """The top item, (score, key_id), left where it is; None if the heap is empty. O(1)."""
+        """Return the top item without removing it. O(1).
+
+        Returns
+        -------
+        tuple or None
+            (score, key_id), None if the heap is empty.
+        """
         item = _direct.peek(self._arena)
         return item[1:] if item[0] == kernels.OK else None
 
     def decrease_key(self, key_id: int, new_score: float) -> None:
-        """Lower an item's score (the same score is allowed). O(log n).
+        """Lower the score of an item. O(log n).
 
-        KeyError if the key is unknown, ValueError if the score would rise.
+        Parameters
+        ----------
+        key_id
+            Key of the item.
+        new_score
+            Its new score, which may be the same as the old one.
+
+        Raises
+        ------
+        KeyError
+            The key is not in the heap.
+        ValueError
+            The new score is higher than the old one, or NaN.
         """
         if type(key_id) is int and type(new_score) is float:
             try:
@@ -79,9 +139,21 @@ class IndexedHeap(Growing):
         self._update(key_id, new_score, _DOWN)
 
     def increase_key(self, key_id: int, new_score: float) -> None:
-        """Raise an item's score (the same score is allowed). O(log n).
+        """Raise the score of an item. O(log n).
 
-        KeyError if the key is unknown, ValueError if the score would fall.
+        Parameters
+        ----------
+        key_id
+            Key of the item.
+        new_score
+            Its new score, which may be the same as the old one.
+
+        Raises
+        ------
+        KeyError
+            The key is not in the heap.
+        ValueError
+            The new score is lower than the old one, or NaN.
         """
         if type(key_id) is int and type(new_score) is float:
             try:
@@ -92,11 +164,42 @@ class IndexedHeap(Growing):
         self._update(key_id, new_score, _UP)
 
     def update_key(self, key_id: int, new_score: float) -> None:
-        """Change an item's score in either direction. O(log n). KeyError if the key is unknown."""
+        """Change the score of an item in either direction. O(log n).
+
+        Parameters
+        ----------
+        key_id
+            Key of the item.
+        new_score
+            Its new score.
+
+        Raises
+        ------
+        KeyError
+            The key is not in the heap.
+        ValueError
+            The new score is NaN.
+        """
         self._update(key_id, new_score, _ANY_WAY)
 
     def delete(self, key_id: int) -> tuple[float, int]:
-        """Take an item out, wherever it stands: (score, key_id). O(log n). KeyError if the key is unknown."""
+        """Remove an item at any position and return it. O(log n).
+
+        Parameters
+        ----------
+        key_id
+            Key of the item.
+
+        Returns
+        -------
+        tuple
+            (score, key_id).
+
+        Raises
+        ------
+        KeyError
+            The key is not in the heap.
+        """
         key = _key(key_id)
         while (item := _direct.delete(arena := self._arena, key))[0] == kernels.FULL:
             self._make_room(arena)
@@ -105,24 +208,24 @@ class IndexedHeap(Growing):
         return item[1:]
 
     def get_score(self, key_id: int) -> float | None:
-        """The score of an item, None if the key is unknown. O(1)."""
+        """Return the score of an item, None if the key is not in the heap. O(1)."""
         present, score = _direct.find(self._arena, _key(key_id))
         return score if present else None
 
     def contains(self, key_id: int) -> bool:
-        """Whether the key is in the heap. O(1)."""
+        """Return whether the key is in the heap. O(1)."""
         return _direct.find(self._arena, _key(key_id))[0]
 
     def size(self) -> int:
-        """Number of items."""
+        """Return the number of items. O(1)."""
         return len(self)
 
     def is_empty(self) -> bool:
-        """Whether there are no items."""
+        """Return whether there are no items. O(1)."""
         return len(self) == 0
 
     def clear(self) -> None:
-        """Take everything out; capacity is kept. O(capacity)."""
+        """Remove all items. The capacity is kept. O(capacity)."""
         with self._lock:
             self._replace(kernels.new(int(self._arena[table.CAPACITY]), self.max_heap))
 
@@ -132,10 +235,27 @@ class IndexedHeap(Growing):
         return bool(self._arena[kernels.SIGN] < 0)
 
     def push_many(self, keys: ArrayLike, scores: ArrayLike) -> None:
-        """As `push` for keys int64 (m,) and scores float64 (m,), in order. O(m log n), in practice O(m).
+        """Add many items in order, as `push` does. O(m log n), in practice O(m).
 
-        ValueError, with nothing pushed, if a key is there already or comes twice, a score is NaN, or
-        the lengths differ.
+        Parameters
+        ----------
+        keys
+            Keys of the items, int64 (m,).
+        scores
+            Their scores, float64 (m,).
+
+        Raises
+        ------
+        ValueError
+            A key is in the heap already or occurs twice, a score is NaN, or the lengths differ. Nothing is added then.
+
+        Examples
+        --------
+        >>> heap = IndexedHeap()
+        >>> heap.push_many([5, 6, 7], [0.3, 0.1, 0.2])
+        >>> scores, keys = heap.pop_many(2)
+        >>> scores.tolist(), keys.tolist()
+        ([0.1, 0.2], [6, 7])
         """
         keys, scores = _items(keys, scores)
         if len(keys) > CHUNK:
@@ -143,11 +263,24 @@ class IndexedHeap(Growing):
         while (result := kernels.push_many(arena := self._arena, keys, scores))[0] == kernels.FULL:
             self._make_room(arena, len(keys))
         if result[0] != kernels.OK:
-            raise ValueError(f"keys must be new and distinct, {keys[result[1]]} is not")
+            raise ValueError(f"keys must be new and distinct, got {keys[result[1]]} twice or in the heap already")
         return None
 
     def pop_many(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Take the best m = min(k, size) items off: scores float64 (m,) and keys int64 (m,), best first. O(m log n)."""
+        """Remove the best min(k, size) = m items and return them. O(m log n).
+
+        Parameters
+        ----------
+        k
+            Number of items, 0 or more.
+
+        Returns
+        -------
+        scores
+            float64 (m,), best first.
+        keys
+            int64 (m,).
+        """
         k = min(arguments.integer("k", k, 0), len(self))
         scores, keys = np.empty(k), np.empty(k, np.int64)
         if k > CHUNK:
@@ -162,9 +295,21 @@ class IndexedHeap(Growing):
         return scores[:taken], keys[:taken]
 
     def update_many(self, keys: ArrayLike, scores: ArrayLike) -> None:
-        """As `update_key` for keys int64 (m,) and scores float64 (m,), in order. O(m log n).
+        """Change the scores of many items in order, as `update_key` does. O(m log n).
 
-        KeyError, with nothing changed, if a key is unknown.
+        Parameters
+        ----------
+        keys
+            Keys of the items, int64 (m,).
+        scores
+            Their new scores, float64 (m,).
+
+        Raises
+        ------
+        KeyError
+            A key is not in the heap. Nothing is changed then.
+        ValueError
+            A score is NaN, or the lengths differ. Nothing is changed then.
         """
         keys, scores = _items(keys, scores)
         if len(keys) > CHUNK:
@@ -176,26 +321,47 @@ class IndexedHeap(Growing):
         return None
 
     def get_score_many(self, keys: ArrayLike) -> np.ndarray:
-        """The scores of keys (m,), float64 (m,); NaN where a key is unknown. O(m)."""
+        """Return the scores of many items. O(m).
+
+        Parameters
+        ----------
+        keys
+            Keys of the items, int64 (m,).
+
+        Returns
+        -------
+        ndarray
+            float64 (m,), NaN where a key is not in the heap.
+        """
         keys = arguments.integers("keys", keys)
         scores = np.empty(len(keys))
         kernels.find_many(self._arena, keys, scores)
         return scores
 
     def heapify(self, keys: ArrayLike, scores: ArrayLike) -> None:
-        """Replace what is there by keys int64 (m,) with scores float64 (m,), as if pushed in order. O(m).
+        """Replace all items by those given, as if they were pushed in order. O(m).
 
-        ValueError, with nothing changed, if a key comes twice or a score is NaN.
+        Parameters
+        ----------
+        keys
+            Keys of the items, int64 (m,).
+        scores
+            Their scores, float64 (m,).
+
+        Raises
+        ------
+        ValueError
+            A key occurs twice, a score is NaN, or the lengths differ. Nothing is changed then.
         """
         keys, scores = _items(keys, scores)
         arena, twice = kernels.heapify(keys, scores, self.max_heap)
         if twice >= 0:
-            raise ValueError(f"keys must be distinct, keys[{twice}] = {keys[twice]} is not")
+            raise ValueError(f"keys must be distinct, got keys[{twice}] = {keys[twice]} twice")
         with self._lock:
             self._replace(arena)
 
     def stats(self) -> dict[str, Any]:
-        """`size`, `capacity`, `max_heap`, and the `top` item as `peek` gives it."""
+        """Return a dict of `size`, `capacity`, `max_heap`, and `top`, the item that `peek` returns. O(1)."""
         return {
             "size": len(self),
             "capacity": int(self._arena[table.CAPACITY]),
@@ -204,13 +370,15 @@ class IndexedHeap(Growing):
         }
 
     def __contains__(self, key_id: object) -> bool:
+        """Return whether the key is in the heap. O(1)."""
         return isinstance(key_id, (int, np.integer)) and self.contains(int(key_id))
 
     def __repr__(self) -> str:
+        """Return a short description."""
         return f"IndexedHeap(max_heap={self.max_heap}, {len(self)} items)"
 
     def _push(self, key_id: int, score: float) -> None:
-        """`push` with everything looked at: what the short way in it could not do is done or refused here."""
+        """Push as `push` does, with all checks and growth that its short path leaves out."""
         key_id, score = arguments.integer("key_id", key_id), arguments.real("score", score)
         while code := _direct.push(arena := self._arena, key_id, score):
             if code != kernels.FULL:
@@ -218,7 +386,7 @@ class IndexedHeap(Growing):
             self._make_room(arena)
 
     def _update(self, key_id: int, new_score: float, way: int) -> None:
-        """As `_push`, for a change of score."""
+        """Change a score, with all checks that the short paths of the public methods leave out."""
         key_id, new_score = arguments.integer("key_id", key_id), arguments.real("new_score", new_score)
         while code := _direct.update(arena := self._arena, key_id, new_score, way):
             if code == kernels.ABSENT:
@@ -230,7 +398,7 @@ class IndexedHeap(Growing):
 
     def _fault(self) -> str | None:
         fault = int(kernels.first_fault(self._arena))
-        return None if fault == -1 else f"heap row {fault} is out of order, or its key does not lead to it"
+        return None if fault == -1 else f"heap row {fault} is out of order, or not found by its key"
 
 
 def _key(key_id: Any) -> int:

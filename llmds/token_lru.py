@@ -1,4 +1,4 @@
-"""A cache whose room is counted in tokens and whose least recently used items leave first."""
+"""A cache with a budget of tokens, which evicts the least recently used items."""
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .base import arguments, scalars
-from .base import files as storage
+from .base import arguments, files, scalars
 from .base.arena import CHUNK, Growing, chunks
 from .base.fast_calls import Direct
 from .kernels import table
@@ -24,29 +23,47 @@ V = TypeVar("V")
 
 _MISSING: Any = object()
 _MIN, _MAX, _MOST = arguments.INT64_MIN, arguments.INT64_MAX, kernels.MOST
-# Records of what left that a bulk call takes from its kernel at a time: they stay in the processor's cache.
+# Records of evicted items that a bulk call takes from its kernel at a time: they fit the processor's cache.
 _RECORDS = 1 << 12
+_FAULTS = {
+    kernels.BAD_TABLE: "its rows are damaged",
+    kernels.BAD_ORDER: "its order of use is damaged",
+    kernels.BAD_TOKENS: "its token counts are damaged",
+}
 _direct = Direct(kernels)
 
 
 class TokenLRU(Growing, Generic[K, V]):
-    """Keys to values, at most `token_budget` (0..2**62) tokens of them; the least recently used leave first.
+    """A map from keys to values of at most `token_budget` tokens together; the least recently used items are evicted.
 
-    `token_of(value)` tells the tokens of a value, an int of 0 or more; it is asked once, when the value is
-    put. Recency is exact: `get` and `put` make an item the newest. Every operation is O(1) but for the items
-    that leave.
+    The tokens of a value are counted once, when it is put. Recency is exact: `get` and `put` make an item the newest.
 
     Keys are any int64 or any other hashable object. A NumPy integer is the int of its value; a bool is
-    refused (TypeError), because 1 and True would be one key in a dict and are two here; so an object that
-    merely equals an int, as 1.0 does, is a key of its own. An item costs 48 to 56 bytes of capacity, which doubles
-    as needed; a key that is no int64 costs a dict entry and a tuple more.
+    refused (TypeError), because 1 and True would be one key in a dict and are two here. For the same reason an object
+    that equals an int, such as 1.0, is another key than the int.
 
-    `on_evict(key, value)` is called for each item that leaves to keep the budget, when the cache is whole
-    again, so it may use the cache; if it raises, the call that evicted raises that, its work being done, and the
-    items after that one are not told. Threads may share a cache: a call that changes values holds a lock.
-    `token_of` and `on_evict` run outside it. A finaliser or signal handler that changes a cache in the middle of a
-    change of the same cache, in the same thread, gets RuntimeError.
+    Parameters
+    ----------
+    token_budget
+        Number of tokens, 0..2**62.
+    token_of
+        Function that returns the number of tokens of a value, an int of 0 or more.
+    on_evict
+        Function called as on_evict(key, value) for each item evicted to keep the budget. It is called when the cache
+        is consistent again, so it may use the cache. If it raises, the call that evicted raises that exception after
+        its work is done, and the function is not called for the remaining items.
 
+    Notes
+    -----
+    Every operation is expected O(1), and O(1) for each item evicted. An item takes 48 to 56 bytes of capacity, which
+    doubles as needed; a key that is not an int64 takes a dict entry and a tuple more.
+
+    Threads may share a cache: a call that changes values holds a lock. `token_of` and `on_evict` run outside it. A
+    finaliser or signal handler that changes a cache in the middle of a change of the same cache, in the same thread,
+    gets RuntimeError.
+
+    Examples
+    --------
     >>> cache = TokenLRU(10, len)
     >>> cache.put("a", "four"); cache.put("b", "five5"); cache.get("a")
     'four'
@@ -56,13 +73,14 @@ class TokenLRU(Growing, Generic[K, V]):
     """
 
     _columns = kernels.COLUMNS
-    _schema: ClassVar[storage.Schema] = {"arena": (np.int64, 1), **scalars.SCHEMA}
+    _schema: ClassVar[files.Schema] = {"arena": (np.int64, 1), **scalars.SCHEMA}
 
-    # Beside the arena: _values holds the value of each row, (key, value) where the key is no int64, None where
-    # there is neither. _rows leads from such keys to rows. _next is what kernels.next_row would say.
+    # Beside the arena: _values holds the value of each row, (key, value) where the key is not an int64, None where
+    # there is no value. _rows maps such keys to rows. _next is what kernels.next_row would return.
     #
     # A writer holds the lock, and _changes is odd while it writes; `get` takes no lock (acquiring and
-    # releasing one costs 90 to 150 ns) but reads it before and after, and asks again under the lock if that changed.
+    # releasing one costs 90 to 150 ns) but reads _changes before and after, and looks up again under the lock if it
+    # has changed.
 
     def __init__(
         self, token_budget: int, token_of: Callable[[V], int], *, on_evict: Callable[[K, V], object] | None = None
@@ -84,12 +102,35 @@ class TokenLRU(Growing, Generic[K, V]):
         self._next: int = kernels.next_row(self._arena)
         self._changes = 0
 
-    def put(self, key: K, value: V) -> None:
-        """Add a value or replace the one under `key`, as the newest; the oldest leave until the budget holds.
+    @property
+    def arrays(self) -> table.Arrays:
+        """The arena, as `Arrays(arena)`: int64 (n,), laid out as `llmds.kernels.token_lru` describes.
 
-        Expected O(1 + items leaving). A value of more tokens than the whole budget is not cached and evicts
-        nothing else; the item under that key leaves. TypeError or ValueError, nothing being changed, if
-        `token_of` gives anything but an int of 0 or more.
+        The array is the cache's own and writable, for `get`, `find`, `get_many` and `row_of` in your own `@njit`
+        functions. Do not add or remove items there: the values, which are Python objects, lie outside the arena. It is
+        replaced, and the old one is stale (`get` returns STALE), when the cache grows, and by `reserve` and
+        `shrink_to_fit`. Take it anew for each loop. O(1).
+        """
+        return table.Arrays(self._arena)
+
+    def put(self, key: K, value: V) -> None:
+        """Add or replace the value of a key, as the newest item; the oldest items are evicted until the budget holds.
+
+        A value of more tokens than the whole budget is not cached and evicts nothing else; the old item of that key
+        leaves. Expected O(1 + items evicted).
+
+        Parameters
+        ----------
+        key
+            Key of the item.
+        value
+            Its value.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The key is a bool or not hashable, or `token_of` returns anything but an int of 0 or more. Nothing is
+            changed then.
         """
         tokens = self.token_of(value)
         if type(tokens) is not int or not 0 <= tokens <= _MOST:
@@ -99,7 +140,7 @@ class TokenLRU(Growing, Generic[K, V]):
         if not (type(key) is int and _MIN <= key <= _MAX):  # type: ignore[operator]
             key, outside = _checked(key)
         fits = tokens <= self.token_budget
-        gone: Any = None  # what leaves outlives the lock, so that its finalisers run outside
+        gone: Any = None  # the values that leave outlive the lock, so that their finalisers run outside
         self._lock.acquire()  # `with` would cost 60 ns more
         try:
             changes = self._changes
@@ -117,7 +158,7 @@ class TokenLRU(Growing, Generic[K, V]):
                         code, n, self._next, first = _direct.put_outside(self._arena, at, tokens, self._left)
                     else:
                         code, n, self._next, first = _direct.put(self._arena, key, tokens, self._left)
-                    if n == 1 and not code and self.on_evict is None and not self._rows:  # mostly, without a list
+                    if n == 1 and not code and self.on_evict is None and not self._rows:  # the common case, no list
                         gone, self._values[first] = (gone, self._values[first]), None
                     elif n:
                         gone = (gone or []) + self._release(self._left[:n])
@@ -133,10 +174,10 @@ class TokenLRU(Growing, Generic[K, V]):
         finally:
             self._lock.release()
         if gone and self.on_evict is not None:
-            self._tell(gone)
+            self._notify(gone)
 
     def get(self, key: K) -> V | None:
-        """The value under `key`, which becomes the newest item; None if there is none. Expected O(1)."""
+        """Return the value of a key, None if there is none. The item becomes the newest. Expected O(1)."""
         if not (type(key) is int and _MIN <= key <= _MAX):  # type: ignore[operator]
             key, outside = _checked(key)
             if outside:
@@ -162,14 +203,31 @@ class TokenLRU(Growing, Generic[K, V]):
             self._await_arena()
 
     def peek(self, key: K) -> V | None:
-        """The value under `key`, or None; recency and hit counts stay as they are. Expected O(1)."""
+        """Return the value of a key, None if there is none. Recency and hit counts do not change. Expected O(1)."""
         value = self._peek(key)
         return None if value is _MISSING else value
 
     def pop(self, key: K, default: Any = _MISSING) -> V:
-        """Take an item out and give its value. Expected O(1).
+        """Remove an item and return its value. Expected O(1).
 
-        An unknown key gives `default`, KeyError where there is none. `on_evict` is not called.
+        `on_evict` is not called.
+
+        Parameters
+        ----------
+        key
+            Key of the item.
+        default
+            Returned if there is no such item.
+
+        Returns
+        -------
+        V
+            The value of the item, or `default`.
+
+        Raises
+        ------
+        KeyError
+            There is no such item, and no `default` was given.
         """
         key, outside = _checked(key)
         with self._changing():
@@ -184,9 +242,19 @@ class TokenLRU(Growing, Generic[K, V]):
         return default
 
     def evict_until_budget(self, target_budget: int) -> list[tuple[K, V]]:
-        """Let the oldest items leave until at most `target_budget` tokens stay; they are returned, oldest first.
+        """Evict the oldest items until at most `target_budget` tokens are left. O(n) for n items evicted.
 
-        O(n) for n items leaving. `on_evict` is called for them too.
+        `on_evict` is called for them.
+
+        Parameters
+        ----------
+        target_budget
+            Number of tokens, 0 or more.
+
+        Returns
+        -------
+        list
+            (key, value) of the items evicted, oldest first.
         """
         target = arguments.integer("target_budget", target_budget, 0)
         gone: list[tuple[int, K, V]] = []
@@ -197,24 +265,24 @@ class TokenLRU(Growing, Generic[K, V]):
                 code, n = kernels.evict(self._arena, target, left)
                 self._next = kernels.next_row(self._arena)
                 gone += self._release(left[:n])
-        self._tell(gone)
+        self._notify(gone)
         return [(key, value) for _, key, value in gone]
 
     def total_tokens(self) -> int:
-        """Tokens of all items together, at most `token_budget`. O(1)."""
+        """Return the number of tokens of all items together, at most `token_budget`. O(1)."""
         return int(self._arena[kernels.TOTAL])
 
     def size(self) -> int:
-        """Number of items."""
+        """Return the number of items. O(1)."""
         return len(self)
 
     def items(self) -> list[tuple[K, V]]:
-        """All (key, value), the least recently used first. O(n). Recency stays as it is."""
+        """Return a list of all (key, value), the least recently used first. Recency does not change. O(n)."""
         with self._lock:
             return self._pairs(kernels.oldest_first(self._arena))
 
     def clear(self) -> None:
-        """Take everything out and count hits, misses and evictions from 0; capacity is kept. O(capacity).
+        """Remove all items and set hits, misses and evictions to 0. The capacity is kept. O(capacity).
 
         `on_evict` is not called.
         """
@@ -226,12 +294,27 @@ class TokenLRU(Growing, Generic[K, V]):
         del gone
 
     def put_many(self, keys: ArrayLike, tokens: ArrayLike) -> np.ndarray:
-        """As `put` for keys int64 (m,) whose values are their token counts, tokens int64 (m,), in order.
+        """Put many int64 keys in order, as `put` does; the value of each is its token count.
 
-        `get` of such a key gives the count, an int; `token_of` is not asked. Returns the int64 keys that left,
-        int64 (e,), in the order they did (a key that came back may be among them, and leave again); where items with
-        other keys leave, `on_evict` alone tells. ValueError, nothing being changed, if a count is negative or the
-        lengths differ. Expected O(m).
+        `get` of such a key returns the count, an int; `token_of` is not called. Expected O(m).
+
+        Parameters
+        ----------
+        keys
+            Keys of the items, int64 (m,).
+        tokens
+            Their token counts, int64 (m,), 0 or more.
+
+        Returns
+        -------
+        ndarray
+            The int64 keys evicted, int64 (e,), in order. A key may be evicted, put and evicted again. Other keys that
+            are evicted are passed only to `on_evict`.
+
+        Raises
+        ------
+        ValueError
+            A count is negative, or the lengths differ. Nothing is changed then.
         """
         keys, tokens = arguments.integers("keys", keys), arguments.integers("tokens", tokens, 0)
         arguments.same_length(keys=keys, tokens=tokens)
@@ -248,11 +331,22 @@ class TokenLRU(Growing, Generic[K, V]):
                     gone += self._release(left if self.on_evict is not None else left[left[:, TOKENS] >= 0])
                     if code == kernels.FULL:
                         self._make_room(self._arena)
-        self._tell(gone)
+        self._notify(gone)
         return np.concatenate(evicted)
 
     def get_many(self, keys: ArrayLike) -> np.ndarray:
-        """As `get` for keys int64 (m,), in order: which were there, bool (m,). Expected O(m)."""
+        """Look up int64 keys in order, as `get` does. Expected O(m).
+
+        Parameters
+        ----------
+        keys
+            Keys of the items, int64 (m,).
+
+        Returns
+        -------
+        ndarray
+            Whether each key was present, bool (m,).
+        """
         keys = arguments.integers("keys", keys)
         hits = np.empty(len(keys), np.bool_)
         for part in chunks(len(keys)):
@@ -261,14 +355,20 @@ class TokenLRU(Growing, Generic[K, V]):
         return hits
 
     def reserve(self, n: int) -> None:
-        """Make room for n items in all, so that nothing grows before that. O(n)."""
+        """Make room for n items in all, so that nothing grows before that. O(n).
+
+        Parameters
+        ----------
+        n
+            Number of items, 0..2**31-1, those present included.
+        """
         n = arguments.integer("n", n, 0)
         with self._changing():
             super().reserve(n)
             self._follow()
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used. O(n)."""
+        """Release unused capacity. O(n)."""
         with self._changing():
             order = kernels.oldest_first(self._arena)[:, ROW]
             values = self._values[order]
@@ -277,7 +377,14 @@ class TokenLRU(Growing, Generic[K, V]):
             self._mend()
 
     def stats(self) -> dict[str, Any]:
-        """`size`, `capacity`, `total_tokens`, `token_budget`; `hits` and `misses` of `get`, `get_many`; `evictions`."""
+        """Return a dict of counts. O(1).
+
+        Returns
+        -------
+        dict
+            `size`, `capacity`, `total_tokens`, `token_budget`; `hits` and `misses` of `get` and `get_many`;
+            `evictions`.
+        """
         head = self._arena[: table.HEAD].tolist()
         return {
             "size": head[table.COUNT],
@@ -290,10 +397,19 @@ class TokenLRU(Growing, Generic[K, V]):
         }
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write to `path` as .npz; the file there is always a whole one. O(n).
+        """Write the cache to a file (.npz). NumPy numbers are loaded as Python numbers. O(n).
 
-        TypeError, with nothing written, unless all keys are int64 and all values int (of 64 bits), float or
-        str. NumPy numbers come back as Python numbers.
+        The file is replaced as a whole: a crash leaves the old one or the new one.
+
+        Parameters
+        ----------
+        path
+            Name of the file. No suffix is added.
+
+        Raises
+        ------
+        TypeError
+            A key is not an int64, or a value is not an int (of 64 bits), float or str. Nothing is written then.
         """
         super().save(path)
 
@@ -305,22 +421,40 @@ class TokenLRU(Growing, Generic[K, V]):
         *,
         on_evict: Callable[[K, V], object] | None = None,
     ) -> "Self":
-        """Read what `save` wrote, with the callables that no file holds.
+        """Read a file that `save` wrote.
 
-        ValueError if the file is damaged, of another kind or of a newer version.
+        Parameters
+        ----------
+        path
+            Name of the file.
+        token_of, on_evict
+            As for a new cache; files hold no functions.
+
+        Returns
+        -------
+        Self
+            A cache equal to the saved one.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged, holds another kind of structure, or was written by a newer version.
         """
         return cls._load(path, token_of=token_of, on_evict=on_evict)
 
     def __contains__(self, key: object) -> bool:
+        """Return whether the key is in the cache. Expected O(1)."""
         try:
             return self._peek(cast(K, key)) is not _MISSING
-        except (TypeError, ValueError):  # what can't be a key is in no cache
+        except (TypeError, ValueError):  # not a possible key
             return False
 
     def __repr__(self) -> str:
+        """Return a short description."""
         return f"TokenLRU(token_budget={self.token_budget}, {len(self)} items, {self.total_tokens()} tokens)"
 
     def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes to pickle, copied at one moment."""
         with self._lock:  # arena and values of one moment
             state = super().__getstate__()
             arrays = {name: value.copy() for name, value in state.items() if isinstance(value, np.ndarray)}
@@ -328,7 +462,10 @@ class TokenLRU(Growing, Generic[K, V]):
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """As `put` does in line: only this thread writes, readers wait, and an interruption leaves no loose ends."""
+        """Hold the lock and mark the cache as being changed. An exception in the block leaves it consistent.
+
+        `put` does the same in line.
+        """
         with self._lock:
             version = self._changes
             if version & 1:
@@ -359,7 +496,7 @@ class TokenLRU(Growing, Generic[K, V]):
             return self._values[row][1] if kernels.get_outside(self._arena, row) else None
 
     def _pairs(self, records: np.ndarray) -> list[tuple[K, V]]:
-        """(key, value) of records as the kernels make them, whose values are still in their rows."""
+        """Return (key, value) for records of the kernels, whose values are still in their rows."""
         cells = list(self._values[records[:, ROW]])
         return [
             cell if why & UNKEYED else (key, cell if weight >= 0 else ~weight)
@@ -367,7 +504,7 @@ class TokenLRU(Growing, Generic[K, V]):
         ]
 
     def _release(self, left: np.ndarray) -> list[tuple[int, K, V]]:
-        """(why, key, value) of what left, which is nowhere else in the cache afterwards."""
+        """Return (why, key, value) of the records, and drop their values and outside keys."""
         if not len(left):
             return []
         whys, pairs = left[:, WHY].tolist(), self._pairs(left)
@@ -377,7 +514,8 @@ class TokenLRU(Growing, Generic[K, V]):
                 del self._rows[key]
         return [(why, *pair) for why, pair in zip(whys, pairs, strict=True)]
 
-    def _tell(self, gone: list[tuple[int, K, V]]) -> None:
+    def _notify(self, gone: list[tuple[int, K, V]]) -> None:
+        """Call `on_evict` for the items evicted."""
         if self.on_evict is not None:
             for why, key, value in gone:
                 if not why & kernels.REPLACED:
@@ -388,7 +526,7 @@ class TokenLRU(Growing, Generic[K, V]):
         self._follow()
 
     def _follow(self) -> None:
-        """Give the values the capacity of the arena. Live rows lie below both."""
+        """Give the array of values the capacity of the arena. Live rows lie below both."""
         capacity = int(self._arena[table.CAPACITY])
         if len(self._values) != capacity:
             values = np.empty(capacity, object)
@@ -398,7 +536,7 @@ class TokenLRU(Growing, Generic[K, V]):
         self._next = kernels.next_row(self._arena)
 
     def _mend(self) -> None:
-        """Bring all that lies beside the arena in line with it. No kernel is ever interrupted, so that is whole."""
+        """Restore everything beside the arena from the arena. That is consistent: no kernel is ever interrupted."""
         self._arena[table.RETIRED] = 0
         self._follow()
         items = kernels.oldest_first(self._arena)
@@ -409,7 +547,7 @@ class TokenLRU(Growing, Generic[K, V]):
         self._rows = {values[row][0]: row for row in items[(items[:, WHY] & UNKEYED) != 0, ROW].tolist()}
 
     def _await_arena(self) -> None:
-        """Return when the arena is one that may be used: another thread was growing it, or was interrupted at that."""
+        """Wait until the arena can be used: another thread was replacing it, or was interrupted while it did."""
         with self._changing():
             if self._arena[table.RETIRED]:
                 self._mend()
@@ -417,7 +555,7 @@ class TokenLRU(Growing, Generic[K, V]):
     def _owned(self) -> Iterable[np.ndarray]:
         return self._arena, self._values, self._left
 
-    def _to_arrays(self) -> storage.Arrays:
+    def _to_arrays(self) -> files.Arrays:
         with self._lock:
             if self._rows:
                 raise TypeError(f"only int64 keys can be saved, got {next(iter(self._rows))!r}")
@@ -429,20 +567,20 @@ class TokenLRU(Growing, Generic[K, V]):
         return {"arena": arena, **scalars.to_arrays(cells)}
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
         self = super()._from_arrays(arrays)
         values = scalars.from_arrays(arrays)
         _, rows, _ = table.parts(self._arena)
-        storage.expect(len(self) == len(rows) == len(values), "there is not one value to each item")
+        files.expect(len(self) == len(rows) == len(values), "it does not have one value for each item")
         counts = rows[:, kernels.WEIGHT] < 0
-        storage.expect(bool(((arrays["kinds"] == scalars.NONE) == counts).all()), "values lack their kinds")
+        files.expect(bool(((arrays["kinds"] == scalars.NONE) == counts).all()), "values lack their kinds")
         self._assemble(values, **given)
         return self
 
     def _fault(self) -> str | None:
         broken = int(kernels.first_fault(self._arena))
         if broken:
-            return ("its rows", "its order of use", "its token counts")[broken - 1] + " are damaged"
+            return _FAULTS[broken]
         items = kernels.oldest_first(self._arena)
         outside = items[(items[:, WHY] & UNKEYED) != 0, ROW].tolist()
         if len(self._values) != self._arena[table.CAPACITY] or self._next != kernels.next_row(self._arena):
@@ -450,23 +588,23 @@ class TokenLRU(Growing, Generic[K, V]):
         if len(outside) != len(self._rows) or any(
             self._rows.get(_cell_key(self._values[row])) != row for row in outside
         ):
-            return "a key that is no int64 does not lead to its row"
+            return "a key that is not an int64 does not lead to its row"
         idle = np.ones(len(self._values), np.bool_)
         idle[items[items[:, TOKENS] >= 0, ROW]] = False
         if any(cell is not None for cell in self._values[idle]):
-            return "a row that holds no value still refers to one"
+            return "a free row still refers to a value"
         return None
 
 
-_REENTERED = "a TokenLRU was changed from inside a change of itself (by a finaliser or a signal handler)"
+_REENTERED = "a TokenLRU was changed inside another change of it (by a finaliser or a signal handler)"
 
 
 def _checked(key: Any) -> tuple[Any, bool]:
-    """The key as it is held, and whether it is none of the int64 keys."""
+    """Return the key as it is stored, and whether it is not an int64."""
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return arguments.integer("key", key), False
     if isinstance(key, (bool, np.bool_)):
-        raise TypeError(f"key must not be a bool (in a dict it would be the key {int(key)}), got {key!r}")
+        raise TypeError(f"key must not be a bool (a dict takes it for the key {int(key)}), got {key!r}")
     try:
         hash(key)
     except TypeError as error:

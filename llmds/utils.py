@@ -220,9 +220,9 @@ class LatencyRecorder(Structure):
         --------
         >>> latencies = LatencyRecorder()
         >>> latencies.record_many([0.5, 1.5])
-        >>> latencies.arrays.samples *= 2
-        >>> latencies.p50
-        2.0
+        >>> latencies.arrays.samples[0] = 2.5
+        >>> latencies.samples()
+        array([2.5, 1.5])
         """
         with self._lock:
             return LatencyArrays(self._samples[: self._count])

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numba import njit
 
 from llmds import cmsketch
 from llmds.base import arena as growing
 from llmds.cmsketch import CountMinSketch
 from llmds.kernels import hashing
 from llmds.kernels.cmsketch import counters as kernels
+from llmds.kernels.cmsketch import heavy_hitters as heavy_kernels
 from tests import face
 
 MOST = 2**63 - 1
@@ -334,3 +336,29 @@ def test_stats_and_repr_tell_what_it_is():
         "error_bound": pytest.approx(math.e / 2), "error_probability": pytest.approx(math.exp(-2)),
     }  # fmt: skip
     assert repr(sketch) == "CountMinSketch(width=100, depth=2, seed=5, 50 counted)"
+
+
+@njit
+def count_multiples(sketch, numbers, factor):
+    """Count those of the numbers that the factor divides."""
+    for number in numbers:
+        if number % factor == 0:
+            kernels.add_int(sketch, number, np.int64(1))
+
+
+@njit
+def count_in(sketch, heavy, texts, item, times):
+    for _ in range(times):
+        heavy_kernels.add_int(sketch, heavy, texts, item, np.int64(1))
+
+
+def test_arrays_are_for_loops_of_ones_own():
+    sketch = CountMinSketch()
+    count_multiples(sketch.arrays.sketch, np.arange(20), 5)
+    sketch.check()
+    assert [sketch.estimate(item) for item in (0, 5, 6)] == [1, 1, 0] and sketch.get_total_count() == 4
+    sketch = CountMinSketch(heavy_hitters=3)
+    sketch.add("five")
+    count_in(*sketch.arrays, 5, 7)
+    sketch.check()
+    assert [(hitter.item, hitter.estimate) for hitter in sketch.top_k()] == [(5, 7), ("five", 1)]

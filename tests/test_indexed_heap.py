@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numba import njit
 
 from llmds.base import arena as growing
 from llmds.indexed_heap import IndexedHeap
@@ -315,3 +316,25 @@ def test_no_damaged_file_passes_or_crashes(tmp_path):
     heap.delete(5)
     face.survives_damage(heap, tmp_path)
     face.refuses_other_files(IndexedHeap, tmp_path)
+
+
+@njit
+def push_squares(heap, start):
+    """Push start, start + 1, ... with their squares as scores until there is no room. The key where it stopped."""
+    while kernels.push(heap, start, -1.0 * start * start) == kernels.OK:
+        start += 1
+    return start
+
+
+def test_arrays_are_for_loops_of_ones_own():
+    heap = IndexedHeap()
+    heap.reserve(50)
+    (arena,) = arrays = heap.arrays
+    assert push_squares(arrays.arena, 1) == 51
+    heap.check()
+    assert len(heap) == 50 and heap.peek() == (-2500.0, 50)
+    heap.push(0, 0.0)
+    assert push_squares(arena, 51) == 51, "the arena is stale after growth"
+    heap.check()
+    assert push_squares(heap.arrays.arena, 51) == heap.stats()["capacity"]
+    heap.check()

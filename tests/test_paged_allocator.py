@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numba import njit
 
 from llmds.kernels import paged_allocator as kernels
 from llmds.paged_allocator import OutOfPagesError, PagedAllocator, PageStats
@@ -31,7 +32,7 @@ class BesideModel(RuleBasedStateMachine):
     @rule(n=st.integers(0, MOST + 1))
     def alloc(self, n):
         if n > len(self.free):
-            with pytest.raises(OutOfPagesError, match=f"{n} pages were asked for, {len(self.free)} of {self.n}"):
+            with pytest.raises(OutOfPagesError, match=f"{n} pages are needed, {len(self.free)} of {self.n}"):
                 self.allocator.alloc(n)
         else:
             assert self.allocator.alloc(n) == self.expect(n)
@@ -192,3 +193,23 @@ def test_no_damaged_file_passes_or_crashes(tmp_path):
     pages.alloc(7), pages.free([3, 1])
     face.survives_damage(pages, tmp_path)
     face.refuses_other_files(PagedAllocator, tmp_path)
+
+
+@njit
+def alloc_and_free(pages, rounds):
+    """Allocate three pages in each round, and free the middle one."""
+    out = np.empty(3, np.int32)
+    freed = np.empty(1, np.int64)
+    for _ in range(rounds):
+        if kernels.alloc(pages, out) < 0:
+            freed[0] = out[1]
+            kernels.free(pages, freed)
+
+
+def test_arrays_are_for_loops_of_ones_own():
+    allocator = PagedAllocator(16, 100)
+    alloc_and_free(allocator.arrays.pages, 10)
+    allocator.check()
+    stats = allocator.stats()
+    assert (stats.allocated_pages, stats.allocation_count, stats.free_count) == (20, 30, 10)
+    assert allocator.arrays.pages is allocator._pages

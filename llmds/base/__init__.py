@@ -1,1 +1,1 @@
-"""What every structure stands on: checks, files, growth, time, threads."""
+"""The base of all structures: checks of arguments, files, growth, time, threads."""

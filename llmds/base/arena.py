@@ -42,13 +42,8 @@ class Growing(Structure):
         self._lock = threading.RLock()
 
     @property
-    def arrays(self) -> table.Arrays:
-        """The arena, as `Arrays(arena)`: int64 (n,), laid out as the module of the kernels describes.
-
-        The array is the structure's own and writable, for kernels and your own `@njit` functions. It is replaced,
-        and the old one is stale, when the structure grows, and by `reserve`, `shrink_to_fit`, `clear` and bulk calls;
-        kernels that change something return a code (FULL) for a stale one. Take it anew for each loop. O(1).
-        """
+    def arrays(self) -> Any:
+        """The arena, as `Arrays(arena)`: int64 (n,). It is replaced, and the old one is stale, when it grows."""
         return table.Arrays(self._arena)
 
     def reserve(self, n: int) -> None:
@@ -112,7 +107,7 @@ class Growing(Structure):
     @classmethod
     def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
         arena = arrays["arena"]
-        files.expect(bool(table.well_formed(arena, cls._columns)), "its rows do not add up")
+        files.expect(bool(table.well_formed(arena, cls._columns)), "its rows are inconsistent")
         self = cls.__new__(cls)
         Growing.__init__(self, arena)
         return self

@@ -1,6 +1,6 @@
 """Arrays to and from one file.
 
-A file is an uncompressed .npz that `np.load` reads: one member an array, each starting at a
+A file is an uncompressed .npz that `np.load` reads: one member for each array, starting at a
 multiple of 64 bytes, plus the member `format`, which names the structure and the version.
 """
 
@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 Schema = Mapping[str, tuple[Any, int]]
 
 _ALIGNMENT = 64
-_PADDING_ID = 0xD935  # the zip extra field that Android's zipalign pads with
+_PADDING_ID = 0xD935  # the zip extra field that Android's zipalign uses for padding
 _LOCAL_HEADER, _ZIP64_EXTRA = 30, 20
 _CHUNK = 1 << 22  # bytes read at a time, so that Ctrl-C is seen between
 
@@ -33,7 +33,7 @@ class Damaged(ValueError):
 
 
 def write(path: str | os.PathLike, kind: str, version: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write `arrays` to `path`, under a fresh name in the same folder first, then renamed into place."""
+    """Write `arrays` to `path`: to a new name in the same folder first, then renamed."""
     if "format" in arrays:
         raise ValueError("arrays must not be named 'format', the member that names the structure")
     path = Path(path)
@@ -52,21 +52,21 @@ def write(path: str | os.PathLike, kind: str, version: int, arrays: Mapping[str,
 
 
 def read(path: str | os.PathLike, kind: str, version: int, mmap: bool = False) -> Arrays:
-    """The arrays that `write` wrote: native, writable, C-contiguous, each at a multiple of 64 bytes. Damaged if the
-    bytes are anything else.
+    """Return the arrays that `write` wrote: native, writable, C-contiguous, each at a multiple of 64 bytes.
 
-    The contents are as untrusted as the file: names, shapes and values are the caller's to check.
+    Raises Damaged if the bytes are anything else. The contents are as untrusted as the file: the caller must check
+    names, shapes and values.
 
-    With `mmap` the data is neither read nor compared with its checksum; the system reads it from the file when it is
-    touched. The arrays are ordinary ones over a private mapping: changes to them stay in this process, and
-    `write` puts them into a file, which may be the same (where the system lets a mapped file be replaced:
-    Windows does not). Data that is not aligned or not native, as other programs may write it, is read after all.
-    A file that another program makes shorter while it is mapped ends this process at the next touch (SIGBUS);
-    one that is replaced, as `write` does, stays as it was for those who have it mapped.
+    With `mmap` the data is neither read nor compared with its checksum; the system reads it from the file at the first
+    access. The arrays are ordinary ones over a private mapping: changes to them stay in this process, and
+    `write` puts them into a file, which may be the same (where the system allows a mapped file to be replaced:
+    Windows does not). Data that is not aligned or not native, as other programs may write it, is read at once.
+    If another program shortens a file while it is mapped, the next access ends this process (SIGBUS);
+    if the file is replaced, as `write` does, the mapping keeps the old contents.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        mapping = _mapped(file) if mmap and size else None  # a system without room makes no file a damaged one
+        mapping = _mapped(file) if mmap and size else None  # outside the try: a failure is not a damaged file
         try:
             with zipfile.ZipFile(file) as archive:
                 starts = _starts(archive, file, size)
@@ -81,12 +81,12 @@ def read(path: str | os.PathLike, kind: str, version: int, mmap: bool = False) -
     if found_kind != f"llmds {kind}":
         raise Damaged(f"{os.fspath(path)}: holds {found_kind!r}, not 'llmds {kind}'")
     if not 1 <= found_version <= version:
-        raise Damaged(f"{os.fspath(path)}: format version {found_version}, this llmds reads 1..{version}")
+        raise Damaged(f"{os.fspath(path)}: format version {found_version}, this llmds reads versions 1..{version}")
     return arrays
 
 
 def match_schema(arrays: Arrays, schema: Schema) -> None:
-    """Damaged unless `arrays` has exactly the names, dtypes and dimensions of `schema`."""
+    """Raise Damaged unless `arrays` has exactly the names, dtypes and dimensions of `schema`."""
     if arrays.keys() != schema.keys():
         raise Damaged(f"damaged: arrays {sorted(arrays)}, expected {sorted(schema)}")
     for name, (allowed, dimensions) in schema.items():
@@ -98,32 +98,32 @@ def match_schema(arrays: Arrays, schema: Schema) -> None:
 
 
 def expect(holds: bool, what: str) -> None:
-    """Damaged, saying `what`, unless it holds. For `_from_arrays`."""
+    """Raise Damaged with the message `what` unless `holds`. For `_from_arrays`."""
     if not holds:
         raise Damaged(f"damaged: {what}")
 
 
 def prefixed(prefix: str, arrays: Arrays) -> Arrays:
-    """The arrays of a part, named so that they can lie in one file with those of other parts."""
+    """Return the arrays of a part, with names that can be in one file with those of other parts."""
     return {f"{prefix}.{name}": array for name, array in arrays.items()}
 
 
 def part(prefix: str, arrays: Arrays) -> Arrays:
-    """What `prefixed` put there."""
+    """Return the arrays that `prefixed` was given."""
     return {name[len(prefix) + 1 :]: array for name, array in arrays.items() if name.startswith(prefix + ".")}
 
 
 def text_array(text: str) -> np.ndarray:
-    """A str as a uint8 array (n,) of UTF-8, for `write`."""
+    """Return a str as a uint8 array (n,) of UTF-8, for `write`."""
     return np.frombuffer(bytearray(text, "utf-8", "surrogatepass"), np.uint8)
 
 
 def text_of(array: np.ndarray) -> str:
-    """What `text_array` was made of. Damaged if it is no UTF-8."""
+    """Return the str that `text_array` was given. Raises Damaged if the bytes are not UTF-8."""
     try:
         return array.tobytes().decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
-        raise Damaged(f"damaged: text is no UTF-8 ({error})") from error
+        raise Damaged(f"damaged: text is not UTF-8 ({error})") from error
 
 
 def _write_member(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np.ndarray) -> None:
@@ -136,13 +136,13 @@ def _write_member(archive: zipfile.ZipFile, file: BinaryIO, name: str, array: np
 
 
 def _starts(archive: zipfile.ZipFile, file: BinaryIO, size: int) -> list[int]:
-    """Where the bytes of each member begin. ValueError unless all lie side by side before the directory.
+    """Return where the bytes of each member begin. Raises ValueError if members overlap each other or the directory.
 
-    Many small entries may name one large run, and an entry and the header it leads to may contradict each other.
+    Otherwise many small entries could name one large run of bytes, and an entry could contradict its header.
     """
     members = archive.infolist()
     if sum(member.file_size for member in members) > size:
-        raise ValueError("its members announce more bytes than it has")
+        raise ValueError("its members claim more bytes than it has")
     if len({member.filename for member in members}) < len(members):
         raise ValueError("two of its members have one name")
     starts = [_start(archive, file, member) for member in members]
@@ -153,17 +153,17 @@ def _starts(archive: zipfile.ZipFile, file: BinaryIO, size: int) -> list[int]:
 
 
 def _start(archive: zipfile.ZipFile, file: BinaryIO, member: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin, its two headers being of one mind."""
+    """Return where the bytes of a member begin. Raises ValueError unless its two headers agree."""
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
         raise ValueError(f"{member.filename} is compressed")
-    archive.open(member).close()  # compares the two headers, and refuses what is encrypted
+    archive.open(member).close()  # compares the two headers, and refuses an encrypted member
     file.seek(member.header_offset + _LOCAL_HEADER - 4)
     name, extra = struct.unpack("<HH", file.read(4))
     return member.header_offset + _LOCAL_HEADER + name + extra
 
 
 def _read_member(file: BinaryIO, member: zipfile.ZipInfo, start: int, mapping: memory.mmap | None) -> np.ndarray:
-    """One array. Sizes are compared before anything is allocated, so that no header can ask for terabytes."""
+    """Return one array. Sizes are compared before anything is allocated, so that no header can ask for terabytes."""
     file.seek(start)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError(f"{member.filename} has an unknown array header")
@@ -171,7 +171,7 @@ def _read_member(file: BinaryIO, member: zipfile.ZipInfo, start: int, mapping: m
     items, header = int(np.prod(shape, dtype=object)), file.tell() - start
     flawed = dtype.hasobject or dtype.itemsize == 0 or fortran_order or min(shape, default=0) < 0
     if flawed or items * dtype.itemsize != member.file_size - header:
-        raise ValueError(f"{member.filename} does not hold the {shape} {dtype} it announces")
+        raise ValueError(f"{member.filename} does not hold the {shape} {dtype} of its header")
     if mapping is None:
         array = np.frombuffer(_read_data(file, member, start, header), dtype, items).reshape(shape)
     else:
@@ -184,7 +184,7 @@ def _read_member(file: BinaryIO, member: zipfile.ZipInfo, start: int, mapping: m
 
 
 def _read_data(file: BinaryIO, member: zipfile.ZipInfo, start: int, header: int) -> np.ndarray:
-    """The bytes of a member after its `header` bytes, all of them compared with the checksum."""
+    """Return the bytes of a member after its `header` bytes, checked by the checksum of all of them."""
     file.seek(start)
     checksum = zlib.crc32(file.read(header))
     data = aligned(member.file_size - header)
@@ -199,16 +199,16 @@ def _read_data(file: BinaryIO, member: zipfile.ZipInfo, start: int, header: int)
 
 
 def _mapped(file: BinaryIO) -> memory.mmap:
-    """The file as memory whose changes stay in this process."""
+    """Return the file as memory whose changes stay in this process."""
     if sys.platform != "linux":
         return memory.mmap(file.fileno(), 0, access=memory.ACCESS_COPY)
-    # Linux refuses to promise more than it has, and a file may be larger than that: it is to promise nothing.
-    no_reserve = getattr(memory, "MAP_NORESERVE", 0x4000)  # Python knows the name from 3.13 on
+    # Without MAP_NORESERVE, Linux refuses to map a file larger than the memory that is free.
+    no_reserve = getattr(memory, "MAP_NORESERVE", 0x4000)  # in the module since Python 3.13
     return memory.mmap(file.fileno(), 0, memory.MAP_PRIVATE | no_reserve, memory.PROT_READ | memory.PROT_WRITE)
 
 
 def aligned(size: int) -> np.ndarray:
-    """That many zeros, uint8, beginning at a multiple of 64 bytes."""
+    """Return `size` zeros, uint8, starting at a multiple of 64 bytes."""
     room = np.zeros(size + _ALIGNMENT, np.uint8)
     start = -room.ctypes.data % _ALIGNMENT
     return room[start : start + size]

@@ -1,4 +1,4 @@
-"""How far long work has come, told in the way the caller chose."""
+"""Display of the progress of long work."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ Progress = bool | Callable[[int, int], object]
 
 @contextmanager
 def bar(progress: Progress, total: int, what: str, unit: str = "it") -> Iterator[Callable[[int], None]]:
-    """Within the block, call what it yields with the number of items just done.
+    """Yield a function that takes the number of items just done, and shows the progress of the block.
 
     `progress`: False shows nothing; True draws a tqdm bar on standard error (a plain percentage where
     tqdm is not installed); a callable is called with (done, total).
@@ -46,7 +46,7 @@ class _Calls:
 
 
 class _Percentage:
-    """What stands in for tqdm where it is missing: one line on standard error, rewritten at most ten times a second."""
+    """A replacement for tqdm: one line on standard error, rewritten at most ten times a second."""
 
     def __init__(self, total: int, what: str):
         self.total, self.what, self.done, self.shown = total, what, 0, 0.0

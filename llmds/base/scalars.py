@@ -1,14 +1,13 @@
-"""Ints, floats and strings, mixed, to and from arrays: values of the kinds that files may hold."""
+"""Mixed ints, floats and strings to and from arrays: the kinds of values that files may hold."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from . import arguments
-from . import files as storage
+from . import arguments, files
 
-SCHEMA: storage.Schema = {
+SCHEMA: files.Schema = {
     "kinds": (np.uint8, 1),
     "numbers": (np.int64, 1),
     "data": (np.uint8, 1),
@@ -17,11 +16,11 @@ SCHEMA: storage.Schema = {
 NONE, INT, FLOAT, STR = 0, 1, 2, 3
 
 
-def to_arrays(values: Sequence[Any]) -> storage.Arrays:
-    """n values, each None, an int of 64 bits, a float or a str, as the arrays in SCHEMA. O(total).
+def to_arrays(values: Sequence[Any]) -> files.Arrays:
+    """Return n values, each None, an int of 64 bits, a float or a str, as the arrays in SCHEMA. O(total).
 
     kinds (n,); numbers (n,), ints or the bits of float64; data and offsets as `arguments.packed_strings`
-    has them. TypeError for other values.
+    returns them. Raises TypeError for other values.
     """
     kinds = np.fromiter(map(_kind, values), np.uint8, len(values))
     numbers = np.zeros(len(values), np.int64)
@@ -34,13 +33,16 @@ def to_arrays(values: Sequence[Any]) -> storage.Arrays:
     return {"kinds": kinds, "numbers": numbers, "data": data, "offsets": offsets}
 
 
-def from_arrays(arrays: storage.Arrays) -> np.ndarray:
-    """What `to_arrays` was given, an object array (n,); numbers are Python's. Damaged if it never made these."""
+def from_arrays(arrays: files.Arrays) -> np.ndarray:
+    """Return the values that `to_arrays` was given, an object array (n,). Numbers are Python's.
+
+    Raises Damaged if the arrays are not a result of `to_arrays`.
+    """
     kinds, numbers, data, offsets = (arrays[name] for name in SCHEMA)
     n = len(kinds)
-    storage.expect(numbers.shape == (n,) and bool((kinds <= STR).all()), "it holds unknown kinds of values")
+    files.expect(numbers.shape == (n,) and bool((kinds <= STR).all()), "it holds unknown kinds of values")
     steps_up = offsets.shape == (n + 1,) and offsets[0] == 0 and bool((offsets[:-1] <= offsets[1:]).all())
-    storage.expect(steps_up and offsets[-1] == len(data), "its texts do not add up")
+    files.expect(steps_up and offsets[-1] == len(data), "its strings are inconsistent")
     values = np.empty(n, object)
     values[kinds == INT] = numbers[kinds == INT]
     values[kinds == FLOAT] = numbers.view(np.float64)[kinds == FLOAT]
@@ -49,11 +51,12 @@ def from_arrays(arrays: storage.Arrays) -> np.ndarray:
         for at in np.flatnonzero(kinds == STR).tolist():
             values[at] = text[stops[at] : stops[at + 1]].decode("utf-8", "surrogatepass")
     except UnicodeDecodeError as error:
-        raise storage.Damaged(f"damaged: text is no UTF-8 ({error})") from error
+        raise files.Damaged(f"damaged: text is not UTF-8 ({error})") from error
     return values
 
 
 def _kind(value: Any) -> int:
+    """Return the kind of a value."""
     if value is None:
         return NONE
     if isinstance(value, str):

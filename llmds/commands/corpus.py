@@ -94,9 +94,10 @@ def read_judgements(path: str) -> dict[str, dict[str, int]]:
         if number == 1 and [field.strip() for field in fields] == ["query-id", "corpus-id", "score"]:
             continue
         try:
-            if len(fields) not in (3, 4):
+            query, *iteration, document, grade = fields
+            if len(iteration) > 1:
                 raise ValueError
-            judgements.setdefault(fields[0], {})[fields[-2]] = int(fields[-1])
+            judgements.setdefault(query, {})[document] = int(grade)
         except ValueError:
             raise ValueError(f"{path}, line {number}: is not a judgement: {line.strip()[:80]!r}") from None
     if not judgements:
@@ -111,11 +112,9 @@ def read_run(path: str) -> dict[str, dict[str, float]]:
     """
     run: dict[str, dict[str, float]] = {}
     for number, line in _lines(path):
-        fields = line.split()
         try:
-            if len(fields) != 6:
-                raise ValueError
-            run.setdefault(fields[0], {})[fields[2]] = float(fields[4])
+            query, _, document, _, score, _ = line.split()
+            run.setdefault(query, {})[document] = float(score)
         except ValueError:
             raise ValueError(f"{path}, line {number}: is not a line of a TREC run: {line.strip()[:80]!r}") from None
     if not run:

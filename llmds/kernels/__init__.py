@@ -1,8 +1,8 @@
 """Compiled functions over arrays and scalars: the lower floor of the library.
 
-A module or folder with the name of a structure serves that structure, the others (`hashing`, `table`, `strings`)
-serve all of them; each says in its docstring what the arrays mean. They are public: call them from your own
-`@njit` functions. Modules load when first named, `llmds.kernels.heap` as any other.
+A module or folder with the name of a structure serves that structure; the others (`hashing`, `table`, `strings`)
+serve several. Each documents its arrays. They are public: call them from your own `@njit` functions, on the arrays
+that `structure.arrays` returns or on your own. A module is imported when it is first used as an attribute.
 """
 
 from ._lazy import submodules

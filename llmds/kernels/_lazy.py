@@ -1,4 +1,4 @@
-"""Modules and names of a package, loaded when they are first used."""
+"""Modules and names of a package, imported when they are first used."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ Access = tuple[Callable[[str], Any], Callable[[], list[str]]]
 
 
 def submodules(package: str, path: Iterable[str]) -> Access:
-    """`__getattr__` and `__dir__` of a package whose attributes are its modules."""
+    """Return `__getattr__` and `__dir__` of a package whose attributes are its modules."""
     names = {module.name for module in iter_modules(path)}
 
     def load(name: str) -> Any:
@@ -22,7 +22,7 @@ def submodules(package: str, path: Iterable[str]) -> Access:
 
 
 def exports(package: str, home: Mapping[str, str], modules: Iterable[str] = ()) -> Access:
-    """`__getattr__` and `__dir__` of a package that re-exports names.
+    """Return `__getattr__` and `__dir__` of a package that re-exports names.
 
     `home` maps a name to the module of the package that defines it; `modules` are attributes themselves.
     """

@@ -1,10 +1,10 @@
-"""A set of numbers 0..n-1 that finds its smallest member: bits, and over them bits that tell which words have any.
+"""A set of numbers 0..n-1 that finds its smallest member: a bit for each number, and levels of summary bits above.
 
     bits    uint64   level 0 has a bit for every number; each level above has one for every word of the level below,
                         set if that word is not 0; the last level is one word
     starts  int64    where each level begins in `bits`
 
-`new` makes both; the caller owns them. Operations touch one word a level: O(log n) to the base of 64.
+`new` makes both; the caller owns them. Operations touch one word per level: O(log n) to the base of 64.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _ONE = np.uint64(1)
 
 @njit(cache=True)
 def new(n):
-    """(bits, starts) of an empty set of numbers below n (1 or more)."""
+    """Return (bits, starts) of an empty set of numbers below n (1 or more)."""
     levels, words, total = 0, n, 0
     while levels == 0 or words > 1:
         words = (words + 63) >> 6
@@ -33,13 +33,13 @@ def new(n):
 
 @njit_no_nrt(cache=True)
 def has(bits, number):
-    """Whether `number` is a member."""
+    """Return whether `number` is a member."""
     return (bits[number >> 6] >> np.uint64(number & 63)) & _ONE != 0
 
 
 @njit_no_nrt(cache=True)
 def put(bits, starts, number):
-    """Make `number` a member."""
+    """Add `number`."""
     for level in range(starts.shape[0]):
         word = starts[level] + (number >> 6)
         before = bits[word]
@@ -51,7 +51,7 @@ def put(bits, starts, number):
 
 @njit_no_nrt(cache=True)
 def drop(bits, starts, number):
-    """Make `number`, a member, none."""
+    """Remove `number`, which must be a member."""
     for level in range(starts.shape[0]):
         word = starts[level] + (number >> 6)
         bits[word] &= ~(_ONE << np.uint64(number & 63))
@@ -62,7 +62,7 @@ def drop(bits, starts, number):
 
 @njit_no_nrt(cache=True)
 def smallest(bits, starts):
-    """The smallest member of a set that has one."""
+    """Return the smallest member of a set that is not empty."""
     number = np.int64(0)
     for level in range(starts.shape[0] - 1, -1, -1):
         number = (number << 6) | simd.lowest_bit(bits[starts[level] + number])

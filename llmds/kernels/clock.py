@@ -1,10 +1,10 @@
-"""The time in an arena (see `table`), which outlives the clock it was read from.
+"""The time in an arena (see `table`), which stays valid when the clock it was read from is gone.
 
-head[EPOCH]   the bits of a float64: what the clock shows at the arena's second 0. A new arena's
-              is 0, so its seconds are the clock's; `resumed` sets it, since another process
+head[EPOCH]   the bits of a float64: the reading of the clock at second 0 of the arena. 0 in a new arena,
+              whose seconds are those of the clock; `resume` sets it, since another process
               or machine has another clock
-head[LATEST]  the bits of a float64: the latest second seen, -inf at first. Time stands still
-              while a clock runs back
+head[LATEST]  the bits of a float64: the latest second seen, -inf at first. Time does not advance
+              while a clock runs backwards
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ EPOCH, LATEST = OWN, OWN + 1
 
 @njit_no_nrt(cache=True)
 def advance(seconds, now):
-    """The arena's second at the clock's `now` (float64, finite), never before one that was seen. O(1).
+    """Return the second of the arena at the clock's `now` (float64, finite), never less than the latest one. O(1).
 
-    `seconds`: the head, or the whole arena, viewed as float64.
+    `seconds` is the head, or the whole arena, viewed as float64.
     """
     seconds[LATEST] = max(now - seconds[EPOCH], seconds[LATEST])
     return seconds[LATEST]
@@ -27,9 +27,9 @@ def advance(seconds, now):
 
 @njit(cache=True)
 def snapshot(arena, now):
-    """A copy as of the clock's `now` that belongs to no clock: every time is an age, counted from LATEST. O(n).
+    """Return a copy at the clock's `now` that is independent of any clock: its times are ages before LATEST. O(n).
 
-    A kernel, so that no other thread changes the arena meanwhile.
+    It is a kernel so that no other thread changes the arena meanwhile.
     """
     copy = arena.copy()
     seconds = copy.view(np.float64)
@@ -41,12 +41,12 @@ def snapshot(arena, now):
 
 @njit(cache=True)
 def copied(array):
-    """A copy of an int64 array (n,) that no other thread changes meanwhile. O(n)."""
+    """Return a copy of an int64 array (n,) that no other thread changes meanwhile. O(n)."""
     return array.copy()
 
 
 @njit(cache=True)
 def resume(arena, now):
-    """Let a `snapshot` go on from where it stopped, at the clock's `now`. O(1)."""
+    """Make a `snapshot` continue at the clock's `now` from where it stopped. O(1)."""
     seconds = arena.view(np.float64)
     seconds[EPOCH] = now - seconds[LATEST]

@@ -16,7 +16,7 @@ njit_no_nrt = partial(njit, _nrt=False)
 
 
 def _attribute(name: str) -> Any:
-    """A function that, called first in a kernel, gives it that attribute of LLVM's functions."""
+    """Return a function that, called first in a kernel, adds an attribute to its LLVM function."""
 
     def add(typingctx):
         def codegen(context, builder, signature, arguments):

@@ -1,14 +1,14 @@
-"""A heap whose items are found by key, in one arena (see `table`), the smallest order first.
+"""A heap whose items are found by key, in one arena (see `table`). The smallest score leaves first.
 
 The first head[COUNT] rows are the heap, four children to a node:
 
     row[KEY], row[BUCKET]   as in `table`
-    row[SCORE]              the bits of a float64, negated in a max-heap, so that smaller leaves first
+    row[SCORE]              the bits of a float64, negated in a max-heap, so that the smaller one leaves first
     row[ORDER]              the number of the insertion, which decides between equal scores
 
-`new` makes an arena. A function that changes the heap answers OK, or why it did not; nothing is
-changed then. FULL means that `table.resized` must make room first, or that it already has (the arena
-is retired): take the new one and call again.
+`new` makes an arena; the functions take it as `heap`. A function that changes the heap returns OK, or a code that
+names the reason why nothing was changed. FULL means that there is no room, and `table.resized` must make some, or
+that it already has (the arena is retired): call again with the new arena.
 """
 
 import numpy as np
@@ -26,15 +26,15 @@ SCORE, ORDER, COLUMNS = 2, 3, np.int64(4)
 # Four children share two cache lines and halve the depth: beside two, pops from 100,000 items took .87 of the time and
 # pushes the same; with eight, pops took the same as with four, and bulk updates 1.2 times as long.
 CHILD_BITS = 2
-AHEAD = 32  # items whose buckets are asked for before the first is needed
-# From these shares of all items on, it is quicker to sort them all than to pop one by one, and to build the heap
-# anew than to let each find its place; up to so many items, or the call would take too long.
+AHEAD = 32  # items whose buckets are prefetched before the first is needed
+# From these shares of all items on, it is quicker to sort all than to pop one by one, and to rebuild the heap
+# than to move each item to its place. Not with more than MOST_SORTED items, or the call would take too long.
 SORTED_SHARE, REBUILT_SHARE, MOST_SORTED = 0.125, 0.25, 1 << 20
 
 
 @njit(cache=True)
 def new(capacity, max_heap):
-    """An empty heap arena with room for `capacity` items; the largest score first if `max_heap`."""
+    """Return an empty arena with room for `capacity` items. The largest score leaves first if `max_heap`."""
     heap = table.new(capacity, COLUMNS)
     heap[SIGN] = -1 if max_heap else 1
     return heap
@@ -42,21 +42,21 @@ def new(capacity, max_heap):
 
 @njit_no_nrt(cache=True)
 def push(heap, key, score):
-    """Add `key` (int64, absent) with `score` (float64). OK, PRESENT, FULL or NOT_A_NUMBER. O(log n)."""
+    """Add `key` (int64, absent) with `score` (float64). Returns OK, PRESENT, FULL or NOT_A_NUMBER. O(log n)."""
     head, rows, buckets = table.parts(heap)
     return _push(head, rows, buckets, key, score, head[NEXT_ORDER])
 
 
 @njit_no_nrt(cache=True)
 def push_in_turn(heap, key, score, order):
-    """As `push`, with a place among equals (int64, 0 or more, the lowest first) in place of the last one. O(log n)."""
+    """Push as `push` does; `order` (int64, 0 or more) decides between equal scores, the lowest first. O(log n)."""
     head, rows, buckets = table.parts(heap)
     return _push(head, rows, buckets, key, score, order)
 
 
 @njit_no_nrt(cache=True)
 def pop(heap):
-    """(OK, score, key) of the item taken off the top, ABSENT in place of OK if there is none, or FULL. O(log n)."""
+    """Remove the top item. Returns (OK, score, key), or ABSENT (an empty heap) or FULL in place of OK. O(log n)."""
     head, rows, buckets = table.parts(heap)
     if head[RETIRED]:
         return FULL, 0.0, np.int64(0)
@@ -67,7 +67,7 @@ def pop(heap):
 
 @njit_no_nrt(cache=True)
 def peek(heap):
-    """(OK, score, key) of the item at the top, ABSENT in place of OK if there is none. O(1)."""
+    """Return (OK, score, key) of the top item, or ABSENT (an empty heap) in place of OK. O(1)."""
     head, rows, _ = table.parts(heap)
     if head[COUNT] == 0:
         return ABSENT, 0.0, np.int64(0)
@@ -76,7 +76,7 @@ def peek(heap):
 
 @njit_no_nrt(cache=True)
 def delete(heap, key):
-    """(OK, score, key) of the item taken out, ABSENT in place of OK if there is none, or FULL. O(log n)."""
+    """Remove the item of `key`. Returns (OK, score, key), or ABSENT or FULL in place of OK. O(log n)."""
     head, rows, buckets = table.parts(heap)
     if head[RETIRED]:
         return FULL, 0.0, np.int64(0)
@@ -88,7 +88,7 @@ def delete(heap, key):
 
 @njit_no_nrt(cache=True)
 def find(heap, key):
-    """(whether `key` is there, its score). O(1)."""
+    """Return (whether `key` is in the heap, its score). O(1)."""
     head, rows, buckets = table.parts(heap)
     at = table.find(rows, buckets, key)
     if at < 0:
@@ -98,10 +98,9 @@ def find(heap, key):
 
 @njit_no_nrt(cache=True)
 def update(heap, key, score, way):
-    """Give `key` a new score; its place among equals stays. O(log n).
+    """Change the score of `key`; its ORDER stays. Returns OK, ABSENT, WRONG_WAY, FULL or NOT_A_NUMBER. O(log n).
 
-    `way`: ANY_WAY, or DOWN / UP if the score may only fall / rise. OK, ABSENT, WRONG_WAY, FULL or
-    NOT_A_NUMBER.
+    `way` is ANY_WAY, or DOWN or UP if the score may only fall or rise.
     """
     head, rows, buckets = table.parts(heap)
     return _update(head, rows, buckets, key, score, way)
@@ -109,24 +108,26 @@ def update(heap, key, score, way):
 
 @njit_no_nrt(cache=True)
 def push_many(heap, keys, scores):
-    """Push all, in order, or none. (OK, m); (PRESENT, index of the first key that is there or comes twice);
-    (NOT_A_NUMBER, index of the first such score); or (FULL, 0) where room is lacking. Shapes (m,). O(m log n), in
-    practice O(m)."""
+    """Push keys (m,) with scores (m,) in order, all or none. O(m log n), in practice O(m).
+
+    Returns (OK, m); (PRESENT, index of the first key that is in the heap or occurs twice);
+    (NOT_A_NUMBER, index of the first such score); or (FULL, 0) if there is no room.
+    """
     return push_many_in_turn(heap, keys, scores, keys[:0])
 
 
 @njit_no_nrt(cache=True)
 def push_many_in_turn(heap, keys, scores, orders):
-    """As `push_many`, with places among equals, int64 (m,), as in `push_in_turn`; (0,): behind all that came."""
+    """Push as `push_many` does, with orders int64 (m,) as in `push_in_turn`, or (0,): after all items present."""
     head, rows, buckets = table.parts(heap)
     count, m = head[COUNT], keys.shape[0]
     if head[RETIRED] or rows.shape[0] - count < m:
         return FULL, 0
-    code, came = _append(head, rows, buckets, keys, scores, orders)
+    code, done = _append(head, rows, buckets, keys, scores, orders)
     if code != OK:
-        for at in range(count + came - 1, count - 1, -1):
+        for at in range(count + done - 1, count - 1, -1):
             table.remove(rows, buckets, at)
-        return code, came
+        return code, done
     head[COUNT] = head[TOP] = count + m
     stored = rows.view(np.float64)
     if m > count:
@@ -139,7 +140,7 @@ def push_many_in_turn(heap, keys, scores, orders):
 
 @njit(cache=True)
 def pop_many(heap, scores, keys):
-    """Fill scores (m,) and keys (m,) from the top, while there is something. How many, or -1 for FULL.
+    """Fill scores (m,) and keys (m,) with the items removed from the top. Returns how many, or -1 for FULL.
 
     O(m log n), or O(n) if that is less.
     """
@@ -157,8 +158,11 @@ def pop_many(heap, scores, keys):
 
 @njit(cache=True)
 def update_many(heap, keys, scores):
-    """Update all, in order, or none. (OK, m), (ABSENT, index of the first unknown key), (NOT_A_NUMBER, index of the
-    first such score) or (FULL, 0). O(m log n), or O(n) if that is less."""
+    """Give keys (m,) the new scores (m,) in order, all or none. O(m log n), or O(n) if that is less.
+
+    Returns (OK, m), (ABSENT, index of the first unknown key), (NOT_A_NUMBER, index of the first such score) or
+    (FULL, 0).
+    """
     head, rows, buckets = table.parts(heap)
     if head[RETIRED]:
         return FULL, 0
@@ -191,23 +195,23 @@ def find_many(heap, keys, scores):
 
 @njit(cache=True)
 def heapify(keys, scores, max_heap):
-    """(arena, -1) holding exactly these items, or (arena, index of the first key that comes twice). No score is NaN.
+    """Return (arena, -1) with exactly these items, or (arena, index of the first repeated key). O(m) (Floyd 1964).
 
-    O(m) (Floyd 1964).
+    No score is NaN.
     """
     heap = new(keys.shape[0], max_heap)
     head, rows, buckets = table.parts(heap)
-    code, came = _append(head, rows, buckets, keys, scores, keys[:0])
+    code, done = _append(head, rows, buckets, keys, scores, keys[:0])
     if code != OK:
-        return heap, came
-    head[COUNT] = head[TOP] = came
-    _heapify(came, rows, rows.view(np.float64), buckets)
+        return heap, done
+    head[COUNT] = head[TOP] = done
+    _heapify(done, rows, rows.view(np.float64), buckets)
     return heap, -1
 
 
 @njit_no_nrt(cache=True)
 def first_fault(heap):
-    """First row that is out of order, not found by its key, or no number; -1 if none.
+    """Return the first row that is out of order, not found by its key, or not a number; -1 if none, -2 for a bad head.
 
     Safe on any contents of a `table.well_formed` arena.
     """
@@ -228,13 +232,13 @@ def first_fault(heap):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _before(score, order, other_score, other_order):
-    """Whether an item leaves before another one."""
+    """Return whether an item leaves before another one."""
     return (score < other_score) | ((score == other_score) & (order < other_order))
 
 
 @njit_no_nrt(cache=True)
 def _out_of_order(rows, stored, at):
-    """Whether the row at `at` should leave before its parent."""
+    """Return whether the row at `at` should leave before its parent."""
     if at == 0:
         return False
     parent = (at - 1) >> CHILD_BITS
@@ -243,13 +247,14 @@ def _out_of_order(rows, stored, at):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _earlier(rows, stored, a, b):
-    """The row that leaves first, of two. Chosen without a branch, which would be guessed wrong every other time."""
+    """Return which of two rows leaves first. Without a branch, which would be mispredicted every other time."""
     a, b = np.uint64(a), np.uint64(b)
     return np.int64(b if _before(stored[b, SCORE], rows[b, ORDER], stored[a, SCORE], rows[a, ORDER]) else a)
 
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _move(rows, buckets, source, target):
+    """Copy a row to another place, and update its bucket."""
     source, target = np.uint64(source), np.uint64(target)
     for column in range(COLUMNS):
         rows[target, column] = rows[source, column]
@@ -258,6 +263,7 @@ def _move(rows, buckets, source, target):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _put(rows, stored, buckets, at, key, bucket, score, order):
+    """Write a row at `at`, and update its bucket."""
     at = np.uint64(at)
     rows[at, KEY], rows[at, BUCKET], stored[at, SCORE], rows[at, ORDER] = key, bucket, score, order
     buckets[np.uint64(bucket)] = at
@@ -265,7 +271,7 @@ def _put(rows, stored, buckets, at, key, bucket, score, order):
 
 @njit_no_nrt(cache=True)
 def _float(rows, stored, buckets, at):
-    """Let the row at `at` rise to where it belongs."""
+    """Move the row at `at` up to its place."""
     key, bucket, score, order = rows[at, KEY], rows[at, BUCKET], stored[at, SCORE], rows[at, ORDER]
     while at > 0:
         parent = np.uint64((at - 1) >> CHILD_BITS)
@@ -278,13 +284,13 @@ def _float(rows, stored, buckets, at):
 
 @njit_no_nrt(cache=True)
 def _sink(count, rows, stored, buckets, at):
-    """Let the row at `at` fall to where it belongs."""
+    """Move the row at `at` down to its place."""
     key, bucket, score, order = rows[at, KEY], rows[at, BUCKET], stored[at, SCORE], rows[at, ORDER]
     while True:
         first = (at << CHILD_BITS) + 1
         if first >= count:
             break
-        # of one of the four, the children are needed next (with it, pops from 100,000 took .89 of the time)
+        # the children of one of the four are needed next (with it, pops from 100,000 took .89 of the time)
         prefetch(rows, ((first << CHILD_BITS) + 1) * COLUMNS, COLUMNS << (2 * CHILD_BITS))
         if first + 3 < count:
             best = _earlier(rows, stored, first, first + 1)
@@ -309,7 +315,7 @@ def _heapify(count, rows, stored, buckets):
 
 @njit_no_nrt(cache=True)
 def _append(head, rows, buckets, keys, scores, orders):
-    """Put items behind the last row, in no order, and count their insertions. (OK, m), or why it stopped and where."""
+    """Write items behind the last row, in no order. Returns (OK, m), or (code, index) of the item where it stopped."""
     count, order, following = head[COUNT], head[NEXT_ORDER], head[NEXT_ORDER]
     stored = rows.view(np.float64)
     for start in range(0, keys.shape[0], AHEAD):
@@ -335,7 +341,7 @@ def _append(head, rows, buckets, keys, scores, orders):
 
 @njit(cache=True)
 def _pop_sorted(head, rows, buckets, scores, keys):
-    """`pop_many` of all of these (m,), m <= COUNT, by sorting; the rest stays sorted, which is a heap. O(COUNT)."""
+    """Do `pop_many` of m <= COUNT items by sorting all; the rest stays sorted, which is a heap. O(COUNT)."""
     count, taken, stored = head[COUNT], keys.shape[0], rows.view(np.float64)
     values, spare_values = np.empty(count, np.uint64), np.empty(count, np.uint64)
     order, spare = np.empty(count, np.int32), np.empty(count, np.int32)
@@ -372,6 +378,7 @@ def _pop_sorted(head, rows, buckets, scores, keys):
 
 @njit_no_nrt(cache=True)
 def _push(head, rows, buckets, key, score, order):
+    """Do `push` on the parts of an arena, with `order`."""
     if head[RETIRED]:
         return FULL
     if score != score:
@@ -392,6 +399,7 @@ def _push(head, rows, buckets, key, score, order):
 
 @njit_no_nrt(cache=True)
 def _update(head, rows, buckets, key, score, way):
+    """Do `update` on the parts of an arena."""
     if head[RETIRED]:
         return FULL
     if score != score:
@@ -409,7 +417,7 @@ def _update(head, rows, buckets, key, score, way):
 
 @njit_no_nrt(cache=True)
 def _rescore(head, rows, stored, buckets, at, score):
-    """Give the row at `at` another score, as it is stored, and its place."""
+    """Write another score, as stored, to the row at `at`, and move the row to its place."""
     old = stored[at, SCORE]
     stored[at, SCORE] = score
     if score < old:
@@ -420,7 +428,7 @@ def _rescore(head, rows, stored, buckets, at, score):
 
 @njit_no_nrt(cache=True)
 def _take_out(head, rows, buckets, at):
-    """(OK, score, key) of the row at `at`, which leaves; the last row takes its place."""
+    """Remove the row at `at`; the last row takes its place. Returns (OK, score, key)."""
     stored = rows.view(np.float64)
     score, key = head[SIGN] * stored[at, SCORE], rows[at, KEY]
     table.remove(rows, buckets, at)

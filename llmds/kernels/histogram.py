@@ -1,7 +1,7 @@
-"""Durations counted in steps: percentiles of any number of them, in one int64 array (STEPS,).
+"""A histogram of durations in one int64 array (STEPS,): percentiles of any number of them.
 
-Microseconds, exact below 128; above, 64 steps to each doubling, so a step is never wider than 1/64 of
-what it holds (the layout of HdrHistogram, Tene 2012). Beyond 25 days all is one step.
+In microseconds, exact below 128; above, 64 steps to each doubling, so a step is never wider than 1/64 of
+the durations in it (the layout of HdrHistogram, Tene 2012). Beyond 25 days all is one step.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ STEPS = _EXACT + 34 * _TO_A_DOUBLING
 
 @njit_no_nrt(cache=True)
 def add(counts, seconds):
-    """Count a duration (float64, not negative, no NaN) in `counts`. O(1)."""
+    """Count a duration (float64 seconds, not negative, not NaN) in `counts`. O(1)."""
     micros = np.int64(min(seconds * 1e6 + 0.5, float(_LONGEST)))
-    # the exponent of the float64, which is exact, tells the bits of a number without a loop over them
+    # the exponent of the float64, which is exact, gives the number of bits without a loop
     doublings = max((np.float64(micros).view(np.int64) >> 52) - _EXPONENT, 0)
     micros >>= doublings
     counts[micros if doublings == 0 else _EXACT + (doublings - 1) * _TO_A_DOUBLING + micros - _TO_A_DOUBLING] += 1
@@ -25,7 +25,7 @@ def add(counts, seconds):
 
 @njit(cache=True)
 def percentile(counts, share):
-    """The nearest-rank percentile in seconds, `share` in 0..1, within 1% or half a microsecond. O(STEPS).
+    """Return the nearest-rank percentile in seconds, `share` in 0..1, within 1% or half a microsecond. O(STEPS).
 
     0 if nothing is counted.
     """
@@ -42,7 +42,7 @@ def percentile(counts, share):
 
 @njit(cache=True)
 def total(counts):
-    """How many durations are counted, or -1 if a count is impossible. Safe on any contents."""
+    """Return how many durations are counted, or -1 if a count is impossible. Safe on any contents. O(STEPS)."""
     durations = 0
     for step in range(counts.shape[0]):
         if not 0 <= counts[step] < 2**62 - durations:

@@ -1,12 +1,14 @@
-"""A pool of page ids, handed out and taken back, in one int64 array.
+"""A pool of page ids, allocated and freed, in one int64 array.
 
     head   int64 (HEAD,)         counts, by the names below
-    stack  int32 (max_pages,)    the first head[FREE] are the free pages; the last of them leaves next
-    state  uint8 (max_pages,)    ALLOCATED or not
+    stack  int32 (max_pages,)    the first head[FREE] are the free pages; the last of them is allocated next
+    state  uint8 (max_pages,)    ALLOCATED or 0
 
-`new` makes the array, `parts` cuts it; the caller owns it. Functions answer -1 where all is well; where not, nothing
+`new` makes the array, `parts` cuts it; the caller owns it. Functions return -1 for success; otherwise nothing
 is changed.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +19,15 @@ MAX_PAGES, PAGE_SIZE, FREE, ALLOCATIONS, FREES = 0, 1, 2, 3, 4
 ALLOCATED = 1
 
 
+class Arrays(NamedTuple):
+    """The array of a pool."""
+
+    pages: np.ndarray
+
+
 @njit(cache=True)
 def new(page_size, max_pages):
-    """A pool whose pages are all free; they leave in the order 0, 1, 2, ... O(max_pages)."""
+    """Return a pool whose pages are all free; they are allocated in the order 0, 1, 2, ... O(max_pages)."""
     pages = np.zeros(size(max_pages), np.int64)
     pages[MAX_PAGES], pages[PAGE_SIZE] = max_pages, page_size
     defragment(pages)
@@ -28,13 +36,13 @@ def new(page_size, max_pages):
 
 @njit(cache=True)
 def size(max_pages):
-    """Elements of the array of a pool of `max_pages`."""
+    """Return the length of the array of a pool of `max_pages`."""
     return HEAD + (max_pages + 1) // 2 + (max_pages + 7) // 8
 
 
 @njit(cache=True)
 def parts(pages):
-    """(head, stack, state), views of `pages`."""
+    """Return (head, stack, state), views of `pages`."""
     n = pages[MAX_PAGES]
     stop = HEAD + (n + 1) // 2
     return pages[:HEAD], pages[HEAD:stop].view(np.int32)[:n], pages[stop:].view(np.uint8)[:n]
@@ -42,7 +50,7 @@ def parts(pages):
 
 @njit(cache=True)
 def alloc(pages, out):
-    """Fill `out` int32 (n,) with pages; -1, or how many are free where those are fewer than n. O(n)."""
+    """Fill `out` int32 (n,) with pages. Returns -1, or how many are free if those are fewer than n. O(n)."""
     head, stack, state = parts(pages)
     n, free = out.shape[0], head[FREE]
     if n > free:
@@ -58,9 +66,9 @@ def alloc(pages, out):
 
 @njit(cache=True)
 def free(pages, page_ids):
-    """Take back `page_ids` int64 (n,); -1, or the index of the first that is not allocated or comes twice. O(n).
+    """Free `page_ids` int64 (n,). Returns -1, or the index of the first that is not allocated or occurs twice. O(n).
 
-    They leave again in the order in which they came.
+    They are allocated again in the order given.
     """
     head, stack, state = parts(pages)
     n = page_ids.shape[0]
@@ -80,7 +88,7 @@ def free(pages, page_ids):
 
 @njit(cache=True)
 def defragment(pages):
-    """Let the free pages leave in ascending order. O(max_pages)."""
+    """Sort the free pages, so that they are allocated in ascending order. O(max_pages)."""
     head, stack, state = parts(pages)
     count = 0
     for page in range(head[MAX_PAGES] - 1, -1, -1):
@@ -92,7 +100,7 @@ def defragment(pages):
 
 @njit(cache=True)
 def compact(pages):
-    """Move the allocated pages to the lowest ids: (old ids, new ids), both int32 (moves,), ascending. O(max_pages)."""
+    """Move the allocated pages to the lowest ids. Returns (old ids, new ids), int32 (moves,) each. O(max_pages)."""
     head, _, state = parts(pages)
     allocated = head[MAX_PAGES] - head[FREE]
     moves = 0
@@ -117,7 +125,7 @@ def compact(pages):
 
 @njit(cache=True)
 def longest_free_run(pages):
-    """The most free pages with consecutive ids. O(max_pages)."""
+    """Return the largest number of free pages with consecutive ids. O(max_pages)."""
     head, _, state = parts(pages)
     longest = run = 0
     for page in range(head[MAX_PAGES]):
@@ -128,7 +136,7 @@ def longest_free_run(pages):
 
 @njit(cache=True)
 def well_formed(pages):
-    """Whether `parts` may cut this array, any int64 (n,)."""
+    """Return whether `parts` can cut this array, any int64 (n,)."""
     return (
         pages.shape[0] >= HEAD
         and 1 <= pages[MAX_PAGES] < 2**31
@@ -139,7 +147,7 @@ def well_formed(pages):
 
 @njit(cache=True)
 def first_fault(pages):
-    """The first page that is neither allocated nor free exactly once, -2 if the counts are wrong, -1 if all is well.
+    """Return the first page that is not allocated or free exactly once; -2 if the counts are wrong, -1 if none.
 
     Safe on any contents of a `well_formed` array.
     """

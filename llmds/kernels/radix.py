@@ -1,25 +1,26 @@
-"""Radix sort of keys that carry a number, least significant digit first: stable, O(n), no comparisons."""
+"""Radix sort of (key, number) pairs, least significant digit first: stable, O(n), without comparisons."""
 
 import numpy as np
 
 from .compiling import njit, njit_no_nrt
 
-DIGIT, DIGITS = 11, 6  # 11 bits a pass: 2,048 places to write to, which lie in the second-level cache
+DIGIT, DIGITS = 11, 6  # 11 bits a pass: 2,048 places to write to, which fit the second-level cache
 _VALUES = 1 << DIGIT
 
 
 @njit_no_nrt(cache=True)
 def ordered(value):
-    """The bits of a float64, as int64, to a uint64 that sorts as the float does; -0.0 is 0.0. `value`: the float64."""
+    """Return a uint64 that sorts as the float64 `value` does; -0.0 is equal to 0.0."""
     bits = np.float64(value + 0.0).view(np.int64)
     return np.uint64(bits) ^ (np.uint64(bits >> np.int64(63)) | np.uint64(1 << 63))
 
 
 @njit(cache=True)
 def sort(keys, items, spare_keys, spare_items):
-    """Sort keys, uint64 (n,), and items, int32 (n,), by keys; equal keys stay as they stand. O(n).
+    """Sort keys, uint64 (n,), and items, int32 (n,), by keys. Stable. O(n).
 
-    The spare arrays, like these, are scratch. True if the sorted ones are the spare ones.
+    The spare arrays have the same shapes and dtypes. Returns whether the sorted pairs are in the spare arrays; the
+    contents of the other two are undefined.
     """
     counts = np.zeros((DIGITS, _VALUES), np.int32)
     for e in range(keys.shape[0]):
@@ -40,6 +41,7 @@ def sort(keys, items, spare_keys, spare_items):
 
 @njit_no_nrt(cache=True)
 def _scatter(keys, items, to_keys, to_items, starts, digit):
+    """Write the pairs to their places by one digit; `starts` holds the counts of its values, and is used up."""
     total = np.int32(0)
     for value in range(_VALUES):
         count = starts[value]
@@ -54,4 +56,5 @@ def _scatter(keys, items, to_keys, to_items, starts, digit):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _digit(key, digit):
+    """Return a digit of a key, int64."""
     return np.int64((key >> np.uint64(digit * DIGIT)) & np.uint64(_VALUES - 1))

@@ -1,14 +1,14 @@
-"""Strings as UTF-8 bytes, many of them end to end in one array, and a table that finds them again.
+"""Strings as UTF-8 bytes, many of them end to end in one array, and a hash table that finds them.
 
 State, owned by the caller:
     data     uint8 (total,), the bytes of all strings
     offsets  int64 (n + 1,), string i is data[offsets[i]:offsets[i + 1]]
-    buckets  int64 (power of 2,), -1 or a row with the TAG_BITS high bits of its string's hash above it;
+    buckets  int64 (power of 2,), -1 or a row, with the TAG_BITS high bits of the hash of its string above it;
              open addressing, linear probing, at most half full
 
-A table's strings may be every `stride`-th one of the packed strings: the string of row r is then number
-stride * r, and what lies between belongs to whoever put it there. Look-ups compare bytes; the tags
-save most comparisons that would fail, and let the buckets grow without reading a string. Nothing
+A table may hold every `stride`-th of the packed strings: the string of row r is then number
+stride * r, and the strings between belong to the caller. Look-ups compare bytes; the tags
+avoid most comparisons that would fail, and let the buckets grow without reading a string. Nothing
 is ever removed.
 """
 
@@ -24,7 +24,7 @@ ABSENT = -1
 
 @njit(cache=True)
 def characters_to_bytes(data, offsets):
-    """Turn `offsets`, counted in characters, into offsets counted in bytes, in place. O(total).
+    """Convert `offsets` in place from characters to bytes. O(total).
 
     `data` must be well-formed UTF-8 of exactly offsets[-1] characters.
     """
@@ -43,13 +43,13 @@ def characters_to_bytes(data, offsets):
 
 @njit(cache=True)
 def tag(data, start, stop):
-    """The high bits of the hash of data[start:stop], int64 in 0..2**TAG_BITS - 1. O(stop - start)."""
+    """Return the high bits of the hash of data[start:stop], int64 in 0..2**TAG_BITS - 1. O(stop - start)."""
     return np.int64(hash_bytes(data, start, stop, np.uint64(0)) >> np.uint64(64 - TAG_BITS))
 
 
 @njit(cache=True)
 def find(buckets, data, offsets, stride, query, start, stop, query_tag):
-    """The row whose string is query[start:stop] (uint8), or ABSENT. Expected O(stop - start).
+    """Return the row whose string is query[start:stop] (uint8), or ABSENT. Expected O(stop - start).
 
     `query_tag` is `tag(query, start, stop)`.
     """
@@ -71,7 +71,7 @@ def find(buckets, data, offsets, stride, query, start, stop, query_tag):
 
 @njit(cache=True)
 def insert(buckets, row, row_tag):
-    """Make the string of `row` (absent), whose `tag` is `row_tag`, found. Needs a free bucket. Expected O(1)."""
+    """Add `row` with the `tag` of its string (absent). Needs a free bucket. Expected O(1)."""
     mask = buckets.shape[0] - 1
     bucket = row_tag & mask
     while buckets[bucket] >= 0:
@@ -81,14 +81,14 @@ def insert(buckets, row, row_tag):
 
 @njit(cache=True)
 def find_one(buckets, data, offsets, stride, query):
-    """The row whose string is `query` (uint8 (n,)), or ABSENT. Expected O(n)."""
+    """Return the row whose string is `query` (uint8 (n,)), or ABSENT. Expected O(n)."""
     start, stop = np.int64(0), query.shape[0]
     return find(buckets, data, offsets, stride, query, start, stop, tag(query, start, stop))
 
 
 @njit(cache=True)
 def find_many(buckets, data, offsets, stride, query, query_offsets, rows):
-    """rows[i] (int64 (m,)) becomes the row of the i-th of m packed strings, or ABSENT. O(total)."""
+    """Fill rows (int64 (m,)) with the row of each of m packed strings, or ABSENT. O(total)."""
     for i in range(rows.shape[0]):
         start, stop = query_offsets[i], query_offsets[i + 1]
         rows[i] = find(buckets, data, offsets, stride, query, start, stop, tag(query, start, stop))
@@ -96,9 +96,9 @@ def find_many(buckets, data, offsets, stride, query, query_offsets, rows):
 
 @njit(cache=True)
 def first_repeat(buckets, data, offsets, first, stop):
-    """Enter packed strings first..stop-1 as rows of those numbers. The first that was there already, or -1.
+    """Add packed strings first..stop-1 as rows of those numbers. Returns the first that was there already, or -1.
 
-    Expected O(bytes). What came before the repeated one stays entered.
+    Expected O(bytes). The strings before the repeated one stay in the table.
     """
     for row in range(first, stop):
         row_tag = tag(data, offsets[row], offsets[row + 1])
@@ -110,7 +110,7 @@ def first_repeat(buckets, data, offsets, first, stop):
 
 @njit(cache=True)
 def rehash(buckets, larger):
-    """Enter all of `buckets` into `larger`, which is empty (-1 throughout). O(buckets)."""
+    """Add all entries of `buckets` to `larger`, which is empty (-1 throughout). O(buckets)."""
     for bucket in range(buckets.shape[0]):
         if buckets[bucket] >= 0:
             insert(larger, buckets[bucket] & MAX_ROWS, buckets[bucket] >> ROW_BITS)
@@ -118,9 +118,9 @@ def rehash(buckets, larger):
 
 @njit(cache=True)
 def first_fault(buckets, data, offsets, stride, count):
-    """First of `count` rows that a look-up misses; -1 if there is none, -2 if offsets or buckets are unsound.
+    """Return the first of `count` rows that a look-up does not find; -1 if none, -2 if offsets or buckets are wrong.
 
-    Safe on any contents, if offsets has stride * count + 1 entries or more and buckets a power of two.
+    Safe on any contents, if offsets has stride * count + 1 entries or more and the length of buckets is a power of two.
     """
     if offsets[0] != 0:
         return np.int64(-2)
@@ -144,7 +144,7 @@ def first_fault(buckets, data, offsets, stride, count):
 
 @njit(cache=True)
 def splits_no_character(data, offsets):
-    """Whether every offset (within 0..len(data)) is where a character of the UTF-8 `data` begins, or its end."""
+    """Return whether every offset (in 0..len(data)) is the start of a character of the UTF-8 `data`, or its end."""
     for entry in range(offsets.shape[0]):
         if offsets[entry] < data.shape[0] and data[offsets[entry]] & 0xC0 == 0x80:
             return False

@@ -1,20 +1,20 @@
 """Rows found by an int64 key, all in one int64 array: the arena of the small structures.
 
-A call from Python pays for every array it hands over, so a small structure is one array,
-cut into three by `parts`:
+A call from Python costs time for every array passed, so a small structure is one array,
+which `parts` cuts into three:
 
     head     int64 (HEAD,)        counts and settings; the slots from OWN on belong to the structure
-    rows     int64 (capacity, c)  row[KEY] its key, row[BUCKET] its bucket (-1: a free row), the rest
-                                  belongs to the structure; AoS, so one row is one cache line or less
+    rows     int64 (capacity, c)  row[KEY] its key, row[BUCKET] its bucket (-1: a free row), the other columns
+                                  belong to the structure; one row is one cache line or less
     buckets  int32 (power of 2)   the row found there, or -1; open addressing, linear probing,
                                   at most half full
 
-A row knows its bucket, so that it can move (`moved`) or leave (`remove`) without being looked up.
-Rows come from `take_row` and return by `free_row` (free rows are chained through KEY), unless the
+A row holds the number of its bucket, so that it can be moved (`moved`) or removed (`remove`) without a look-up.
+`take_row` gives rows and `free_row` takes them back (free rows are chained through KEY), unless the
 structure keeps its rows dense by itself, as the heap does.
 
-`grown` copies the arena into a larger one and retires the old one: whoever still holds that must
-take the new one before changing anything. The owner is the class above, or your own code.
+`resized` copies the arena into another one and retires the old one: whoever holds the old one must
+take the new one before changing anything. The arena belongs to the class above, or to your own code.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Arrays(NamedTuple):
 
 @njit(cache=True)
 def new(capacity, columns):
-    """An empty arena of `capacity` rows (0 or more) of `columns` int64 each (2 or more)."""
+    """Return an empty arena of `capacity` rows (0 or more) of `columns` int64 each (2 or more)."""
     size = HEAD + capacity * columns + (bucket_count(capacity) + 1) // 2
     arena = np.empty(size, np.int64)
     for slot in range(size):
@@ -49,7 +49,7 @@ def new(capacity, columns):
 
 @njit_no_nrt(cache=True)
 def bucket_count(capacity):
-    """Buckets of an arena of `capacity` rows: the power of two that keeps it at most half full."""
+    """Return the number of buckets for `capacity` rows: the power of two that keeps them at most half full."""
     buckets = 2
     while buckets < 2 * capacity:
         buckets *= 2
@@ -58,7 +58,7 @@ def bucket_count(capacity):
 
 @njit(cache=True, inline="always")
 def parts(arena):
-    """(head, rows, buckets), views of `arena`."""
+    """Return (head, rows, buckets), views of `arena`."""
     capacity, columns = arena[CAPACITY], arena[COLUMNS]
     stop = HEAD + capacity * columns
     return arena[:HEAD], arena[HEAD:stop].reshape(capacity, columns), arena[stop:].view(np.int32)
@@ -66,7 +66,7 @@ def parts(arena):
 
 @njit_no_nrt(cache=True)
 def find(rows, buckets, key):
-    """The row of `key`, or -1. Expected O(1)."""
+    """Return the row of `key`, or -1. Expected O(1)."""
     mask = buckets.shape[0] - 1
     bucket = np.int64(mix(key)) & mask
     while True:
@@ -77,12 +77,12 @@ def find(rows, buckets, key):
 
 
 @njit_no_nrt(cache=True)
-def ask_for(rows, buckets, keys, columns):
-    """Bring the first `columns` of the rows of keys, int64 (m,), into the cache, all at once. For a few dozen. O(m)."""
+def prefetch_rows(rows, buckets, keys, columns):
+    """Prefetch the first `columns` of the rows of keys, int64 (m,). For a few dozen keys. O(m)."""
     for e in range(keys.shape[0]):
         prefetch(buckets, home(buckets, keys[e]), np.int64(1))
     for e in range(keys.shape[0]):
-        row = np.int64(buckets[home(buckets, keys[e])])  # most of them stand there; another one does no harm
+        row = np.int64(buckets[home(buckets, keys[e])])  # mostly the right one; another one does no harm
         prefetch(rows, max(row, np.int64(0)) * rows.shape[1], columns)
 
 
@@ -100,13 +100,16 @@ def insert(rows, buckets, row, key):
 
 @njit_no_nrt(cache=True)
 def home(buckets, key):
-    """The bucket in which the search for `key` begins."""
+    """Return the bucket in which the search for `key` begins."""
     return np.int64(mix(key)) & (buckets.shape[0] - 1)
 
 
 @njit_no_nrt(cache=True)
 def claim(rows, buckets, row, key, bucket):
-    """The row of `key`, or -1: then `row` (free) has become it, as by `insert`. `bucket`: its `home`. Expected O(1)."""
+    """Return the row of `key`; or insert it as `row` (free) and return -1. Expected O(1).
+
+    `bucket` is the `home` of `key`.
+    """
     while buckets[bucket] >= 0:
         other = np.int64(buckets[bucket])
         if rows[other, KEY] == key:
@@ -120,7 +123,7 @@ def claim(rows, buckets, row, key, bucket):
 
 @njit_no_nrt(cache=True)
 def remove(rows, buckets, row):
-    """Take `row` out of the buckets; its columns but BUCKET stay as they are. Expected O(1).
+    """Remove `row` from the buckets; its columns other than BUCKET are kept. Expected O(1).
 
     Later entries of the run move up (Knuth, TAOCP 3, 6.4, algorithm R), so there are no tombstones.
     """
@@ -143,13 +146,13 @@ def remove(rows, buckets, row):
 
 @njit_no_nrt(cache=True)
 def moved(rows, buckets, row):
-    """Tell the buckets that this keyed row now stands at `row`."""
+    """Update the bucket of a row that was copied to `row`."""
     buckets[rows[row, BUCKET]] = row
 
 
 @njit_no_nrt(cache=True)
 def take_row(head, rows):
-    """A free row, counted in; -1 if there is none. O(1)."""
+    """Return a free row and count it as used; -1 if there is none. O(1)."""
     row = head[FREE]
     if row >= 0:
         head[FREE] = rows[row, KEY]
@@ -164,7 +167,7 @@ def take_row(head, rows):
 
 @njit_no_nrt(cache=True)
 def free_row(head, rows, row):
-    """Give back a row that `remove` has taken out of the buckets. O(1)."""
+    """Make a row that `remove` has removed from the buckets free. O(1)."""
     rows[row, KEY] = head[FREE]
     head[FREE] = row
     head[COUNT] -= 1
@@ -172,9 +175,9 @@ def free_row(head, rows, row):
 
 @njit(cache=True)
 def resized(arena, capacity):
-    """The same rows in an arena of another capacity (at least head[TOP]), the old one retired. O(capacity).
+    """Return the same rows in an arena of another capacity (at least head[TOP]), and retire the old one. O(capacity).
 
-    Rows keep their numbers, so links between them stay true.
+    Rows keep their numbers, so links between them stay valid.
     """
     columns = arena[COLUMNS]
     old_head, old_rows, _ = parts(arena)
@@ -194,7 +197,7 @@ def resized(arena, capacity):
 
 @njit_no_nrt(cache=True)
 def well_formed(arena, columns):
-    """Whether `parts` may cut this array (any int64 array (n,)) into an arena of `columns` columns."""
+    """Return whether `parts` can cut this array (any int64 array (n,)) into an arena of `columns` columns."""
     if arena.shape[0] < HEAD:
         return False
     capacity = arena[CAPACITY]
@@ -209,9 +212,9 @@ def well_formed(arena, columns):
 
 @njit_no_nrt(cache=True)
 def first_fault(head, rows, buckets):
-    """First row that its bucket does not lead to, that a look-up misses, or that the free chain loses; -1 if none.
+    """Return the first row that its bucket, a look-up or the chain of free rows does not lead to; -1 if none.
 
-    -2: buckets lead to rows that do not own them. Safe on any contents of a `well_formed` arena.
+    -2: buckets or free rows are inconsistent. Safe on any contents of a `well_formed` arena.
     """
     live = 0
     for row in range(rows.shape[0]):

@@ -1,24 +1,24 @@
 """Items with a weight, in the order of their last use, under a budget, in one arena (see `table`).
 
-    row[KEY], row[BUCKET]   as in `table`; BUCKET is OUTSIDE where the caller finds the row by means
-                            of its own (a key that is no int64)
+    row[KEY], row[BUCKET]   as in `table`; BUCKET is OUTSIDE where the caller finds the row by other means
+                            (a key that is not an int64)
     row[WEIGHT]             tokens >= 0 where the caller keeps a value beside the row; ~tokens < 0 where
-                            the token count is the value itself
+                            the token count itself is the value
     OLDER, NEWER            neighbours in the recency list: two int32 in row[LINKS]
 
 The list is a ring of nodes, so that linking needs no branch: row r is node r + FIRST, and node RING, which lies
-in the head, stands between the newest and the oldest.
+in the head, is between the newest and the oldest.
 
 TOTAL never exceeds BUDGET, and BUDGET never MOST. A caller that keeps values stores one at `next_row`
-before it calls `put`, which gives the item exactly that row: at no moment does a key lead to another
-item's value. What leaves is recorded in `left`, int64 (n, RECORD), n >= 2:
+before it calls `put`, which puts the item into exactly that row: at no moment does a key lead to the
+value of another item. Items that leave are recorded in `left`, int64 (n, RECORD), n >= 2:
 
-    left[ROW], left[ITEM], left[TOKENS]   the row, its KEY and WEIGHT as they were
+    left[ROW], left[ITEM], left[TOKENS]   the row, its KEY and its WEIGHT
     left[WHY]                             EVICTED, or REPLACED (a new value under its key); + UNKEYED for OUTSIDE rows
 
-The row itself is free by then; the caller lets go of the value there. A count that replaces a count
-is not recorded. Codes: OK; MORE, `left` was too short: take care of what it holds and call again;
-FULL as in `table`. In both cases the item itself is not in yet.
+The row itself is free by then; the caller must drop the value there. A count that replaces a count
+is not recorded. Codes: OK; MORE: `left` is full, process its records and call again;
+FULL as in `heap`. For both, the new item is not in the arena yet.
 """
 
 import numpy as np
@@ -40,13 +40,14 @@ FIRST = HEAD // COLUMNS
 RING = FIRST - 1  # its links are the head's last slot
 ROW, ITEM, TOKENS, WHY, RECORD = 0, 1, 2, 3, 4
 EVICTED, REPLACED, UNKEYED = np.int64(0), np.int64(1), 2
+BAD_TABLE, BAD_ORDER, BAD_TOKENS = 1, 2, 3
 # Typed, since Numba compiles a helper anew for each literal it is called with.
 _ZERO, _INSIDE, _OUTSIDE = np.int64(0), np.int64(0), np.int64(1)
 
 
 @njit(cache=True)
 def new(capacity, budget):
-    """An empty arena of `capacity` rows for at most `budget` (0..MOST) tokens."""
+    """Return an empty arena of `capacity` rows for at most `budget` (0..MOST) tokens."""
     lru = table.new(capacity, COLUMNS)
     lru[BUDGET] = budget
     _empty_ring(_ring(lru))
@@ -55,15 +56,17 @@ def new(capacity, budget):
 
 @njit_no_nrt(cache=True)
 def next_row(lru):
-    """The row that the next new item will have, -1 if there is no room. O(1)."""
+    """Return the row that the next new item will have, -1 if there is no room. O(1)."""
     head, rows, _ = table.parts(lru)
     return _next_row(head, rows)
 
 
 @njit_no_nrt(cache=True)
 def get(lru, key):
-    """Find `key` and make it the newest: its row; -3 - tokens if the count is its value; ABSENT; or STALE where
-    the arena is retired. Expected O(1)."""
+    """Find `key` and make it the newest. Expected O(1).
+
+    Returns its row; -3 - tokens if the count is its value; ABSENT; or STALE if the arena is retired.
+    """
     head, rows, buckets = table.parts(lru)
     if head[RETIRED]:
         return np.int64(STALE)
@@ -73,7 +76,7 @@ def get(lru, key):
 
 @njit_no_nrt(cache=True)
 def find(lru, key):
-    """As `get`, but nothing changes. Expected O(1)."""
+    """Find `key` and return as `get` does, without changing anything. Expected O(1)."""
     _, rows, buckets = table.parts(lru)
     row = table.find(rows, buckets, key)
     return row if row < 0 or rows[row, WEIGHT] >= 0 else rows[row, WEIGHT] - 2
@@ -81,7 +84,7 @@ def find(lru, key):
 
 @njit_no_nrt(cache=True)
 def get_outside(lru, row):
-    """Make the OUTSIDE row `row` (-1: unknown) the newest. Whether it is there. O(1)."""
+    """Make the OUTSIDE row `row` (-1: unknown) the newest. Returns whether it is present. O(1)."""
     head, rows, _ = table.parts(lru)
     if row < 0 or rows[row, BUCKET] != OUTSIDE:
         head[MISSES] += 1
@@ -95,8 +98,8 @@ def get_outside(lru, row):
 def put(lru, key, weight, left):
     """Add or replace `key`, whose value the caller has stored at `next_row`; the oldest leave until it fits.
 
-    (code, records in `left`, the next row now, row of the first record). An item of more than BUDGET tokens
-    is not taken in, only its predecessor leaves. Expected O(1 + records).
+    Returns (code, records in `left`, the next row now, row of the first record). An item of more than BUDGET tokens
+    is not added, and only its predecessor leaves. Expected O(1 + records).
     """
     head, rows, buckets = table.parts(lru)
     at = table.find(rows, buckets, key)
@@ -106,7 +109,7 @@ def put(lru, key, weight, left):
 
 @njit_no_nrt(cache=True)
 def put_outside(lru, at, weight, left):
-    """As `put` for an OUTSIDE key, now in row `at` (-1: absent). O(1 + records)."""
+    """Put as `put` does for an OUTSIDE key, now in row `at` (-1: absent). O(1 + records)."""
     head, rows, buckets = table.parts(lru)
     code, n = _put(head, rows, _ring(lru), buckets, at, _ZERO, weight, _OUTSIDE, left, _ZERO)
     return code, n, _next_row(head, rows), left[0, ROW]
@@ -114,7 +117,7 @@ def put_outside(lru, at, weight, left):
 
 @njit_no_nrt(cache=True)
 def put_many(lru, keys, tokens, start, left):
-    """`put` keys[start:] with their counts as values, shapes (m,). (code, records, how far it came). O(m)."""
+    """Put keys[start:] with their counts as values, shapes (m,). Returns (code, records, where it stopped). O(m)."""
     head, rows, buckets = table.parts(lru)
     links = _ring(lru)
     n = _ZERO
@@ -122,7 +125,7 @@ def put_many(lru, keys, tokens, start, left):
         return FULL, n, start
     for e in range(start, keys.shape[0]):
         at = table.find(rows, buckets, keys[e])
-        if at >= 0 and rows[at, WEIGHT] == ~tokens[e]:  # nothing but its recency changes
+        if at >= 0 and rows[at, WEIGHT] == ~tokens[e]:  # only its recency changes
             _touch(links, at)
             continue
         code, n = _put(head, rows, links, buckets, at, keys[e], ~tokens[e], _INSIDE, left, n)
@@ -133,7 +136,7 @@ def put_many(lru, keys, tokens, start, left):
 
 @njit_no_nrt(cache=True)
 def get_many(lru, keys, hits):
-    """`get` all keys (m,), in order; hits (m,) bool tells which were there. Whether the arena was not retired. O(m)."""
+    """Get all keys (m,) in order, and fill hits (m,), bool. Returns False if the arena is retired. O(m)."""
     head, rows, buckets = table.parts(lru)
     if head[RETIRED]:
         return False
@@ -152,7 +155,7 @@ def get_many(lru, keys, hits):
 
 @njit_no_nrt(cache=True)
 def evict(lru, target, left):
-    """Let the oldest leave until TOTAL <= target, recorded in `left`. (OK or MORE, records). O(records)."""
+    """Evict the oldest until TOTAL <= target, recorded in `left`. Returns (OK or MORE, records). O(records)."""
     head, rows, buckets = table.parts(lru)
     links = _ring(lru)
     n = _ZERO
@@ -165,14 +168,14 @@ def evict(lru, target, left):
 
 @njit_no_nrt(cache=True)
 def take(lru, row, left):
-    """Let the item at `row` leave, recorded in left[0] as REPLACED. O(1)."""
+    """Remove the item at `row`, recorded in left[0] as REPLACED. O(1)."""
     head, rows, buckets = table.parts(lru)
     _leave(head, rows, _ring(lru), buckets, row, REPLACED, left, _ZERO)
 
 
 @njit_no_nrt(cache=True)
 def clear(lru):
-    """Let all items leave, unrecorded, and count hits, misses and evictions from 0. O(capacity)."""
+    """Remove all items, unrecorded, and set hits, misses and evictions to 0. O(capacity)."""
     head, rows, buckets = table.parts(lru)
     for row in range(rows.shape[0]):
         rows[row, BUCKET] = -1
@@ -185,14 +188,14 @@ def clear(lru):
 
 @njit_no_nrt(cache=True)
 def row_of(lru, key):
-    """The row of `key`, or -1. Expected O(1)."""
+    """Return the row of `key`, or -1. Expected O(1)."""
     _, rows, buckets = table.parts(lru)
     return table.find(rows, buckets, key)
 
 
 @njit(cache=True)
 def oldest_first(lru):
-    """The rows of all items in order of last use, and (item, WHY) of each: int64 (COUNT, RECORD). O(COUNT)."""
+    """Return a record (ROW, ITEM, TOKENS, WHY) for each item in order of last use: int64 (COUNT, RECORD). O(COUNT)."""
     head, rows, _ = table.parts(lru)
     links = _ring(lru)
     items = np.empty((head[COUNT], RECORD), np.int64)
@@ -206,7 +209,7 @@ def oldest_first(lru):
 
 @njit(cache=True)
 def packed(lru):
-    """The same items in an arena without room to spare, the e-th oldest in row e; the old one is retired. O(COUNT)."""
+    """Return the same items in an arena without spare rows, the e-th oldest in row e. Retires the old one. O(COUNT)."""
     old_head, old_rows, _ = table.parts(lru)
     old_links = _ring(lru)
     count = old_head[COUNT]
@@ -231,46 +234,48 @@ def packed(lru):
 
 @njit(cache=True)
 def first_fault(lru):
-    """0 if all is well, else which rule is broken: 1 the table, 2 the recency list, 3 the token counts.
+    """Return which part is damaged, BAD_TABLE, BAD_ORDER or BAD_TOKENS; 0 if none. O(capacity).
 
     Safe on any contents of a `table.well_formed` arena.
     """
     draft = lru.copy()
     head, rows, buckets = table.parts(draft)
-    for row in range(head[TOP]):  # the table's own walk does not know rows outside: it sees them as free
+    for row in range(head[TOP]):  # table.first_fault does not know OUTSIDE rows: they are made free for it
         if rows[row, BUCKET] == OUTSIDE:
             rows[row, BUCKET] = -1
             table.free_row(head, rows, row)
     if table.first_fault(head, rows, buckets) != -1:
-        return 1
+        return BAD_TABLE
     head, rows, buckets = table.parts(lru)
     links = _ring(lru)
     if not 0 <= head[BUDGET] <= MOST or min(head[HITS], head[MISSES], head[EVICTIONS]) < 0:
-        return 3
+        return BAD_TOKENS
     total, count, older, node = np.int64(0), 0, np.int64(RING), np.int64(links[RING, NEWER])
     while node != RING:
         row = node - FIRST
         if not 0 <= row < head[TOP] or rows[row, BUCKET] == -1 or links[node, OLDER] != older or count == head[COUNT]:
-            return 2
+            return BAD_ORDER
         tokens = _tokens(rows[row, WEIGHT])
         if tokens > head[BUDGET] - total:
-            return 3
+            return BAD_TOKENS
         total += tokens
         count += 1
         older = node
         node = np.int64(links[node, NEWER])
     if count != head[COUNT] or links[RING, OLDER] != older:
-        return 2
-    return 0 if total == head[TOTAL] else 3
+        return BAD_ORDER
+    return 0 if total == head[TOTAL] else BAD_TOKENS
 
 
 @njit_no_nrt(cache=True)
 def _tokens(weight):
+    """Return the tokens of a weight."""
     return weight if weight >= 0 else ~weight
 
 
 @njit_no_nrt(cache=True)
 def _next_row(head, rows):
+    """Do `next_row` on the parts of an arena."""
     if head[FREE] >= 0:
         return head[FREE]
     return head[TOP] if head[TOP] < rows.shape[0] else np.int64(-1)
@@ -278,7 +283,7 @@ def _next_row(head, rows):
 
 @njit(cache=True, inline="always")
 def _ring(lru):
-    """The nodes, a view of head and rows as int32."""
+    """Return the nodes, a view of head and rows as int32."""
     return lru[: HEAD + lru[table.CAPACITY] * COLUMNS].view(np.int32).reshape(FIRST + lru[table.CAPACITY], 2 * COLUMNS)
 
 
@@ -325,7 +330,7 @@ def _get(head, rows, links, buckets, key):
 
 @njit_no_nrt(cache=True)
 def _leave(head, rows, links, buckets, row, why, left, n):
-    """Record `row` as left[n] and free it. n + 1."""
+    """Record `row` as left[n] and free it. Returns n + 1."""
     outside = rows[row, BUCKET] == OUTSIDE
     left[n, ROW], left[n, ITEM], left[n, TOKENS] = row, rows[row, KEY], rows[row, WEIGHT]
     left[n, WHY] = why + (UNKEYED if outside else 0)
@@ -342,7 +347,7 @@ def _leave(head, rows, links, buckets, row, why, left, n):
 
 @njit_no_nrt(cache=True)
 def _put(head, rows, links, buckets, at, key, weight, outside, left, n):
-    """(code, records so far). `at` is the row of the key's present item, or -1."""
+    """Do `put` on the parts of an arena; `at` is the row of the key's present item, or -1. Returns (code, records)."""
     if head[RETIRED]:
         return FULL, n
     if n == left.shape[0]:
@@ -353,7 +358,7 @@ def _put(head, rows, links, buckets, at, key, weight, outside, left, n):
             n = _leave(head, rows, links, buckets, at, EVICTED, left, n)
         return OK, n
     in_place = at >= 0 and weight < 0
-    # The row is taken before others become free, so that it is the one that `next_row` told.
+    # The row is taken before others become free, so that it is the one that `next_row` returned.
     row = at if in_place else table.take_row(head, rows)
     if row < 0:
         return FULL, n

@@ -133,8 +133,7 @@ class Tokenizer:
         Terms
             The terms of all texts, with the end of each text.
         """
-        if isinstance(texts, (str, bytes)) or not isinstance(texts, (Sequence, np.ndarray)):
-            raise TypeError(f"{name} must be a sequence of str, got {type(texts).__name__}")
+        arguments.sequence(name, texts)
         if len(texts) == 1 and self._split is None and isinstance(texts[0], str) and len(texts[0]) <= _SHORT:
             terms = segment_short(texts[0], _NO_STOPS if self._stop is None else self._stop)
             if terms is not None:

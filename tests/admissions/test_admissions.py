@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numba import njit
 
 from llmds.admissions import AdmissionController
 from llmds.kernels.admissions import window as kernels
@@ -421,3 +422,28 @@ def test_tenants_who_left_are_forgotten_and_limits_are_not():
     assert door.should_admit(1, tenant=5)[0] and door.tenant_stats(-1)["target_qps"] == 100.0
     door.set_limits(-1)
     assert door.tenant_stats(-1)["target_qps"] == 0.1
+
+
+@njit
+def admit_for_seconds(arena, tenants, seconds, tokens, tenant):
+    """One request a second. How many are admitted."""
+    admitted, named = 0, np.int64(1)
+    for second in range(seconds):
+        admitted += kernels.admit(arena, tenants, float(second), tokens, tenant, named) == kernels.ADMITTED
+    return admitted
+
+
+def test_arrays_are_for_loops_of_ones_own():
+    clock = Clock()
+    door = AdmissionController(10, 4, 10, tenant_qps_target=0.3, clock=clock)
+    door.set_limits(3)
+    door.should_admit(1, tenant=3)
+    assert admit_for_seconds(*door.arrays, 10, 5, 3) == 2, "of three in a window"
+    door.check()
+    clock.now = 9.0
+    assert len(door) == 3 and door.tenant_stats(3)["current_token_rate"] == 1.1
+    assert door.stats()["rejected_requests"] == 8
+    stale = door.arrays
+    door.reserve(100)
+    assert kernels.admit(*stale, 9.0, 5, 0, 0) == kernels.FULL
+    assert door.arrays.arena is door._arena and door.arrays.tenants is door._tenants

@@ -1,4 +1,4 @@
-"""Kernels of admission control; modules load when first named."""
+"""Kernels of admission control, imported when they are first used."""
 
 from .._lazy import submodules
 

@@ -1,6 +1,6 @@
-"""A sliding window over admissions, exact, for all and for each tenant, in two int64 arrays.
+"""A sliding window over admissions, exact, for all requests and for each tenant, in two int64 arrays.
 
-The window:
+`arena`, the window:
 
     head  int64 (HEAD,)        the first slots as in `table`, EPOCH and LATEST as in `clock`
     ring  int64 (capacity, 3)  the requests in the window, oldest first from head[START] on, wrapping round:
@@ -8,19 +8,21 @@ The window:
                                entry[TOKENS] its tokens once settled, ~tokens while they are an estimate;
                                entry[TENANT] the row of its tenant, or NOBODY
 
-The request with ticket t stands t - head[OLDEST] places behind the start; all before head[UNSETTLED] are
+The request with ticket t is t - head[OLDEST] places behind the start; all before head[UNSETTLED] are
 settled. It leaves the window at the second TIME + WINDOW, settled or not.
 
-The tenants, an arena as in `table`, a row for each that has requests in the window or limits of its own:
+`tenants`, an arena as in `table`, with a row for each tenant that has requests in the window or limits of its own:
 
-    row[REQUESTS], row[HELD]                    its requests in the window, and their tokens
-    row[OWN_REQUESTS], row[OWN_TOKENS]          what its window holds; UNSET: head[ANY_REQUESTS], head[ANY_TOKENS]
-    row[OWN_QPS], row[OWN_RATE]                 bits of float64: the same a second, as asked for
+    row[REQUESTS], row[HELD]             its requests in the window, and their tokens
+    row[OWN_REQUESTS], row[OWN_TOKENS]   the most its window may hold; UNSET: head[ANY_REQUESTS], head[ANY_TOKENS]
+    row[OWN_QPS], row[OWN_RATE]          bits of float64: the same per second, as given by the user
 
-`new` and `new_tenants` make them. FULL or CROWDED means that the request was neither counted nor refused and
+`new` and `new_tenants` make them. FULL or CROWDED means that the request was neither counted nor rejected and
 `resized`, or `table.resized` of the tenants, must make room first, or that it already has (the arena is retired):
-take the new one and call again.
+call again with the new arena.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,10 +34,10 @@ ADMITTED, TOO_MANY_REQUESTS, TOO_MANY_TOKENS, TENANT_REQUESTS, TENANT_TOKENS = 0
 FULL, CROWDED, ABSENT = 5, 6, 7
 
 HEAD = 24
-WINDOW, QPS, TOKEN_RATE = 8, 9, 10  # bits of float64: seconds, and what was asked for a second
-MAX_REQUESTS, MAX_TOKENS = 11, 12  # what a window holds
+WINDOW, QPS, TOKEN_RATE = 8, 9, 10  # bits of float64: seconds, and the limits per second, as given by the user
+MAX_REQUESTS, MAX_TOKENS = 11, 12  # the most a window may hold
 START, OLDEST, UNSETTLED, IN_WINDOW, ACCEPTED, REJECTED, LAST_TICKET = 13, 14, 15, 16, 17, 18, 19
-ASKED_AT, ASKED_TOKENS, ANSWER, ASKED_BY = 20, 21, 22, 23  # where the arguments of a single call are put
+ASKED_AT, ASKED_TOKENS, ANSWER, ASKED_BY = 20, 21, 22, 23  # the arguments of a single call, during the call
 TIME, TOKENS, TENANT, WIDTH = 0, 1, 2, 3
 NOBODY, UNSET = -1, -1
 REQUESTS, HELD, OWN_REQUESTS, OWN_TOKENS, OWN_QPS, OWN_RATE, TENANT_WIDTH = 2, 3, 4, 5, 6, 7, np.int64(8)
@@ -43,9 +45,16 @@ ANY_REQUESTS, ANY_TOKENS, ANY_QPS, ANY_RATE = OWN, OWN + 1, OWN + 2, OWN + 3
 MOST_TOKENS = 2**31 - 1
 
 
+class Arrays(NamedTuple):
+    """The arrays of a window."""
+
+    arena: np.ndarray
+    tenants: np.ndarray
+
+
 @njit(cache=True)
 def new(capacity, qps, token_rate, window, max_requests, max_tokens):
-    """An empty window of `capacity` entries: at most `max_requests` and `max_tokens` (int64) in `window` seconds."""
+    """Return an empty window of `capacity` entries, for at most `max_requests` and `max_tokens` in `window` seconds."""
     arena = np.zeros(HEAD + capacity * WIDTH, np.int64)
     arena[CAPACITY], arena[COLUMNS] = capacity, WIDTH
     arena[MAX_REQUESTS], arena[MAX_TOKENS], arena[LAST_TICKET] = max_requests, max_tokens, -1
@@ -56,7 +65,7 @@ def new(capacity, qps, token_rate, window, max_requests, max_tokens):
 
 @njit(cache=True)
 def new_tenants(capacity, qps, token_rate, max_requests, max_tokens):
-    """No tenants, with room for `capacity`: each with these limits as long as it has none of its own."""
+    """Return an arena without tenants, with room for `capacity`. The limits hold for tenants without their own."""
     tenants = table.new(capacity, TENANT_WIDTH)
     tenants[ANY_REQUESTS], tenants[ANY_TOKENS] = max_requests, max_tokens
     seconds = tenants.view(np.float64)
@@ -66,18 +75,19 @@ def new_tenants(capacity, qps, token_rate, max_requests, max_tokens):
 
 @njit(cache=True, inline="always")
 def parts(arena):
-    """(head, the same as float64, ring, the same as float64), views of `arena`."""
+    """Return (head, the same as float64, ring, the same as float64), views of `arena`."""
     head, ring = arena[:HEAD], arena[HEAD:].reshape(arena[CAPACITY], WIDTH)
     return head, head.view(np.float64), ring, ring.view(np.float64)
 
 
 @njit_no_nrt(cache=True)
 def admit(arena, tenants, now, tokens, tenant, named):
-    """Admit a request of `tokens` (int64, estimated) at the clock's `now` if it fits the window, and that of `tenant`
-    (int64) where `named` (int64) is 1; 0 if it is nobody's.
+    """Admit a request of `tokens` (int64, estimated) at the clock's `now` if the limits allow it. Amortised O(1).
 
-    ADMITTED, and it is in the window; TOO_MANY_REQUESTS, TOO_MANY_TOKENS, TENANT_REQUESTS or TENANT_TOKENS, the first
-    limit it would break, and it is counted as rejected; FULL or CROWDED. Amortised O(1).
+    `tenant` (int64) is its tenant where `named` (int64) is 1; `named` is 0 for a request without one.
+
+    Returns ADMITTED, and the request is in the window; TOO_MANY_REQUESTS, TOO_MANY_TOKENS, TENANT_REQUESTS or
+    TENANT_TOKENS, the first limit it would break, and it is counted as rejected; FULL or CROWDED.
     """
     if arena[RETIRED]:
         return FULL
@@ -94,10 +104,10 @@ def admit(arena, tenants, now, tokens, tenant, named):
 
 @njit_no_nrt(cache=True)
 def admit_many(arena, tenants, moments, tokens, by, admitted):
-    """`admit` for moments float64 (m,), never decreasing, tokens int64 (m,) and the tenants `by` int64 (m,), or (0,) if
-    all are nobody's, in order; fills admitted, bool (m,).
+    """Do `admit` for moments float64 (m,), never decreasing, and tokens int64 (m,), in order. Amortised O(m).
 
-    (how many are done, the last answer): fewer than m where it stopped for FULL or CROWDED. Amortised O(m).
+    `by` is the tenants int64 (m,), or (0,) if there are none. Fills admitted, bool (m,). Returns (how many are done,
+    the last code): fewer than m where it stopped for FULL or CROWDED.
     """
     if arena[RETIRED]:
         return 0, FULL
@@ -108,9 +118,9 @@ def admit_many(arena, tenants, moments, tokens, by, admitted):
 
 @njit_no_nrt(cache=True)
 def retry_after(arena, tenants, now, tokens, tenant, named):
-    """Seconds of the clock from `now` until `admit` would let this request in if no other came; inf for never.
+    """Return the seconds from the clock's `now` until `admit` would admit this request if no other came; inf for never.
 
-    The window is brought up to `now`; a retired one, too, can be asked. O(requests that must leave first).
+    The window is advanced to `now`. A retired arena is accepted. O(requests that must leave first).
     """
     head, seconds, ring, times = parts(arena)
     second = clock.advance(seconds, now)
@@ -143,16 +153,16 @@ def retry_after(arena, tenants, now, tokens, tenant, named):
     while shown - seconds[clock.EPOCH] < due:
         shown += max(abs(shown), abs(due)) * 2.0**-52
     wait = shown - now
-    while now + wait < shown:  # rounded down
+    while now + wait < shown:  # the difference was rounded down
         wait += max(abs(shown), abs(wait)) * 2.0**-52
     return wait
 
 
 @njit_no_nrt(cache=True)
 def set_limits(tenants, tenant, qps, token_rate, max_requests, max_tokens):
-    """Give `tenant` limits of its own: what a window holds (UNSET: what any tenant's does), and the same a second.
+    """Give `tenant` limits of its own, per window and per second. UNSET: the limits of any tenant hold. Expected O(1).
 
-    ADMITTED, or CROWDED. Expected O(1).
+    Returns ADMITTED or CROWDED.
     """
     head, rows, buckets = table.parts(tenants)
     if head[RETIRED]:
@@ -173,7 +183,7 @@ def set_limits(tenants, tenant, qps, token_rate, max_requests, max_tokens):
 
 @njit_no_nrt(cache=True)
 def tenant_usage(arena, tenants, now, tenant):
-    """(requests in the window, their tokens, its limits a second of both) of `tenant` at the clock's `now`.
+    """Return (requests in the window, their tokens, both limits per second) of `tenant` at the clock's `now`.
 
     Amortised O(1).
     """
@@ -193,8 +203,8 @@ def tenant_usage(arena, tenants, now, tenant):
 def record(arena, tenants, now, tokens, ticket):
     """Settle the admission `ticket` (-1: the oldest unsettled one) with `tokens` (int64). Amortised O(1).
 
-    ADMITTED, also where the ticket's admission has left the window; ABSENT if it was never given out; FULL or CROWDED.
-    Ticket -1 with nothing unsettled puts a settled request, nobody's, in the window at the clock's `now`.
+    Returns ADMITTED, also where the admission has left the window; ABSENT if the ticket was never issued; FULL or
+    CROWDED. Ticket -1 with nothing unsettled adds a settled request without tenant to the window at the clock's `now`.
     """
     head, seconds, ring, times = parts(arena)
     if head[RETIRED]:
@@ -227,7 +237,7 @@ def record(arena, tenants, now, tokens, ticket):
 
 @njit_no_nrt(cache=True)
 def expire(arena, tenants, now):
-    """Let those leave whose time in the window is over at the clock's `now`. Amortised O(1)."""
+    """Remove the requests whose time in the window is over at the clock's `now`. Amortised O(1)."""
     head, seconds, ring, times = parts(arena)
     _expire(head, seconds, ring, times, tenants, clock.advance(seconds, now))
 
@@ -248,7 +258,7 @@ def reset(arena, tenants):
 
 @njit(cache=True)
 def snapshot(arena, tenants, now):
-    """Copies of both, of one moment, that belong to no clock (see `clock.snapshot`). O(n)."""
+    """Return copies of both, taken at one moment and independent of any clock (see `clock.snapshot`). O(n)."""
     theirs = tenants.copy()
     theirs[RETIRED] = 0
     return clock.snapshot(arena, now), theirs
@@ -256,7 +266,7 @@ def snapshot(arena, tenants, now):
 
 @njit(cache=True)
 def resized(arena, capacity):
-    """The same window in an arena of another capacity (at least head[COUNT]), the old one retired. O(capacity)."""
+    """Return the window in an arena of another capacity (at least head[COUNT]), and retire the old one. O(capacity)."""
     old_head, _, old_ring, _ = parts(arena)
     larger = np.zeros(HEAD + capacity * WIDTH, np.int64)
     larger[:HEAD] = old_head
@@ -272,8 +282,10 @@ def resized(arena, capacity):
 
 @njit_no_nrt(cache=True)
 def _admit_all(arena, tenants, moments, tokens, by, admitted):
-    """`admit_many`. One loop, whose state is in variables; a single call is a loop over one, and its arguments lie in
-    the head."""
+    """Do `admit_many` in one loop, whose state is in variables.
+
+    A single call is a loop over one request, whose arguments are in the head.
+    """
     head, seconds, ring, times = parts(arena)
     their_head, rows, buckets = table.parts(tenants)
     named = by.shape[0] > 0
@@ -333,11 +345,11 @@ def _admit_all(arena, tenants, moments, tokens, by, admitted):
 
 @njit_no_nrt(cache=True)
 def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
-    """`_admit_all` where there are no tenants, and two entries or more.
+    """Do `_admit_all` where there are no tenants, and two entries or more.
 
-    Who leaves and who is let in is as good as random, and a branch guessed wrong costs more than all the rest: so two
-    requests at a time leave, or not, and one enters, or not, without a branch. It took .6 of the time of `_admit_all`;
-    three at a time, .95 of that.
+    Which requests leave and which are admitted is as good as random, and a mispredicted branch costs more than all the
+    rest: so two requests at a time leave, or not, and one enters, or not, without a branch. It took .6 of the time of
+    `_admit_all`; three at a time, .95 of that.
     """
     start, oldest, count, in_window = head[START], head[OLDEST], head[COUNT], head[IN_WINDOW]
     epoch, latest, window = seconds[clock.EPOCH], seconds[clock.LATEST], seconds[WINDOW]
@@ -384,6 +396,7 @@ def _admit_anonymous(head, seconds, ring, times, moments, tokens, admitted):
 
 @njit_no_nrt(cache=True)
 def _expire(head, seconds, ring, times, tenants, now):
+    """Remove the requests that are over at second `now` of the arena."""
     their_head, rows, buckets = table.parts(tenants)
     window = seconds[WINDOW]
     while head[COUNT] > 0 and times[head[START], TIME] + window <= now:
@@ -399,7 +412,7 @@ def _expire(head, seconds, ring, times, tenants, now):
 
 @njit_no_nrt(cache=True)
 def _enter(head, rows, buckets, tenant):
-    """A row for a tenant that has none; -1 if there is no room."""
+    """Return a new row for a tenant that has none; -1 if there is no room."""
     row = table.take_row(head, rows)
     if row >= 0:
         table.insert(rows, buckets, row, tenant)
@@ -410,7 +423,7 @@ def _enter(head, rows, buckets, tenant):
 
 @njit_no_nrt(cache=True)
 def _leave(head, rows, buckets, row, tokens):
-    """A request of the tenant at `row` leaves the window."""
+    """Update the tenant at `row` when a request of it leaves the window."""
     rows[row, REQUESTS] -= 1
     rows[row, HELD] -= tokens
     _drop_if_idle(head, rows, buckets, row)
@@ -418,7 +431,7 @@ def _leave(head, rows, buckets, row, tokens):
 
 @njit_no_nrt(cache=True)
 def _drop_if_idle(head, rows, buckets, row):
-    """Free the row of a tenant of whom nothing need be known."""
+    """Free the row of a tenant without requests in the window and without limits of its own."""
     if rows[row, REQUESTS] == 0 and rows[row, OWN_REQUESTS] == UNSET and rows[row, OWN_TOKENS] == UNSET:
         table.remove(rows, buckets, row)
         table.free_row(head, rows, row)
@@ -426,7 +439,7 @@ def _drop_if_idle(head, rows, buckets, row):
 
 @njit_no_nrt(cache=True)
 def _limits(head, rows, row):
-    """(requests, tokens) that a window of the tenant at `row` (-1: of any) holds."""
+    """Return (requests, tokens) that a window of the tenant at `row` (-1: of any) may hold."""
     if row < 0:
         return head[ANY_REQUESTS], head[ANY_TOKENS]
     requests, tokens = rows[row, OWN_REQUESTS], rows[row, OWN_TOKENS]
@@ -438,7 +451,7 @@ def _limits(head, rows, row):
 
 @njit_no_nrt(cache=True)
 def _oldest_unsettled(head, ring):
-    """The ticket of the oldest unsettled request, or the one behind the newest. Amortised O(1)."""
+    """Return the ticket of the oldest unsettled request, or the one after the newest. Amortised O(1)."""
     behind = max(head[UNSETTLED] - head[OLDEST], 0)
     while behind < head[COUNT] and ring[place(head[START], behind, ring.shape[0]), TOKENS] >= 0:
         behind += 1
@@ -448,12 +461,12 @@ def _oldest_unsettled(head, ring):
 
 @njit_no_nrt(cache=True)
 def place(start, behind, size):
-    """The entry that is so far behind the start."""
+    """Return the index of the entry `behind` places after `start`."""
     at = start + behind
     return at if at < size else at - size
 
 
 @njit_no_nrt(cache=True)
 def counted(stored):
-    """The tokens of an entry, settled or not."""
+    """Return the tokens of an entry, settled or not."""
     return stored if stored >= 0 else ~stored

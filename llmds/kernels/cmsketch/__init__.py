@@ -1,4 +1,4 @@
-"""Kernels of the Count-Min Sketch; modules load when first named."""
+"""Kernels of the Count-Min Sketch, imported when they are first used."""
 
 from .._lazy import submodules
 

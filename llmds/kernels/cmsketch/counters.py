@@ -1,13 +1,13 @@
 """Count-Min Sketch with conservative update, in one int64 array.
 
-    head      int64 (HEAD,)         WIDTH, DEPTH, SEED, TOTAL (all counts added)
+    head      int64 (HEAD,)         WIDTH, DEPTH, SEED, TOTAL (the sum of all counts added)
     counters  int64 (DEPTH, WIDTH)  sketch[HEAD:], row after row
 
-An item is a 64-bit hash (`hash_int`, `hash_string`), whose halves a and b give its place in every row:
+An item is a 64-bit hash (`hash_int`, `hash_string`), whose halves a and b give its counter in every row:
 a + row * b mod 2**32, scaled to the width. Two hashes serve as well as `depth` independent ones (Kirsch and
 Mitzenmacher 2008). Counters and total stop at MOST instead of overflowing.
 
-No function checks anything: counts are 0 or more.
+No function checks its arguments: counts must be 0 or more.
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ MAX_WIDTH, MAX_DEPTH = 2**31 - 1, 64
 
 @njit_no_nrt(cache=True)
 def hash_int(sketch, item):
-    """The hash of an int64 item, uint64."""
+    """Return the hash of an int64 item, uint64."""
     return mix(np.int64(mix(item) ^ mix(~sketch[SEED])))
 
 
 @njit_no_nrt(cache=True)
 def hash_string(sketch, data, start, stop):
-    """The hash of the string data[start:stop] (uint8 array or bytes, UTF-8), uint64. O(stop - start)."""
+    """Return the hash of the string data[start:stop] (uint8 array or bytes, UTF-8), uint64. O(stop - start)."""
     return hash_bytes(data, start, stop, mix(sketch[SEED]))
 
 
@@ -54,7 +54,7 @@ def add_hash(sketch, hashed, count):
 
 @njit_no_nrt(cache=True)
 def estimate_hash(sketch, hashed):
-    """The estimate for the item of this hash: never below its true count. O(DEPTH)."""
+    """Return the estimate for the item of this hash: never below its true count. O(DEPTH)."""
     width = sketch[WIDTH]
     low = MOST
     for row in range(sketch[DEPTH]):
@@ -70,7 +70,7 @@ def add_int(sketch, item, count):
 
 @njit_no_nrt(cache=True)
 def estimate_int(sketch, item):
-    """The estimate for an int64 item. O(DEPTH)."""
+    """Return the estimate for an int64 item. O(DEPTH)."""
     return estimate_hash(sketch, hash_int(sketch, item))
 
 
@@ -82,7 +82,7 @@ def add_string(sketch, data, count):
 
 @njit_no_nrt(cache=True)
 def estimate_string(sketch, data):
-    """The estimate for the string with these UTF-8 bytes. O(DEPTH + len(data))."""
+    """Return the estimate for the string with these UTF-8 bytes. O(DEPTH + len(data))."""
     return estimate_hash(sketch, hash_string(sketch, data, np.int64(0), np.int64(len(data))))
 
 
@@ -118,14 +118,14 @@ def estimate_strings(sketch, data, offsets, estimates):
 
 @njit_no_nrt(cache=True)
 def merge(sketch, other):
-    """Add all of `other` (same WIDTH, DEPTH and SEED). O(WIDTH DEPTH)."""
+    """Add all counts of `other` (same WIDTH, DEPTH and SEED). O(WIDTH DEPTH)."""
     for at in range(TOTAL, sketch.shape[0]):
         sketch[at] = _sum(sketch[at], other[at])
 
 
 @njit_no_nrt(cache=True)
 def decay(sketch):
-    """Halve all counters and the total, rounding down; a total that is MOST stays. O(WIDTH DEPTH)."""
+    """Halve all counters and the total, rounding down; a total of MOST stays. O(WIDTH DEPTH)."""
     for at in range(HEAD, sketch.shape[0]):
         sketch[at] >>= 1
     if sketch[TOTAL] < MOST:
@@ -134,14 +134,16 @@ def decay(sketch):
 
 @njit_no_nrt(cache=True)
 def reset(sketch):
-    """Count from 0 again. O(WIDTH DEPTH)."""
+    """Set all counts to 0. O(WIDTH DEPTH)."""
     sketch[TOTAL:] = 0
 
 
 @njit_no_nrt(cache=True)
 def first_fault(sketch):
-    """First row whose counters are negative or hold more than all that was added; -1 if none, -2 if head or length
-    are no sketch's. Safe on any int64 array."""
+    """Return the first row with a negative counter, or with more than the total; -1 if none, -2 if the head is wrong.
+
+    Safe on any int64 array.
+    """
     if sketch.shape[0] < HEAD:
         return np.int64(-2)
     width, depth, total = sketch[WIDTH], sketch[DEPTH], sketch[TOTAL]
@@ -160,7 +162,7 @@ def first_fault(sketch):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _add_to_four(sketch, width, hashed, count):
-    """`add_hash` where DEPTH is 4, in half the time: each place is computed once, and nothing is a loop."""
+    """Do `add_hash` where DEPTH is 4, in half the time: each place is computed once, and there is no loop."""
     first, second = _place(width, np.int64(0), hashed), _place(width, np.int64(1), hashed)
     third, fourth = _place(width, np.int64(2), hashed), _place(width, np.int64(3), hashed)
     a, b, c, d = sketch[first], sketch[second], sketch[third], sketch[fourth]
@@ -171,12 +173,13 @@ def _add_to_four(sketch, width, hashed, count):
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _sum(a, b):
+    """Return the sum of two counts, at most MOST."""
     return a + b if a <= MOST - b else MOST
 
 
 @njit_no_nrt(cache=True, forceinline=True)
 def _place(width, row, hashed):
-    """Index into the sketch of the item's counter in `row`, uint64."""
+    """Return the index in the sketch of the item's counter in `row`, uint64."""
     mixed = (hashed & np.uint64(0xFFFFFFFF)) + np.uint64(row) * ((hashed >> np.uint64(32)) | np.uint64(1))
     scaled = ((mixed & np.uint64(0xFFFFFFFF)) * np.uint64(width)) >> np.uint64(32)
     return np.uint64(HEAD) + np.uint64(row) * np.uint64(width) + scaled

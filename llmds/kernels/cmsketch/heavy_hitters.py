@@ -1,22 +1,24 @@
-"""The items that came most often, beside a `sketch`: Space-Saving (Metwally, Agrawal and El Abbadi 2005).
+"""The most frequent items, beside a `sketch`: Space-Saving (Metwally, Agrawal and El Abbadi 2005).
 
-An arena as in `table`, a row for each item that is watched, found by the sketch's hash of it (ints of one hash are
-one item, as they are for the sketch, and so are strings):
+`heavy` is an arena as in `table`, with a row for each item that is watched, found by the hash of it in the sketch
+(ints with the same hash are one item, as they are for the sketch, and so are strings):
 
-    row[KEY], row[BUCKET]   as in `table`; KEY the 64 bits of the hash of an int64, or those of a string turned over
-    row[TALLY]              no less than how often the item came since, and
+    row[KEY], row[BUCKET]   as in `table`; KEY the 64 bits of the hash of an int64, or the inverted bits of a string's
+    row[TALLY]              no less than the count of the item
     row[EXCESS]             by how much at most TALLY is too high
-    row[ITEM], row[LENGTH]  the int64 item and -1; or where its UTF-8 bytes begin in `texts`, and how many they are
-    row[PLACE]              where the row stands in a binary heap, the smallest TALLY at the top
-    row[SLOT]               the row that stands at this place: the heap lies in the rows, and is none of their own
+    row[ITEM], row[LENGTH]  the int64 item and -1; or the start of its UTF-8 bytes in `texts`, and their number
+    row[PLACE]              the place of the row in a binary heap with the smallest TALLY at the top
+    row[SLOT]               the row at this place of the heap: the heap is stored in the column SLOT
 
-An item that is not watched takes the row of the smallest tally, and inherits that: whatever came more often than
-the total count over the number of rows is watched.
+An item that is not watched takes the row of the smallest tally, and inherits the tally: an item that is more frequent
+than the total count over the number of rows is always watched.
 
-texts, uint8 (n,), is filled up to head[USED]; bytes that nobody needs are left out when it is `refitted`. FULL: that
-must be done first, or has been (head[ROOM] is the size of the present `texts`; the arena may be retired): take the
-new arrays and call again. Nothing is changed then.
+`texts`, uint8 (n,), is filled up to head[USED]; `refitted` removes bytes that are no longer needed. FULL means that
+this must be done first, or is done already (head[ROOM] is the size of the present `texts`; the arena may be retired):
+call again with the new arrays. Nothing is changed then.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,9 +38,17 @@ HASH, UPPER, ABOVE, SHOWN, SIZE, RECORD = 0, 1, 2, 3, 4, 5
 _LEAST_ROOM = 1 << 14
 
 
+class Arrays(NamedTuple):
+    """The arrays of a sketch: `sketch` as in `counters`, `heavy` and `texts` as here."""
+
+    sketch: np.ndarray
+    heavy: np.ndarray
+    texts: np.ndarray
+
+
 @njit(cache=True)
 def new(capacity):
-    """(arena, texts) that watch nothing yet, and `capacity` (1 or more) items in the end."""
+    """Return (arena, texts) that watch nothing yet, for up to `capacity` (1 or more) items."""
     heavy = table.new(capacity, COLUMNS)
     heavy[ROOM] = _LEAST_ROOM
     return heavy, np.zeros(_LEAST_ROOM, np.uint8)
@@ -46,7 +56,7 @@ def new(capacity):
 
 @njit_no_nrt(cache=True)
 def add_int(sketch, heavy, texts, item, count):
-    """Add `count` to an int64 item, here and in the sketch. OK or FULL. O(DEPTH + log rows)."""
+    """Add `count` to an int64 item, here and in the sketch. Returns OK or FULL. O(DEPTH + log rows)."""
     if heavy[RETIRED]:
         return FULL
     _count_int(sketch, heavy, item, count)
@@ -55,13 +65,13 @@ def add_int(sketch, heavy, texts, item, count):
 
 @njit_no_nrt(cache=True)
 def add_string(sketch, heavy, texts, data, count):
-    """As `add_int`, for the string with these UTF-8 bytes. O(DEPTH + log rows + len(data))."""
+    """Add `count` to the string with these UTF-8 bytes, as `add_int` does. O(DEPTH + log rows + len(data))."""
     return _count_string(sketch, heavy, texts, data, np.int64(0), np.int64(len(data)), count)
 
 
 @njit_no_nrt(cache=True)
 def add_ints(sketch, heavy, texts, items, counts, start):
-    """`add_int` for items[start:], in order; counts (m,), or (1,) for all. How many of m are done then."""
+    """Do `add_int` for items[start:], in order; counts (m,), or (1,) for all. Returns how many of m are done."""
     one = counts.shape[0] == 1
     if heavy[RETIRED]:
         return start
@@ -72,7 +82,10 @@ def add_ints(sketch, heavy, texts, items, counts, start):
 
 @njit_no_nrt(cache=True)
 def add_strings(sketch, heavy, texts, data, offsets, counts, start):
-    """`add_string` for data[offsets[e]:offsets[e + 1]] from e = start on. How many of m are done: fewer for FULL."""
+    """Do `add_string` for data[offsets[e]:offsets[e + 1]] from e = start on. Returns how many of m are done.
+
+    Fewer than m for FULL.
+    """
     one = counts.shape[0] == 1
     for e in range(start, offsets.shape[0] - 1):
         count = counts[0 if one else e]
@@ -83,7 +96,7 @@ def add_strings(sketch, heavy, texts, data, offsets, counts, start):
 
 @njit(cache=True)
 def refitted(heavy, texts, more):
-    """Another `texts` with room for `more` bytes, in which only what is needed is left. O(len(texts) + rows)."""
+    """Return another `texts` with room for `more` bytes, with only the bytes in use. O(len(texts) + rows)."""
     head, rows, _ = table.parts(heavy)
     live = np.int64(0)
     for row in range(head[TOP]):
@@ -100,10 +113,11 @@ def refitted(heavy, texts, more):
 
 @njit(cache=True)
 def listed(sketch, heavy, texts):
-    """(records int64 (n, RECORD), their strings end to end) of all that is watched, in no order. O(rows DEPTH + bytes).
+    """Return a record for each watched item, int64 (n, RECORD), in no order, and their strings end to end, uint8.
 
     HASH; UPPER, no less than the item's count, the smaller of tally and estimate; ABOVE, by how much at most it is
-    too high; SHOWN, the int64 item, or where its string begins in the second array; SIZE, its LENGTH.
+    too high; SHOWN, the int64 item, or the start of its string in the second array; SIZE, its LENGTH.
+    O(rows DEPTH + bytes).
     """
     head, rows, _ = table.parts(heavy)
     records = np.empty((head[TOP], RECORD), np.int64)
@@ -134,7 +148,7 @@ def decay(sketch, heavy):
 
 @njit_no_nrt(cache=True)
 def reset(sketch, heavy):
-    """Count from 0 again, and watch nothing. O(WIDTH DEPTH + rows)."""
+    """Set all counts to 0, and watch nothing. O(WIDTH DEPTH + rows)."""
     sketches.reset(sketch)
     head, rows, buckets = table.parts(heavy)
     for row in range(head[TOP]):
@@ -145,16 +159,16 @@ def reset(sketch, heavy):
 
 @njit(cache=True)
 def copied(sketch, heavy, texts):
-    """Copies of all three that no other thread changes meanwhile. O(n)."""
+    """Return copies of all three that no other thread changes meanwhile. O(n)."""
     return sketch.copy(), heavy.copy(), texts.copy()
 
 
 @njit(cache=True)
 def merged(heavy, texts, other, other_texts):
-    """(arena, texts) of what both have seen (Cafaro, Pulimeno and Tempesta 2016), `heavy` being retired.
+    """Return (arena, texts) of the counts of both (Cafaro, Pulimeno and Tempesta 2016), and retire `heavy`.
 
-    What one of them does not watch may have come to it as often as its smallest tally says. The items of the
-    largest tallies stay: their sum is still no more than the total count, so no promise is broken.
+    An item that one of them does not watch may have been added to it as often as its smallest tally. The items of the
+    largest tallies stay: their sum is still no more than the total count, so all guarantees hold.
     O(rows log rows + bytes).
     """
     head, rows, buckets = table.parts(heavy)
@@ -170,7 +184,7 @@ def merged(heavy, texts, other, other_texts):
 
 @njit_no_nrt(cache=True)
 def first_fault(sketch, heavy, texts):
-    """First row that does not hold what it should, -1 if none, -2 if the table or the head is damaged.
+    """Return the first row with wrong contents, -1 if none, -2 if the table or the head is damaged.
 
     Safe on any contents of a `table.well_formed` arena and a sketch without faults.
     """
@@ -202,13 +216,14 @@ def first_fault(sketch, heavy, texts):
             return np.int64(row)
         tallies += rows[row, TALLY] if sketch[sketches.TOTAL] < MOST else np.int64(0)
         bytes_ += max(length, np.int64(0))
-        if bytes_ > head[USED]:  # some lie in others, and `listed` has no room for that
+        if bytes_ > head[USED]:  # strings overlap, for which `listed` has no room
             return np.int64(row)
     return np.int64(-1)
 
 
 @njit_no_nrt(cache=True)
 def _count_int(sketch, heavy, item, count):
+    """Add `count` to an int64 item in the sketch and here."""
     hashed = sketches.hash_int(sketch, item)
     sketches.add_hash(sketch, hashed, count)
     if count == 0:
@@ -224,6 +239,7 @@ def _count_int(sketch, heavy, item, count):
 
 @njit_no_nrt(cache=True)
 def _count_string(sketch, heavy, texts, data, start, stop, count):
+    """Add `count` to the string data[start:stop] in the sketch and here. Returns OK or FULL."""
     hashed = sketches.hash_string(sketch, data, start, stop)
     head, rows, buckets = table.parts(heavy)
     if head[RETIRED] or head[ROOM] != texts.shape[0]:
@@ -236,7 +252,7 @@ def _count_string(sketch, heavy, texts, data, start, stop, count):
         _raise(heavy, row, count)
     elif count > 0:
         row = _admit(heavy, ~np.int64(hashed), count)
-        if stop - start <= rows[row, LENGTH]:  # the bytes of who was there before will do
+        if stop - start <= rows[row, LENGTH]:  # it fits the bytes of the item before
             _written(texts, rows[row, ITEM], data, start, stop)
         else:
             rows[row, ITEM] = _written(texts, head[USED], data, start, stop)
@@ -247,7 +263,7 @@ def _count_string(sketch, heavy, texts, data, start, stop, count):
 
 @njit_no_nrt(cache=True)
 def _raise(heavy, row, count):
-    """Count a watched item. O(log rows)."""
+    """Add `count` to a watched item. O(log rows)."""
     head, rows, _ = table.parts(heavy)
     rows[row, TALLY] = _sum(rows[row, TALLY], count)
     _sink(rows, head[TOP], rows[row, PLACE])
@@ -255,7 +271,7 @@ def _raise(heavy, row, count):
 
 @njit_no_nrt(cache=True)
 def _admit(heavy, key, count):
-    """The row that watches `key` (not watched) from now on, its item still to be put there. O(log rows)."""
+    """Return the row that watches `key` from now on; the caller writes the item there. O(log rows)."""
     head, rows, buckets = table.parts(heavy)
     row = table.take_row(head, rows)
     if row < 0:
@@ -266,14 +282,14 @@ def _admit(heavy, key, count):
         _sink(rows, head[TOP], np.int64(0))
     else:
         rows[row, EXCESS], rows[row, LENGTH] = 0, WHOLE
-        _stand(rows, row, count)
+        _enter_heap(rows, row, count)
     table.insert(rows, buckets, row, key)
     return row
 
 
 @njit_no_nrt(cache=True)
-def _stand(rows, row, tally):
-    """Let `row`, the last one, enter the heap with `tally`. O(log rows)."""
+def _enter_heap(rows, row, tally):
+    """Add `row`, the last one, to the heap with `tally`. O(log rows)."""
     place = row
     while place > 0 and rows[rows[(place - 1) >> 1, SLOT], TALLY] > tally:
         _put(rows, rows[(place - 1) >> 1, SLOT], place)
@@ -284,7 +300,7 @@ def _stand(rows, row, tally):
 
 @njit_no_nrt(cache=True)
 def _sink(rows, count, place):
-    """Let the row at `place` fall to where it belongs. O(log rows)."""
+    """Move the row at `place` down to its place. O(log rows)."""
     row = rows[place, SLOT]
     tally = rows[row, TALLY]
     while 2 * place + 1 < count:
@@ -300,18 +316,20 @@ def _sink(rows, count, place):
 
 @njit_no_nrt(cache=True)
 def _put(rows, row, place):
+    """Put `row` at `place` of the heap."""
     rows[place, SLOT] = row
     rows[row, PLACE] = place
 
 
 @njit_no_nrt(cache=True)
 def _sum(a, b):
+    """Return the sum of two counts, at most MOST."""
     return a + b if a <= MOST - b else np.int64(MOST)
 
 
 @njit_no_nrt(cache=True)
 def _written(texts, at, data, start, stop):
-    """Copy data[start:stop] to texts[at:]. `at`."""
+    """Copy data[start:stop] to texts[at:]. Returns `at`."""
     for e in range(stop - start):
         texts[at + e] = data[start + e]
     return at
@@ -319,14 +337,17 @@ def _written(texts, at, data, start, stop):
 
 @njit_no_nrt(cache=True)
 def _unseen(head, rows):
-    """How often an item that is not watched may have come."""
+    """Return the largest possible count of an item that is not watched."""
     return rows[rows[0, SLOT], TALLY] if head[TOP] == rows.shape[0] else np.int64(0)
 
 
 @njit_no_nrt(cache=True)
 def _take_over(result, joined, rows, count, texts, other_rows, other_buckets, unseen, which):
-    """Put into `result` what lies in `rows`, with what the other one knows of it; if OTHERS, without what that watches
-    too. As long as `result` is full, a larger tally takes the place of the smallest."""
+    """Put the items of `rows` into `result`, with the counts of the other sketch added.
+
+    `which`: BOTH, or OTHERS to leave out items that the other one watches too. While `result` is full, a larger
+    tally replaces the smallest.
+    """
     head, kept, buckets = table.parts(result)
     for row in range(count):
         key = rows[row, KEY]
@@ -337,7 +358,7 @@ def _take_over(result, joined, rows, count, texts, other_rows, other_buckets, un
         excess = _sum(rows[row, EXCESS], other_rows[at, EXCESS] if at >= 0 else unseen)
         if head[TOP] < kept.shape[0]:
             place = table.take_row(head, kept)
-            _stand(kept, place, tally)
+            _enter_heap(kept, place, tally)
         else:
             place = kept[0, SLOT]
             if tally <= kept[place, TALLY]:

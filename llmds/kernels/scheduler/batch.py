@@ -189,7 +189,7 @@ def _take_best(state, ledger, now, left, batch, first, m):
     head, rows, buckets, queue = state.head, state.rows, state.buckets, state.queue
     for place in range(first, first + m):
         _, _, batch[place] = heap.pop(queue)
-    table.ask_for(rows, buckets, batch[first : first + m], np.int64(layout.COMPUTED + 1))
+    table.prefetch_rows(rows, buckets, batch[first : first + m], np.int64(layout.COMPUTED + 1))
     for place in range(first, first + m):
         row = table.find(rows, buckets, batch[place])
         ledger[layout.LEDGER + place] = row

@@ -308,7 +308,7 @@ def _mark(rows, buckets, ids):
     """Mark all of ids as completing and return -1; or none, and the place of the first not in flight or there twice."""
     for e in range(ids.shape[0]):
         if e % layout.AT_ONCE == 0:
-            table.ask_for(rows, buckets, ids[e : e + layout.AT_ONCE], layout.WIDTH)
+            table.prefetch_rows(rows, buckets, ids[e : e + layout.AT_ONCE], layout.WIDTH)
         row = table.find(rows, buckets, ids[e])
         if row < 0 or rows[row, layout.OLDER] != layout.IN_FLIGHT:
             for back in range(e):

@@ -1,8 +1,5 @@
 """The cache beside a list of items that is searched from its oldest end."""
 
-import gc
-import threading
-import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -10,71 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from numba import njit
 
-from llmds import token_lru
 from llmds.base import arena as growing
 from llmds.kernels import token_lru as kernels
 from llmds.token_lru import TokenLRU
-from tests import face
-
-INT_KEYS = [-3, -1, 0, 1, 2, 3, 2**63 - 1, -(2**63)]
-OTHER_KEYS = ["a", "b", (1, 2), 1.5, None, b"x"]
-int_keys = st.sampled_from(INT_KEYS)
-keys = int_keys | st.sampled_from(OTHER_KEYS)
-tokens = st.integers(0, 12)
-
-
-class Value:
-    """A value with a token count, equal to itself alone."""
-
-    def __init__(self, tokens):
-        self.tokens = tokens
-
-    def __repr__(self):
-        return f"Value({self.tokens})"
-
-
-def tokens_of(value):
-    return value.tokens
-
-
-class Model:
-    """What a TokenLRU is, in the plainest words."""
-
-    def __init__(self, budget):
-        self.budget, self.items, self.evicted = budget, [], []
-
-    def weight(self, value):
-        return value if isinstance(value, int) else value.tokens
-
-    def total(self):
-        return sum(self.weight(value) for _, value in self.items)
-
-    def drop(self, key):
-        found = [item for item in self.items if item[0] == key]
-        self.items = [item for item in self.items if item[0] != key]
-        return found
-
-    def evict(self, target):
-        gone = []
-        while self.total() > target:
-            gone.append(self.items.pop(0))
-        self.evicted += gone
-        return gone
-
-    def put(self, key, value):
-        old = self.drop(key)
-        if self.weight(value) > self.budget:
-            self.evicted += old
-            return old
-        gone = self.evict(self.budget - self.weight(value))
-        self.items.append((key, value))
-        return gone
-
-    def get(self, key):
-        found = self.drop(key)
-        self.items += found
-        return found[0][1] if found else None
+from tests.token_lru.model import INT_KEYS, OTHER_KEYS, Model, Value, int_keys, keys, tokens, tokens_of
 
 
 class BesideModel(RuleBasedStateMachine):
@@ -280,144 +218,6 @@ def test_any_object_is_a_value(value):
     cache.check()
 
 
-def test_on_evict_finds_the_cache_whole_and_may_change_it():
-    seen = []
-
-    def on_evict(key, value):
-        cache.check()
-        seen.append((key, cache.total_tokens(), [other for other, _ in cache.items()]))
-        if key == 1:
-            cache.put("saved", value)
-
-    cache = TokenLRU(6, len, on_evict=on_evict)
-    for key in (1, 2, 3):
-        cache.put(key, "xx")
-    cache.put(4, "xxxx")
-    assert seen == [(1, 6, [3, 4]), (3, 6, [4, "saved"]), (2, 6, [4, "saved"])]
-
-
-def test_an_on_evict_that_raises_leaves_the_put_done():
-    def on_evict(key, value):
-        raise RuntimeError("full disk")
-
-    cache = TokenLRU(2, len, on_evict=on_evict)
-    cache.put(1, "xx")
-    with pytest.raises(RuntimeError, match="full disk"):
-        cache.put(2, "yy")
-    assert cache.items() == [(2, "yy")]
-    cache.check()
-
-
-@pytest.mark.parametrize("key", [7, "seven"])
-def test_what_leaves_is_let_go_at_once(key):
-    def put_other():
-        cache.put("other" if key == 7 else 5, Value(8))
-
-    ways = [
-        lambda: cache.put(key, Value(1)),
-        lambda: cache.put(key, Value(99)),
-        put_other,
-        lambda: cache.pop(key),
-        lambda: cache.evict_until_budget(0),
-        lambda: [cache.clear()],
-        lambda: cache.put_many([3], [9]),
-        *([lambda: cache.put_many([key], [1])] if key == 7 else []),
-    ]
-    for way in ways:
-        cache = TokenLRU(10, tokens_of)
-        value = Value(4)
-        cache.put(key, value)
-        watch = weakref.ref(value)
-        del value
-        way()
-        gc.collect()
-        assert watch() is None
-
-
-def test_a_finaliser_may_use_the_cache():
-    class Nosy(Value):
-        def __del__(self):
-            found.append(cache.get(2) is not None)
-            cache.put("from finaliser", Value(1))
-
-    found = []
-    cache = TokenLRU(10, tokens_of)
-    cache.put(1, Nosy(8))
-    cache.put(2, Value(5))
-    cache.check()
-    assert found == [True] and [key for key, _ in cache.items()] == [2, "from finaliser"]
-
-
-def test_a_change_from_inside_a_change_is_refused():
-    class Key:
-        def __hash__(self):
-            return 1
-
-        def __eq__(self, other):
-            if armed:
-                cache.put(5, "five")
-            return self is other
-
-    armed = []
-    cache = TokenLRU(10, len)
-    cache.put(Key(), "a")
-    armed.append(1)
-    with pytest.raises(RuntimeError, match="inside"):
-        cache.put(Key(), "b")
-    armed.clear()
-    cache.check()
-    assert [value for _, value in cache.items()] == ["a"]
-
-
-@pytest.mark.parametrize("step", ["put", "put_outside", "put_many", "evict", "take"])
-def test_an_interruption_just_after_a_kernel_leaves_the_cache_whole(monkeypatch, step):
-    cache = TokenLRU(10, len)
-    cache.put(1, "111"), cache.put("a", "aaa"), cache.put("b", "bbb")
-    module = token_lru._direct if step in ("put", "put_outside") else kernels
-    whole = getattr(module, step)
-
-    def interrupted(*arguments):
-        whole(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, step, interrupted)
-    calls = {
-        "put": lambda: cache.put(2, "22222"),
-        "put_outside": lambda: cache.put("c", "ccccc"),
-        "put_many": lambda: cache.put_many([3, 4], [4, 4]),
-        "evict": lambda: cache.evict_until_budget(3),
-        "take": lambda: cache.pop("a"),
-    }
-    with pytest.raises(KeyboardInterrupt):
-        calls[step]()
-    monkeypatch.undo()
-    cache.check()
-    assert all(cache.get(key) == value and value in ("22222", "ccccc", "bbb", "111", 4) for key, value in cache.items())
-    cache.put("b", "new"), cache.put(9, "nine")
-    assert cache.get("b") == "new" and cache.get(9) == "nine"
-    cache.check()
-
-
-def test_an_interrupted_growth_can_be_repeated(monkeypatch):
-    cache = TokenLRU(1000, len)
-    cache.put_many(range(16), np.ones(16, int))
-    resized = growing.Growing._resized
-
-    def interrupted(*arguments):
-        resized(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(growing.Growing, "_resized", staticmethod(interrupted))
-    for call in (lambda: cache.put(99, "x"), lambda: cache.reserve(50)):
-        with pytest.raises(KeyboardInterrupt):
-            call()
-    monkeypatch.undo()
-    cache.check()
-    assert cache.get(3) == 1 and cache.get_many([3, 99]).tolist() == [True, False]
-    cache.put(99, "x")
-    assert len(cache) == 17
-
-
 def test_more_leave_at_once_than_one_kernel_call_records():
     told = []
     cache = TokenLRU(1000, len, on_evict=lambda key, value: told.append(key))
@@ -452,23 +252,6 @@ def test_long_calls_run_in_chunks():
     cache.check()
 
 
-def test_an_interrupted_bulk_call_keeps_a_prefix(monkeypatch):
-    n = 2 * growing.CHUNK
-    cache, calls = TokenLRU(n, len), []
-    put_many = kernels.put_many
-
-    def interrupted(lru, keys, tokens, start, left):
-        if keys[0]:
-            raise KeyboardInterrupt
-        return put_many(lru, keys, tokens, start, left)
-
-    monkeypatch.setattr(kernels, "put_many", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cache.put_many(np.arange(n), np.ones(n, int))
-    assert len(cache) == growing.CHUNK and not calls
-    cache.check()
-
-
 def test_nothing_is_fine():
     cache = TokenLRU(0, len)
     assert cache.put_many([], []).tolist() == [] == cache.get_many([]).tolist() == cache.items()
@@ -493,46 +276,6 @@ def test_memory_is_what_reserve_asked_for():
     cache.check()
 
 
-def test_threads_share_a_cache_and_no_key_gets_anothers_value():
-    cache, wrong, per_thread = TokenLRU(400, lambda value: 4), [], 4000
-
-    def work(seed):
-        rng = np.random.default_rng(seed)
-        for key in rng.integers(0, 150, per_thread).tolist():
-            for name in (key, f"key {key}"):
-                value = cache.get(name)
-                if value is None:
-                    cache.put(name, ("value of", name))
-                elif value != ("value of", name):
-                    wrong.append((name, value))
-            if key % 50 == 0:
-                cache.pop(key, None)
-            if key == 75:
-                cache.shrink_to_fit()
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    [thread.start() for thread in threads], [thread.join() for thread in threads]
-    assert not wrong
-    cache.check()
-    assert cache.total_tokens() <= 400
-
-
-def test_get_asks_again_where_a_put_came_between(monkeypatch):
-    cache = TokenLRU(4, len)
-    cache.put(1, "1111")
-    get, others = token_lru._direct.get, [2, 3]
-
-    def slow(arena, key):
-        found = get(arena, key)
-        while others:
-            cache.put(others.pop(), "xxxx")  # evicts key 1 and takes its row
-        return found
-
-    monkeypatch.setattr(token_lru._direct, "get", slow)
-    assert cache.get(1) is None
-    assert cache.get(2) == "xxxx"
-
-
 def test_every_type_shares_one_compilation():
     cache = TokenLRU(100, int)
     cache.put(1, 2), cache.put(np.int32(2), np.int64(2)), cache.put("x", 4)
@@ -544,64 +287,6 @@ def test_every_type_shares_one_compilation():
     assert [len(kernel.signatures) for kernel in used] == [1] * len(used)
 
 
-def test_files_and_pickles_keep_everything(tmp_path):
-    cache = TokenLRU(1000, len)
-    text = "naïve 𝒳 \udc80"
-    for key, value in [(5, "five"), (-3, text), (2**62, ""), (6, "gone")]:
-        cache.put(key, value)
-    cache.put_many([8, 9], [3, 0])
-    cache.pop(6), cache.get(5)
-    cache.shrink_to_fit()
-    for other in face.keeps_everything(cache, tmp_path, token_of=len):
-        assert other.items() == cache.items() == [(-3, text), (2**62, ""), (8, 3), (9, 0), (5, "five")]
-        assert other.stats() == cache.stats() and other.token_budget == 1000
-        other.put("new", "value")
-        assert other.get("new") == "value"
-        other.check()
-
-
-def test_numbers_are_saved_whole(tmp_path):
-    cache = TokenLRU(100, lambda value: 1, on_evict=print)
-    values = [2**63 - 1, -(2**63), 0.1, float("inf"), -0.0, np.int8(-4), np.float32(0.5)]
-    for key, value in enumerate(values):
-        cache.put(key, value)
-    cache.save(tmp_path / "cache.npz")
-    told = []
-    loaded = TokenLRU.load(tmp_path / "cache.npz", tokens_of, on_evict=lambda *item: told.append(item))
-    assert loaded.items() == list(enumerate(values)) and loaded.token_of is tokens_of
-    assert [type(value) for _, value in loaded.items()] == [int, int, float, float, float, int, float]
-    loaded.evict_until_budget(6)
-    assert told == [(0, 2**63 - 1)]
-
-
-@pytest.mark.parametrize("key, value", [("a", 1), (1, None), (1, True), (1, [1]), (1, 2**63), (1, 1j), (None, 1)])
-def test_what_a_file_cannot_hold_is_refused(tmp_path, key, value):
-    cache = TokenLRU(10, lambda value: 1)
-    cache.put(key, value)
-    with pytest.raises(TypeError, match="can be saved"):
-        cache.save(tmp_path / "cache.npz")
-    assert not list(tmp_path.iterdir())
-
-
-def test_keys_of_every_kind_are_pickled(tmp_path):
-    import pickle
-
-    cache = TokenLRU(100, len)
-    cache.put("a", [1, 2]), cache.put((1, "b"), "value"), cache.put(7, "seven")
-    other = pickle.loads(pickle.dumps(cache))
-    other.check()
-    assert other.items() == cache.items() and other.get((1, "b")) == "value"
-
-
-def test_no_damaged_file_passes_or_crashes(tmp_path):
-    cache = TokenLRU(100, lambda value: 3)
-    for key, value in [(5, "five"), (-3, 1.5), (2**62, 7), (8, "déjà")]:
-        cache.put(key, value)
-    cache.put_many([1], [2])
-    face.survives_damage(cache, tmp_path, token_of=len)
-    face.refuses_other_files(TokenLRU, tmp_path, token_of=len)
-
-
 def test_stats_and_repr_tell_what_happened():
     cache = TokenLRU(5, len)
     cache.put(1, "abc"), cache.put("x", "de"), cache.get(1), cache.get("x"), cache.get("y"), cache.get_many([1, 2])
@@ -610,3 +295,26 @@ def test_stats_and_repr_tell_what_happened():
         "size": 1, "capacity": 16, "total_tokens": 4, "token_budget": 5, "hits": 3, "misses": 2, "evictions": 2,
     }  # fmt: skip
     assert repr(cache) == "TokenLRU(token_budget=5, 1 items, 4 tokens)"
+
+
+@njit
+def touch(lru, keys):
+    """Make each key the newest in its turn. How many were there."""
+    found = 0
+    for key in keys:
+        found += kernels.get(lru, key) != kernels.ABSENT
+    return found
+
+
+def test_arrays_are_for_loops_of_ones_own():
+    cache = TokenLRU(10, len)
+    for key in range(5):
+        cache.put(key, "xx")
+    assert touch(cache.arrays.arena, np.array([1, 0, 7])) == 2
+    cache.check()
+    assert [key for key, _ in cache.items()] == [2, 3, 4, 1, 0]
+    assert cache.stats()["hits"] == 2 and cache.stats()["misses"] == 1
+    stale = cache.arrays.arena
+    cache.reserve(100)
+    assert kernels.get(stale, 2) == kernels.STALE
+    assert np.shares_memory(cache.arrays.arena, cache._arena) and cache.arrays.arena.flags.writeable
