@@ -1,11 +1,11 @@
 """The simulator: how much faster than real time it is, and than a plain Python event loop of the same semantics.
 
-One replica with 256 slots serves the conversation trace of Azure 2023 (--data: a folder with it). Its steps take what
-the roofline of --preset gives at half of the FLOP/s and .7 of the bandwidth; its KV cache fits beside the parameters.
+One replica with 256 slots serves the conversation trace of Azure 2023 (--data: a folder with it). Its steps take the
+time of the roofline of --preset at half of the FLOP/s and .7 of the bandwidth; its KV cache fits beside the parameters.
 
     replica    the whole trace: simulated seconds a second
-    python     its first 10 minutes beside the plain event loop (benchmarks/plain_simulation.py), at several times its
-               speed; both must give the same times for every request
+    python     its first 10 minutes beside the plain event loop (`plain_simulation.py`), at several
+               request rates; both must give the same times for every request
     sweep      1,000 configurations of the same minutes, on all cores that the process may use
     goodput    requests a second within limits (TTFT 500 ms, TPOT 50 ms) against load, by slots
 
@@ -42,14 +42,14 @@ GRID: dict[str, list[Any]] = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument("--data", type=Path, help="folder of traces (default: traces, of the data)")
     parser.add_argument("--preset", default="llama-3.1-8b@h100-sxm")
     parser.add_argument("--seconds", type=float, default=600.0, help="of the trace, but for replica (default 600)")
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 4.0], help="speeds beside Python (default 1 4)")
-    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run anew")
+    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run again")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -77,13 +77,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _replica(contest: harness.Contest, options: argparse.Namespace, trace: Trace, replica: Replica) -> None:
-    """Operations are simulated seconds."""
+    """Time a replica; operations are simulated seconds."""
     one = simulate(trace, replica)
-    operations, told = round(one.simulated_seconds), one.summary()
-    told = {name: told[name] for name in ("finished", "steps", "utilisation", "ttft_p50_ms", "tpot_p50_ms")}
+    operations, summary = round(one.simulated_seconds), one.summary()
+    shown = {name: summary[name] for name in ("finished", "steps", "utilisation", "ttft_p50_ms", "tpot_p50_ms")}
     contest.race(
         "a replica, simulated seconds", {OURS: lambda: simulate(trace, replica)}, operations, options.rounds,
-        extra={OURS: told},
+        extra={OURS: shown},
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _beside_python(contest: harness.Contest, options: argparse.Namespace, part: 
 
     one, other = ours(), plain()
     for name in ("started", "first_token", "finished"):
-        if not np.array_equal(getattr(one, name), [told[name] for told in other], equal_nan=True):
+        if not np.array_equal(getattr(one, name), [request[name] for request in other], equal_nan=True):
             raise SystemExit("llmds and the plain event loop differ")
     contest.race(
         f"beside plain Python at {chosen.rate:g} times the rate, simulated seconds",

@@ -28,7 +28,7 @@ _PARTS = ("heap", "cache", "sketch", "admission", "scheduler")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.add_argument("--items", type=int, default=100_000, help="items or calls in each task (default 100000)")
     parser.add_argument("--batch", type=int, default=1024, help="items a call in the batched cache task (default 1024)")
     parser.add_argument("--seed", type=int, default=0)
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """The structures asked for; every task is told as it is done."""
+    """Run the tasks of the chosen structures, and write and plot the results."""
     parameters = {name: getattr(options, name) for name in ("items", "batch", "tenants", "seed", "rounds")}
     contest = harness.Contest("structures", parameters)
     if "heap" in options.only:
@@ -115,7 +115,7 @@ def _heap(contest: harness.Contest, rng: np.random.Generator, n: int, rounds: in
         call = heap.pop
         return [call() for _ in range(n)]
 
-    # Each step of the mixed task: a key to push, one that came `window` / 2 steps ago to lower if it is still there.
+    # Each step of the mixed task: a key to push, one pushed `window` / 2 steps ago to lower if it is still there.
     window, targets, still = n // 10, [-1] * n, LazyHeap()
     for e in range(n):
         still.push(key_list[e], score_list[e])
@@ -218,7 +218,7 @@ class CachetoolsCache:
 
 
 def _counting_cache(items: int) -> Callable[[], Any] | None:
-    """What makes lru-dict's cache of so many items under the same names; None if it is not installed."""
+    """Return a class for lru-dict's cache of so many items under the same names; None if it is not installed."""
     try:
         lru = import_module("lru").LRU
     except ImportError:

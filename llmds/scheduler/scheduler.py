@@ -87,8 +87,7 @@ class Scheduler(Clocked):
     -----
     `submit`, `update_priority` and `cancel` are O(log n). Memory: 264 to 296 bytes a request of capacity, which doubles
     as needed, 64 to 72 a tenant under "wfq", twice the ids of the prompts, and 19 kB for the histogram of waits.
-    Requests handed out are in flight until `complete_batch`, and forgotten then. A single call is atomic under the
-    GIL: threads may share a scheduler.
+    Requests are forgotten by `complete_batch`. A call is atomic under the GIL: threads may share a scheduler.
 
     Examples
     --------
@@ -163,12 +162,13 @@ class Scheduler(Clocked):
         salt : int
             An int64.
         """
-        tokens = write.token_count("tokens", tokens)
+        if type(tokens) is not int or not 0 <= tokens <= layout.MOST_TOKENS:  # in the common case without a call
+            tokens = write.token_count("tokens", tokens)
         if type(priority) is not int or priority:
             priority = arguments.integer("priority", priority, -write.EXACT, write.EXACT)
         if type(tenant) is not int or tenant:
             tenant = arguments.integer("tenant", tenant)
-        slo = write.seconds(slo_ms)
+        slo = math.inf if slo_ms is None else write.seconds(slo_ms)
         if prompt is not None or type(salt) is not int or salt:
             ids, salt = self._prompts("prompt", prompt), arguments.integer("salt", salt)
         else:

@@ -126,15 +126,11 @@ def limit(name: str, value: Any, low: int, high: int, none: int) -> int:
 
 def token_count(name: str, tokens: Any) -> int:
     """Return the tokens of a request, 0..2**31-1."""
-    if type(tokens) is int and 0 <= tokens <= MOST_TOKENS:  # the common case, without a call
-        return tokens
     return arguments.integer(name, tokens, 0, MOST_TOKENS)
 
 
 def seconds(slo_ms: Any) -> float:
-    """Return a deadline in seconds, inf for None."""
-    if slo_ms is None:
-        return math.inf
+    """Return a deadline in seconds."""
     if (type(slo_ms) is float or type(slo_ms) is int) and 0 <= slo_ms <= LARGEST:  # the common case, without a call
         return slo_ms / 1000
     return arguments.real("slo_ms", slo_ms, 0.0) / 1000
