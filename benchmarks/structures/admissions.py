@@ -61,7 +61,7 @@ class SlidingWindows:
 
 
 def race(contest: harness.Contest, n: int, tenants: int, seed: int, rounds: int) -> None:
-    """Time n requests of Poisson arrivals and log-normal sizes, two a second a tenant on average, of one and of many."""
+    """Time n requests of Poisson arrivals and log-normal sizes, two a second a tenant on average, of one and many."""
     for count in dict.fromkeys((1, tenants)):
         rng = np.random.default_rng(seed)
         times = np.cumsum(rng.exponential(1 / (QPS * count), n))
