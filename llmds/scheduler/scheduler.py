@@ -54,7 +54,7 @@ class Scheduler(Clocked):
     any key; so with ageing a request that has waited for an hour is overdue, whatever `max_wait_ms`.
 
     A batch ends at the first request that does not fit: to skip it for a smaller one behind it would make large
-    requests starve. Beside a `cache` (under any policy), what it holds of a request's prompt need not be computed, but
+    requests starve. With a `cache` (under any policy), what it holds of a request's prompt need not be computed, but
     for the last token.
 
     Parameters
@@ -226,14 +226,14 @@ class Scheduler(Clocked):
     ) -> list[int] | None:
         """Return the ids of a batch, in order of service, which are in flight from now on; None if none is ready.
 
-        O(k log n), and beside a cache the look-up of the prompts.
+        O(k log n), and with a cache the look-up of the prompts.
 
         Parameters
         ----------
         force : bool
             Whether to take what waits even if no batch is ready.
         max_requests, max_tokens : int, optional
-            Bounds of this batch besides, for an engine that has only so many slots and tokens left beside what it
+            Further bounds of this batch, for an engine that has only so many slots and tokens left besides what it
             decodes; under a `max_tokens` of 0 no request goes that has tokens to compute.
         """
         force = write.flag("force", force)
@@ -288,7 +288,7 @@ class Scheduler(Clocked):
         """Give a request other tokens, none of them computed, and the key that belongs to them. O(log n).
 
         A waiting request goes on waiting. One in flight goes back into the queue, to be served again for these tokens:
-        its waiting begins anew, its deadline stays. `priority`, if given, replaces that of `submit`. KeyError if the
+        its waiting begins again, its deadline stays. `priority`, if given, replaces that of `submit`. KeyError if the
         request is unknown.
         """
         number, tokens = arguments.integer("request_id", request_id), write.token_count("new_tokens", new_tokens)
@@ -368,7 +368,7 @@ class Scheduler(Clocked):
 
         What they hold, and the kernels that take them: `llmds.kernels.scheduler`. They are the arrays themselves, not
         copies, and belong to the scheduler: what a kernel changes in them, the scheduler has changed. Read this
-        property anew before each run of a loop: `arena` is replaced when it grows, by `reserve`, `shrink_to_fit` and
+        property again before each run of a loop: `arena` is replaced when it grows, by `reserve`, `shrink_to_fit` and
         long bulk calls. The old one is then retired, and kernels that get it change nothing and return FULL.
         """
         return layout.Arrays(self._arena, self._ledger)

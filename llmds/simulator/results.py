@@ -19,8 +19,8 @@ class Simulation:
     refused : ndarray
         bool (n,), by admission or because its tokens never fit in the pages.
     output_lengths, cached_tokens, preemptions : ndarray
-        int64 (n,): tokens asked for, prompt tokens found in the KV cache (again each time it began anew), how often it
-        had to begin anew.
+        int64 (n,): tokens asked for, prompt tokens found in the KV cache (again each time it began again), how often it
+        had to begin again.
     timeline : ndarray
         float64 (m, 5): time, sequences running, requests waiting, pages referenced, tokens computed so far, each
         as a step begins, at most 1,024 times, evenly spread.

@@ -27,7 +27,7 @@ from .results import Simulation, Sweep
 
 __all__ = ["Replica", "Simulation", "Sweep", "simulate", "sweep"]
 
-_WORK = 1 << 10  # of the first kernel call, when nobody knows yet how long it takes
+_WORK = 1 << 10  # of the first kernel call, when it is not known yet how long one takes
 _SAMPLES = 1024
 
 

@@ -10,7 +10,7 @@ from ..kernels import bitset
 from ..kernels.traces import reuse as kernels
 from .trace import Trace
 
-_REQUESTS = 16  # of the first kernel call, when nobody knows yet how long one takes
+_REQUESTS = 16  # of the first kernel call, when it is not known yet how long one takes
 
 
 def stack_distances(trace: Trace) -> np.ndarray:
