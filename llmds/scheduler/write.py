@@ -32,11 +32,14 @@ class Columns(NamedTuple):
 
     def part(self, which: slice) -> "Columns":
         """Return those of a run of the requests."""
-        rows = [column[which] for column in (self.tokens, self.slos, self.keys, self.tenants)]
+        part = self._replace(
+            tokens=self.tokens[which], slos=self.slos[which], keys=self.keys[which], tenants=self.tenants[which]
+        )
         if not len(self.indptr):
-            return Columns(*rows, self.prompts, self.indptr, self.salts)
+            return part
         starts = self.indptr[which.start : which.stop + 1]
-        return Columns(*rows, self.prompts[starts[0] : starts[-1]], starts - starts[0], self.salts[which])
+        prompts = self.prompts[starts[0] : starts[-1]]
+        return part._replace(prompts=prompts, indptr=starts - starts[0], salts=self.salts[which])
 
     def request(self, e: int) -> tuple[int, float, float, int, np.ndarray | None, int]:
         """Return what is known of one request: tokens, slo, key, tenant, prompt (None if there is none) and salt."""
@@ -76,8 +79,10 @@ def columns(
 
 def one(tokens: int, slo: float, key: float, tenant: int, prompt: np.ndarray, salt: int) -> Columns:
     """Return the columns of one request with a prompt."""
-    lists = np.array((tokens,)), np.array((slo,)), np.array((key,)), np.array((tenant,))
-    return Columns(*lists, prompt, np.array((0, len(prompt))), np.array((salt,)))
+    return Columns(
+        np.array((tokens,)), np.array((slo,)), np.array((key,)), np.array((tenant,)), prompt,
+        np.array((0, len(prompt))), np.array((salt,)),
+    )  # fmt: skip
 
 
 def for_each(name: str, values: Any, n: int, low: int = arguments.INT64_MIN, high: int = arguments.INT64_MAX) -> Any:
