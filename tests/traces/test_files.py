@@ -113,7 +113,7 @@ def test_a_saved_trace_is_read_too(path):
         ({"timestamp": 10**400}, "timestamp .* is a huge integer"),
         ({"timestamp": "5"}, "timestamp .* is '5'"),
         ({"timestamp": True}, "timestamp .* is True"),
-        ({"timestamp": 4}, "its time lies before that of the line above; sort=True"),
+        ({"timestamp": 4}, "its time is before that of the line above; sort=True"),
         ({"input_length": 0, "hash_ids": []}, r"input_length must be an integer in 1\.\.2\*\*31-1, is 0"),
         ({"input_length": 600.0}, r"input_length .* is 600\.0"),
         ({"input_length": 2**31}, "input_length"),
@@ -227,7 +227,7 @@ def test_every_day_has_its_number(path):
         ("2023-11-16 18:17:03,5,", "GeneratedTokens"),
         ("2023-11-16 18:17:03,5,1,7", "there must be three columns"),
         ("2023-11-16 18:17:03,5,1 ", "there must be three columns"),
-        ("2023-11-16 18:17:03,5,1", "its time lies before that of the line above; sort=True"),
+        ("2023-11-16 18:17:03,5,1", "its time is before that of the line above; sort=True"),
     ],
 )
 @pytest.mark.parametrize("last", [False, True])
