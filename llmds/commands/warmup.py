@@ -20,11 +20,11 @@ from ..indexed_heap import IndexedHeap
 from ..inverted_index.index import InvertedIndex
 from ..kernels import heap, table
 from ..kernels.hnsw import build as hnsw_build
-from ..kernels.kv_cache import upgrade as kv_upgrade
+from ..kernels.kv_cache import upgrade
 from ..kernels.kv_cache.eviction import dispatch as kv_eviction
 from ..kernels.kv_cache.eviction import table as kv_policies
 from ..kernels.scheduler import check as scheduling_check
-from ..kv_cache import files as kv_file
+from ..kv_cache import files
 from ..kv_cache.cache import KVCache
 from ..kv_cache.state import POLICIES
 from ..paged_allocator import PagedAllocator
@@ -169,11 +169,11 @@ def _kv_cache() -> None:
         _passes_through_a_file(cache)
     for number in range(len(POLICIES)):
         kv_eviction.functions(kv_policies.policy(number))
-    old = np.full(kv_upgrade.old_size(1), -1)  # what a file of version 1 holds of an empty cache
-    old[: kv_upgrade.HEAD] = 0
-    old[[kv_upgrade.MAX_PAGES, kv_upgrade.PAGE_SIZE]] = 1
-    seqs = table.new(16, kv_upgrade.SEQ_COLUMNS)
-    kv_file.from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
+    old = np.full(upgrade.old_size(1), -1)  # what a file of version 1 holds of an empty cache
+    old[: upgrade.HEAD] = 0
+    old[[upgrade.MAX_PAGES, upgrade.PAGE_SIZE]] = 1
+    seqs = table.new(16, upgrade.SEQ_COLUMNS)
+    files.from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
 
 
 def _scheduler() -> None:
