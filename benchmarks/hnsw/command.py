@@ -3,7 +3,7 @@
 Every index holds the same vectors, of length 1 in float32, and is built and searched by one thread with the same M and
 ef_construction (or what a library has in their place). A neighbour found counts if it is as near as the 10th nearest.
 
-    build       seconds to build, in turn
+    build       seconds to build, one after another
     curve       recall and batch speed for many efs; then, for each of --recalls, all race with the smallest ef that
                 reaches it, in one batch and with one query a call; recall of the HNSW graphs at equal ef
     memory      bytes a vector, vectors included
@@ -38,7 +38,7 @@ _GRAPHS = (OURS, "llmds ef 128", "llmds int8", "llmds float32", "hnswlib", "fais
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What to measure, on which data, and how to build."""
+    """Add the options: what to measure, on which data, and how to build."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=DEFAULT, help="default: all but scaling")
     parser.add_argument("--data", default="cppdocs", help="a folder, or its name below LLMDS_DATA (default cppdocs)")

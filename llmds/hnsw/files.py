@@ -113,7 +113,7 @@ def restored(arrays: files.Arrays) -> Saved:
 
 
 def _name_of(number: int, choices: dict[Any, int]) -> Any:
-    """Return the name that stands for `number` in one of the tables; Damaged if there is none."""
+    """Return the name of `number` in one of the tables; Damaged if there is none."""
     files.expect(number in choices.values(), "settings are out of range")
     return next(name for name, value in choices.items() if value == number)
 
