@@ -256,8 +256,8 @@ def _graph() -> None:
         graph.reserve(1000)
         graph.shrink_to_fit()
         _passes_through_a_file(graph)
-    state, nobody = graph._state, np.empty((0, hnsw_build.BATCH), np.int64)
-    hnsw_build.abandon(state.nodes, state.upper, state.arena, nobody)  # what else an interruption would wait for
+    arrays, nobody = graph.arrays, np.empty((0, hnsw_build.BATCH), np.int64)
+    hnsw_build.abandon(arrays.nodes, arrays.upper, arrays.arena, nobody)  # what else an interruption would wait for
 
 
 def _documents() -> None:
