@@ -42,7 +42,7 @@ def plain_simulation(
     deadlines: seconds after arrival. blocks: content ids of the prompts' blocks, of which the whole ones are cached for
     ever from their first start on; without a limit of pages.
     """
-    told: list[dict[str, Any]] = [
+    requests: list[dict[str, Any]] = [
         {"started": math.nan, "first_token": math.nan, "finished": math.nan, "refused": False, "cached_tokens": 0,
          "preemptions": 0}
         for _ in arrivals
@@ -73,32 +73,32 @@ def plain_simulation(
     def wait(number: int, since: float) -> None:
         nonlocal pushed
         key = {"fcfs": since, "sjf": float(inputs[number]), "edf": due[number]}[policy]
-        turn = turns.setdefault(number, pushed)  # who waits again does so in the old place
+        turn = turns.setdefault(number, pushed)  # a request that waits again keeps its place
         heapq.heappush(waiting, (key if math.isinf(key) else key + aging * since, turn, number))
         pushed += 1
 
     while True:
         while arrived < len(arrivals) and arrivals[arrived] <= now:
             if pages is not None and pages_of(inputs[arrived] + max(outputs[arrived] - 1, 0)) > pages:
-                told[arrived]["refused"] = True
+                requests[arrived]["refused"] = True
             else:
                 wait(arrived, arrivals[arrived])
             arrived += 1
         if not running and not waiting:
             if arrived == len(arrivals):
-                return told
+                return requests
             now = arrivals[arrived]
             continue
 
         preempted = False
-        while True:  # a page for each token that is decoded, or who was started last waits again
+        while True:  # a page for each token that is decoded, or the request started last waits again
             decoding = [each for each in running if each.left == 0]
             more = sum(each.entries % page_size == 0 for each in decoding)
             if pages is None or used + more <= pages:
                 break
             last = running.pop()
             used -= pages_of(last.entries)
-            told[last.number]["preemptions"] += 1
+            requests[last.number]["preemptions"] += 1
             wait(last.number, arrivals[last.number])
             preempted = True
         used += more
@@ -138,9 +138,9 @@ def plain_simulation(
             used += pages_of(entries)
             prefill += part
             pairs += part * (entries - left) + part * (part + 1) / 2
-            told[number]["cached_tokens"] += cached
-            if math.isnan(told[number]["started"]):
-                told[number]["started"] = now
+            requests[number]["cached_tokens"] += cached
+            if math.isnan(requests[number]["started"]):
+                requests[number]["started"] = now
 
         now += seconds(prefill, len(decoding), context, pairs)
         kept = []
@@ -149,10 +149,10 @@ def plain_simulation(
             each.left -= min(each.part, each.left)
             if each.left == 0:
                 made[number] += 1
-                if math.isnan(told[number]["first_token"]):
-                    told[number]["first_token"] = now
+                if math.isnan(requests[number]["first_token"]):
+                    requests[number]["first_token"] = now
                 if made[number] >= max(outputs[number], 1):
-                    told[number]["finished"] = now
+                    requests[number]["finished"] = now
                     used -= pages_of(each.entries)
                     continue
             kept.append(each)

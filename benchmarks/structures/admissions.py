@@ -24,6 +24,7 @@ class TokenBuckets:
         self.buckets: dict[int, list[float]] = {}
 
     def admit(self, now: float, tokens: int, key: int) -> bool:
+        """Return whether a request is admitted, and count it then."""
         bucket = self.buckets.get(key)
         if bucket is None:
             bucket = self.buckets[key] = [QPS * WINDOW, TOKEN_RATE * WINDOW, now]
@@ -45,6 +46,7 @@ class SlidingWindows:
         self.windows: dict[int, tuple[deque, list[int]]] = {}
 
     def admit(self, now: float, tokens: int, key: int) -> bool:
+        """Return whether a request is admitted, and count it then."""
         window = self.windows.get(key)
         if window is None:
             window = self.windows[key] = deque(), [0]
@@ -59,17 +61,17 @@ class SlidingWindows:
 
 
 def race(contest: harness.Contest, n: int, tenants: int, seed: int, rounds: int) -> None:
-    """n requests of Poisson arrivals and lognormal sizes, two a second a tenant in the mean, for one and for many."""
-    for who in dict.fromkeys((1, tenants)):
+    """Time n requests of Poisson arrivals and log-normal sizes, two a second a tenant on average, of one and many."""
+    for count in dict.fromkeys((1, tenants)):
         rng = np.random.default_rng(seed)
-        times = np.cumsum(rng.exponential(1 / (QPS * who), n))
+        times = np.cumsum(rng.exponential(1 / (QPS * count), n))
         tokens = np.minimum(rng.lognormal(6.0, 1.0, n), 8_000).astype(np.int64)
-        keys = rng.integers(0, who, n)
-        _race(contest, times, tokens, keys, "1 key" if who == 1 else f"{who} tenants", rounds)
+        keys = rng.integers(0, count, n)
+        _race(contest, times, tokens, keys, "1 key" if count == 1 else f"{count} tenants", rounds)
 
 
 def _race(
-    contest: harness.Contest, times: np.ndarray, tokens: np.ndarray, keys: np.ndarray, told: str, rounds: int
+    contest: harness.Contest, times: np.ndarray, tokens: np.ndarray, keys: np.ndarray, task: str, rounds: int
 ) -> None:
     time_list, token_list, key_list = times.tolist(), tokens.tolist(), keys.tolist()
     named, now, n = int(keys.max()) > 0, [0.0], len(times)
@@ -95,7 +97,7 @@ def _race(
 
     expected = by_hand(SlidingWindows())
     if not expected == single(ours()) == bulk(ours()).tolist():
-        raise SystemExit(f"admission, {told}: llmds and a sliding window by hand differ")
+        raise SystemExit(f"admission, {task}: llmds and a sliding window by hand differ")
     peers: dict[str, Callable[..., Any]] = {"dict token bucket": by_hand, "dict sliding window": by_hand}
     setup: dict[str, Callable[[], Any]] = {"dict token bucket": TokenBuckets, "dict sliding window": SlidingWindows}
     shares = {
@@ -109,12 +111,12 @@ def _race(
         else:
             setup[name], peers[name] = contender
     setup["llmds"] = ours
-    contest.race(f"admission of {told}, single", {"llmds": single, **peers}, n, rounds, setup, shares)
-    contest.race(f"admission of {told}, whole trace", {"llmds": bulk, **peers}, n, rounds, setup, shares)
+    contest.race(f"admission of {task}, single", {"llmds": single, **peers}, n, rounds, setup, shares)
+    contest.race(f"admission of {task}, whole trace", {"llmds": bulk, **peers}, n, rounds, setup, shares)
 
 
 def _limits(keys: list[int]) -> tuple[Callable[[], Any], Callable[[Any], list[bool]]] | None:
-    """limits' moving window over its memory; it knows wall time alone, and requests, not tokens."""
+    """Return the moving window of limits in its memory; it uses wall time only, and counts requests, not tokens."""
     try:
         limits = import_module("limits")
     except ImportError:
@@ -129,7 +131,7 @@ def _limits(keys: list[int]) -> tuple[Callable[[], Any], Callable[[Any], list[bo
 
 
 def _aiolimiter(keys: list[int]) -> tuple[Callable[[], Any], Callable[[Any], None]] | None:
-    """aiolimiter's leaky buckets, one a key, so large that nobody waits: it knows wall time alone."""
+    """Return the leaky buckets of aiolimiter, one a key, so large that no request waits; they use wall time only."""
     try:
         limiter = import_module("aiolimiter").AsyncLimiter
     except ImportError:

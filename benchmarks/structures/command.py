@@ -117,7 +117,7 @@ def _heap(contest: harness.Contest, rng: np.random.Generator, n: int, rounds: in
         call = heap.pop
         return [call() for _ in range(n)]
 
-    # Each step of the mixed task: a key to push, one that came `window` / 2 steps ago to lower if it is still there.
+    # Each step of the mixed task: a key to push, one pushed `window` / 2 steps ago to lower if it is still there.
     window, targets, still = n // 10, [-1] * n, LazyHeap()
     for e in range(n):
         still.push(key_list[e], score_list[e])
@@ -220,7 +220,7 @@ class CachetoolsCache:
 
 
 def _counting_cache(items: int) -> Callable[[], Any] | None:
-    """What makes lru-dict's cache of so many items under the same names; None if it is not installed."""
+    """Return a class for lru-dict's cache of so many items under the same names; None if it is not installed."""
     try:
         lru = import_module("lru").LRU
     except ImportError:

@@ -21,23 +21,26 @@ class HeapScheduler:
         self.next_id = 0
 
     def submit(self, tokens: int) -> int:
+        """Return the id of a new request."""
         number = self.next_id
         heapq.heappush(self.heap, (tokens, number))
         self.next_id = number + 1
         return number
 
     def get_batch(self) -> list[int]:
+        """Return the ids of a batch, of any size up to BATCH."""
         heap, pop = self.heap, heapq.heappop
         batch = [pop(heap)[1] for _ in range(min(BATCH, len(heap)))]
         self.in_flight.update(batch)
         return batch
 
     def complete_batch(self, batch: list[int]) -> None:
+        """Forget the requests of a batch."""
         self.in_flight.difference_update(batch)
 
 
 def race(contest: harness.Contest, items: int, seed: int, rounds: int) -> None:
-    """Requests submitted, handed out in batches and completed: in bulk, and with one `submit` for each."""
+    """Time requests that are submitted, handed out in batches and completed: in bulk, and with a `submit` for each."""
     tokens = np.random.default_rng(seed).integers(1, 4000, items)
     listed = tokens.tolist()
 
@@ -67,6 +70,6 @@ def race(contest: harness.Contest, items: int, seed: int, rounds: int) -> None:
     if bulk(fresh()) != single(HeapScheduler()):
         raise SystemExit("scheduler: llmds and heapq hand out different batches")
     setup = {"llmds": fresh, "heapq": HeapScheduler}
-    told = f"{items:,} requests, batches of {BATCH}"
-    contest.race(f"scheduler, bulk: {told}", {"llmds": bulk, "heapq": single}, items, rounds, setup)
-    contest.race(f"scheduler, single: {told}", {"llmds": single, "heapq": single}, items, rounds, setup)
+    task = f"{items:,} requests, batches of {BATCH}"
+    contest.race(f"scheduler, bulk: {task}", {"llmds": bulk, "heapq": single}, items, rounds, setup)
+    contest.race(f"scheduler, single: {task}", {"llmds": single, "heapq": single}, items, rounds, setup)

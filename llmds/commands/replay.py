@@ -1,4 +1,4 @@
-"""`llmds replay`: what caches of several sizes find of a trace, by eviction policy."""
+"""`llmds replay`: the hit rates of caches of several sizes on a trace, by eviction policy."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ PAGES = (1_000, 3_000, 10_000, 30_000)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command to its parser."""
     parser.add_argument(
         "trace", metavar="TRACE", help="requests with block ids: Mooncake's JSON lines (plain or .gz), or a saved trace"
     )
@@ -34,11 +34,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(names)}, the bound that only knowledge of the future reaches (default: all)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a list of objects, one for each policy and size")
-    parser.add_argument("--plot", metavar="FILE", help="draw hit rates over pages, in the format of FILE's suffix")
+    parser.add_argument("--plot", metavar="FILE", help="plot hit rates over pages, in the format of FILE's suffix")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read, replay, tell."""
+    """Read the trace, replay it, and print the hit rates."""
     for pages in options.pages:
         if not 1 <= pages <= MAX_PAGES:
             raise ValueError(f"--pages must lie in 1..2**31-1, got {pages}")
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         plot_files.check(options.plot)
     trace = read(options.trace)
     if len(trace) and not len(trace.block_ids):
-        raise ValueError(f"{options.trace}: has lengths alone, a replay needs block ids")
+        raise ValueError(f"{options.trace}: has no block ids, which a replay needs")
     rows = replayed(trace, list(dict.fromkeys(options.pages)), list(dict.fromkeys(options.policy)))
     if options.json:
         print(json.dumps(rows))
@@ -56,13 +56,13 @@ def run(options: argparse.Namespace) -> None:
         print(_table(rows, "hit rate", "hit_rate", ".4f"))
         print()
         print(_table(rows, "requests/s", "requests_per_second", ",.0f"))
-        _tell_refused(trace, min(options.pages))
+        _print_refused(trace, min(options.pages))
     if options.plot:
         _plot(options.plot, rows, Path(options.trace).name)
 
 
 def replayed(trace: Trace, sizes: list[int], policies: list[str]) -> list[dict[str, Any]]:
-    """A row for each policy and size, with a progress bar."""
+    """Return a row for each policy and size; show a progress bar."""
     rows: list[dict[str, Any]] = []
     if set(policies) - {OPTIMAL}:
         first = cache_for(trace, 1, POLICIES[0])  # compiles, or loads what was compiled, before time is taken
@@ -76,26 +76,26 @@ def replayed(trace: Trace, sizes: list[int], policies: list[str]) -> list[dict[s
                     rate = float(hit_rate_curve(trace, [size], policy)[0])
                     advance(len(trace))
                 else:
-                    came = replay(trace, cache_for(trace, size, policy), progress=_steps(advance))
-                    rate, speed = came.hit_rate, came.requests_per_second
+                    result = replay(trace, cache_for(trace, size, policy), progress=_steps(advance))
+                    rate, speed = result.hit_rate, result.requests_per_second
                 rows.append({"policy": policy, "pages": size, "hit_rate": rate, "requests_per_second": speed})
     return rows
 
 
 def _steps(advance: Callable[[int], None]) -> Callable[[int, int], None]:
-    """What tells a bar of more than one replay how far this one is."""
-    told = 0
+    """Return a `progress` callable that advances a bar over more than one replay."""
+    reported = 0
 
     def step(done: int, total: int) -> None:
-        nonlocal told
-        advance(done - told)
-        told = done
+        nonlocal reported
+        advance(done - reported)
+        reported = done
 
     return step
 
 
 def _table(rows: list[dict[str, Any]], title: str, column: str, form: str) -> str:
-    """One line for each policy, one column for each size."""
+    """Return a table with one line for each policy, one column for each size."""
     sizes = list(dict.fromkeys(row["pages"] for row in rows))
     by_policy: dict[str, list[str]] = {}
     for row in rows:
@@ -105,14 +105,15 @@ def _table(rows: list[dict[str, Any]], title: str, column: str, form: str) -> st
     return "\n".join(lines + [f"{name:<{width}}" + "".join(f"{v:>13}" for v in by_policy[name]) for name in by_policy])
 
 
-def _tell_refused(trace: Trace, pages: int) -> None:
+def _print_refused(trace: Trace, pages: int) -> None:
+    """Print how many requests the smallest cache refuses, if any."""
     refused = int((np.diff(trace.indptr) > pages).sum())
     if refused:
-        print(f"\n{refused:,} requests have more blocks than {pages:,} pages: there they pass by and do not count")
+        print(f"\n{refused:,} requests have more blocks than {pages:,} pages: they are refused there and do not count")
 
 
 def _plot(path: str, rows: list[dict[str, Any]], title: str) -> None:
-    """Hit rate over pages, one line a policy, the optimum dashed."""
+    """Plot the hit rate over pages, one line a policy, the optimum dashed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 

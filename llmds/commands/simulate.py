@@ -1,4 +1,4 @@
-"""`llmds simulate`: a replica of a serving engine on a trace of requests, and the latencies that come of it."""
+"""`llmds simulate`: a replica of a serving engine on a trace of requests, and the latencies that result."""
 
 import argparse
 import dataclasses
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..kv_cache.state import POLICIES as EVICTIONS
+from ..scheduler.state import POLICIES
 from ..simulator.cost_model import HARDWARE, MODELS, CostModel, kv_pages, preset
-from ..simulator.simulator import Replica, Simulation, simulate
+from ..simulator.results import Simulation
+from ..simulator.simulator import Replica, simulate
 from ..traces.sources import read
 from ..traces.trace import Trace
 from . import plot_files
@@ -19,33 +21,33 @@ PRESET = "llama-3.1-8b@h100-sxm"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
+    """Add the options of the command to its parser."""
     add = parser.add_argument
     add(
         "trace", metavar="TRACE", help="requests: Mooncake's JSON lines or Azure's CSV (plain or .gz), or a saved trace"
     )
     known = f"models: {', '.join(MODELS)}; hardware: {', '.join(HARDWARE)}"
-    told = f"whose roofline gives the time of a step, on N devices; {known} (default {PRESET})"
-    add("--preset", default=PRESET, metavar="MODEL@HARDWARE[xN]", help=told)
-    told = "of peak FLOP/s and bandwidth that is reached, one for both or two (default 1, a bound no engine reaches)"
-    add("--efficiency", type=float, nargs="+", default=[1.0], metavar="SHARE", help=told)
-    told = "who is started next, as of Scheduler: fcfs, sjf, edf (default fcfs)"
-    add("--policy", default="fcfs", metavar="NAME", help=told)
-    add("--slo-ms", type=float, metavar="MS", help="deadline of each request after its arrival, which edf goes by")
+    text = f"whose roofline gives the time of a step, on N devices; {known} (default {PRESET})"
+    add("--preset", default=PRESET, metavar="MODEL@HARDWARE[xN]", help=text)
+    text = "of peak FLOP/s and bandwidth that is reached, one for both or two (default 1, a bound no engine reaches)"
+    add("--efficiency", type=float, nargs="+", default=[1.0], metavar="SHARE", help=text)
+    text = f"which request is started next, a policy of Scheduler: {', '.join(POLICIES)} (default fcfs)"
+    add("--policy", default="fcfs", metavar="NAME", help=text)
+    add("--slo-ms", type=float, metavar="MS", help="deadline of each request after its arrival, which edf orders by")
     add("--slots", type=int, default=256, metavar="N", help="sequences that run at the same time (default 256)")
     add("--pages", type=int, metavar="N", help="pages of the KV cache (default: what fits beside the parameters)")
-    add("--eviction", default="lru", choices=EVICTIONS, help="which cached pages go first (default lru)")
+    add("--eviction", default="lru", choices=EVICTIONS, help="which cached pages are evicted first (default lru)")
     add("--max-batch-tokens", type=int, default=8192, metavar="N", help="tokens of a step (default 8192)")
     add("--prefill-chunk", type=int, metavar="N", help="tokens of one prompt in a step (default: all)")
     add("--rate", type=float, default=1.0, metavar="X", help="how many times as fast requests arrive (default 1)")
     add("--limit-seconds", type=float, metavar="S", help="only the requests of the trace's first S seconds")
     add("--json", action="store_true", help="one object")
-    told = "draw latencies to FILE, in the format of its suffix, and what went on when beside it (NAME-timeline)"
-    add("--plot", metavar="FILE", help=told)
+    text = "plot latencies to FILE, in the format of its suffix, and activity over time beside it (NAME-timeline)"
+    add("--plot", metavar="FILE", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read, simulate, tell."""
+    """Read the trace, simulate, and print the results."""
     if options.plot:
         plot_files.check(options.plot)
     model, hardware, devices = preset(options.preset)
@@ -67,27 +69,27 @@ def run(options: argparse.Namespace) -> None:
     replica = dataclasses.replace(replica, pages=pages)
     # compiles, or loads what was compiled, before time is taken; so many that the structures grow
     simulate(Trace(np.zeros(99), np.ones(99, int), np.ones(99, int)), Replica(cost))
-    came = simulate(trace, replica, slo_ms=options.slo_ms, progress=True)
+    result = simulate(trace, replica, slo_ms=options.slo_ms, progress=True)
     if options.json:
-        told = {
+        row = {
             "preset": options.preset, "policy": replica.policy, "slots": replica.slots, "pages": pages,
-            "page_size": page_size, **came.summary(),
+            "page_size": page_size, **result.summary(),
         }  # fmt: skip
-        print(json.dumps({name: None if _is_nan(value) else value for name, value in told.items()}))
+        print(json.dumps({name: None if _is_nan(value) else value for name, value in row.items()}))
     else:
-        print(_told(trace, replica, options.preset, came))
+        print(_table(trace, replica, options.preset, result))
     if options.plot:
-        _plot(Path(options.plot), came, Path(options.trace).name)
+        _plot(Path(options.plot), result, Path(options.trace).name)
 
 
 def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _told(trace: Trace, replica: Replica, name: str, came: Simulation) -> str:
-    """A table for people."""
-    found = came.summary()
-    cached = found["cached_tokens"] / max(int(trace.input_lengths[~came.refused].sum()), 1)
+def _table(trace: Trace, replica: Replica, name: str, result: Simulation) -> str:
+    """Return the results as a table to read."""
+    found = result.summary()
+    cached = found["cached_tokens"] / max(int(trace.input_lengths[~result.refused].sum()), 1)
     cache = f"{replica.pages:,} pages of {replica.page_size_for(trace)} tokens"
     rows = [
         f"{name}, {replica.policy}, {replica.slots} slots, {cache}\n",
@@ -111,10 +113,11 @@ def _told(trace: Trace, replica: Replica, name: str, came: Simulation) -> str:
     return "\n".join(rows)
 
 
-def _plot(path: Path, came: Simulation, title: str) -> None:
-    from ..simulator import plots as serving_plots
+def _plot(path: Path, result: Simulation, title: str) -> None:
+    """Write both plots."""
+    from ..simulator import plots
 
     beside = path.with_name(f"{path.stem}-timeline{path.suffix}")
-    for figure, place in ((serving_plots.latency_cdf({title: came}), path), (serving_plots.timeline(came), beside)):
+    for figure, place in ((plots.latency_cdf({title: result}), path), (plots.timeline(result), beside)):
         figure.suptitle(title, fontsize=11)
         figure.savefig(place, dpi=130)

@@ -1,80 +1,96 @@
-"""Requests gathered into batches: which go next, and when it is time."""
+"""Requests gathered into batches: which go next, and when a batch is ready."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..base import arguments
-from ..base.arena import CHUNK
-from ..base.clocked import Clock
+from ..base import arguments, files
+from ..base.arena import CHUNK, MAX_ROWS
+from ..base.clocked import Clock, Clocked
 from ..base.fast_calls import Direct
+from ..kernels import clock as clock_kernels
 from ..kernels.scheduler import batch as batches
-from ..kernels.scheduler import layout
+from ..kernels.scheduler import layout, policies
 from ..kernels.scheduler import requests as kernels
-from ..kv_cache import ragged as kv_arguments
 from ..kv_cache.cache import KVCache
-from .state import MAX_BATCH_SIZE, POLICIES, Request, SchedulerState, id_bytes
+from . import state, write
+from .files import SCHEMA, VERSION, from_arrays
+from .state import Request
+from .write import Columns
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Request", "Scheduler"]
 
-_MOST_TOKENS = layout.MOST_TOKENS
-_NO_LIMIT = 2**62
-_LARGEST = sys.float_info.max
-_EXACT = 2**53  # integers to which every one is a float64
-_NO_IDS, _NO_STARTS = np.empty(0, np.uint8), np.empty(0, np.int64)
-_NO_KEYS = np.empty(0)
-
 _direct, _direct_batch = Direct(kernels), Direct(batches)
-# what of submit_many is told of each request: tokens, slos, keys, tenants, prompts, indptr, salts
-_Columns = tuple[np.ndarray, ...]
 
 
-class Scheduler(SchedulerState):
+class Scheduler(Clocked):
     """Collects requests and hands them out in batches, by size, waiting time and deadline.
 
     A batch is ready when it is full (`max_batch_size` requests wait, or together `max_batch_tokens` tokens), when
     a request has waited `max_wait_ms`, or when a waiting request's deadline is no further away than
     `service_ms`. Requests overdue by waiting or deadline go first, the longest overdue before the others
-    (by waiting before by deadline if equal); then the policy decides, smallest key first, equals in order of arrival:
+    (by waiting before by deadline if equal); then the policy decides, smallest key first, equal ones in order of
+    arrival:
 
     - "sjf" (the default): key = tokens that remain to be computed; "fcfs": key = when its waiting began; "edf":
       key = its deadline, those without one last; "priority": key = the `priority` given at `submit`, lower is earlier.
     - "lpm", longest prefix match (SGLang: Zheng et al. 2024): key = minus the tokens of its prompt that `cache` holds,
-      looked up for all that wait whenever a batch is formed.
+      looked up for all waiting requests whenever a batch is formed.
     - "wfq", fair shares of tenants by virtual token counters (Sheng et al. 2024): key = the tokens handed out to its
-      tenant so far over the tenant's weight (1, or what `set_weight` says). A tenant who comes back to the
-      queue is lifted to the least counter of those who wait (if nobody waits, of the one that left last), so nobody
-      saves up a share by being idle. Of one tenant the first goes first; those that wait again before the others.
-    - `priority_fn(request) -> float` in place of a policy gives the key, once at `submit` (request.key is NaN then)
-      and at each `update_priority` (with the new tokens and the former key). It may not call this scheduler.
+      tenant so far over the tenant's weight (1, or what `set_weight` sets). When a tenant without waiting requests
+      submits one, its counter is raised to the smallest of the tenants that wait (if none waits, to that of the last
+      one that did), so being idle saves up no share. A tenant's requests go in order; those that wait again go first.
 
-    A key sinks by `aging` (in units of the key: tokens, seconds, priorities) for each second since its waiting began,
-    so that no stream of better requests keeps one waiting for ever, even with an infinite `max_wait_ms`. All sink
-    alike, so the order of two waiting requests never changes by waiting alone. An infinite key (no deadline under
-    "edf") cannot sink, and one that is overdue goes before any key; so with ageing one that has waited for an hour is
-    itself overdue, whatever `max_wait_ms`.
+    A key sinks by `aging` for each second since its waiting began, so that no stream of better requests keeps a request
+    waiting for ever, even with an infinite `max_wait_ms`. All sink alike, so the order of two waiting requests never
+    changes by waiting alone. An infinite key (no deadline under "edf") cannot sink, and an overdue request goes before
+    any key; so with ageing a request that has waited for an hour is overdue, whatever `max_wait_ms`.
 
-    `max_batch_tokens` bounds the tokens that a batch computes; a larger request goes alone. A batch ends at the first
-    request that does not fit: to pass it over for a smaller one behind it would let large requests starve. With
-    `prefill_chunk` a request is computed so many tokens at a time (chunked prefill: Agrawal et al. 2024), the last of a
-    batch what is left of `max_batch_tokens`; `batch_tokens` tells how many. `continue_batch` lets those that have
-    tokens left wait again for them, in their old place; `preempt` does so with any. Beside a `cache` (under any
-    policy), what it holds of a `prompt` need not be computed, but for the last token. Prompts are token ids, or
-    with `blocks` content ids, one a page of the cache.
+    A batch ends at the first request that does not fit: to skip it for a smaller one behind it would make large
+    requests starve. With a `cache` (under any policy), what it holds of a request's prompt need not be computed, but
+    for the last token.
 
-    Request ids count up from 0. Tokens of one request lie in 0..2**31-1, `max_batch_size` in 1..16384. Requests handed
-    out are in flight until `complete_batch`, and forgotten then. `clock` gives seconds; where it runs back, time
-    stands still until it has caught up. Memory: 264 to 296 bytes a request of capacity, which doubles
+    Parameters
+    ----------
+    max_batch_size : int
+        Most requests of a batch, 1..16384.
+    max_wait_ms, service_ms : float
+        Waiting time that makes a batch ready and a request overdue; time that serving a batch takes.
+    priority_fn : callable, optional
+        `priority_fn(request) -> float` computes the key in place of a policy, once at `submit` (request.key is NaN
+        then) and at each `update_priority` (with the new tokens and the former key). It may not call this scheduler.
+    policy : str, optional
+        One of the above.
+    aging : float
+        By how much a key sinks a second, in units of the key: tokens, seconds, priorities.
+    max_batch_tokens : int, optional
+        Most tokens that a batch computes; a larger request goes alone.
+    prefill_chunk : int, optional
+        Most tokens of a request that a batch computes (chunked prefill: Agrawal et al. 2024), the last of a batch gets
+        what is left of `max_batch_tokens`; `batch_tokens` returns how many. `continue_batch` makes those that have
+        tokens left wait again in their old place; `preempt` does so with any.
+    cache : KVCache, optional
+        Where prompts are looked up.
+    blocks : bool
+        Whether prompts are content ids, one a page of the cache, instead of token ids.
+    clock : callable
+        Returns seconds; where it runs back, no time passes until it has caught up.
+
+    Notes
+    -----
+    `submit`, `update_priority` and `cancel` are O(log n). Memory: 264 to 296 bytes a request of capacity, which doubles
     as needed, 64 to 72 a tenant under "wfq", twice the ids of the prompts, and 19 kB for the histogram of waits.
-    `submit`, `update_priority` and `cancel` are O(log n).
+    Requests are forgotten by `complete_batch`. A call is atomic under the GIL: threads may share a scheduler.
 
-    A single call is atomic under the GIL: threads may share a scheduler.
-
+    Examples
+    --------
     >>> now = 0.0
     >>> scheduler = Scheduler(max_batch_size=2, max_wait_ms=50, clock=lambda: now)
     >>> scheduler.submit(700)
@@ -92,6 +108,8 @@ class Scheduler(SchedulerState):
     3
     """
 
+    _schema, _version = SCHEMA, VERSION
+
     def __init__(
         self,
         max_batch_size: int = 32,
@@ -107,30 +125,17 @@ class Scheduler(SchedulerState):
         blocks: bool = False,
         clock: Clock = time.monotonic,
     ):
-        size = arguments.integer("max_batch_size", max_batch_size, 1, MAX_BATCH_SIZE)
-        most = _limit("max_batch_tokens", max_batch_tokens, 1, _NO_LIMIT, _NO_LIMIT)
-        chunk = _limit("prefill_chunk", prefill_chunk, 1, _MOST_TOKENS, int(layout.NO_CHUNK))
+        size = arguments.integer("max_batch_size", max_batch_size, 1, state.MAX_BATCH_SIZE)
+        most = write.limit("max_batch_tokens", max_batch_tokens, 1, write.NO_LIMIT, write.NO_LIMIT)
+        chunk = write.limit("prefill_chunk", prefill_chunk, 1, layout.MOST_TOKENS, int(layout.NO_CHUNK))
         wait = arguments.real("max_wait_ms", max_wait_ms, 0.0) / 1000
-        service = arguments.real("service_ms", service_ms, 0.0, _LARGEST) / 1000
-        aging = arguments.real("aging", aging, 0.0, _LARGEST)
-        if priority_fn is None:
-            named = [name for name in POLICIES if name]
-            code = POLICIES.index(arguments.one_of("policy", "sjf" if policy is None else policy, named))
-        elif policy is not None:
-            raise ValueError(f"policy and priority_fn both give the key, got policy={policy!r} and a priority_fn")
-        elif not callable(priority_fn):
-            raise TypeError(f"priority_fn must be a callable that takes a Request, got {priority_fn!r}")
-        else:
-            code = layout.CUSTOM
-        if cache is not None and not isinstance(cache, KVCache):
-            raise TypeError(f"cache must be a KVCache, got {cache!r}")
-        if cache is None and code == layout.LPM:
-            raise ValueError("policy='lpm' needs a cache to look prompts up in, got cache=None")
-        if not isinstance(blocks, (bool, np.bool_)):
-            raise TypeError(f"blocks must be a bool, got {blocks!r}")
-        width = 0 if cache is None else id_bytes(cache, bool(blocks))
+        service = arguments.real("service_ms", service_ms, 0.0, write.LARGEST) / 1000
+        aging = arguments.real("aging", aging, 0.0, write.LARGEST)
+        code, blocks = write.policy(policy, priority_fn, cache), write.flag("blocks", blocks)
+        width = 0 if cache is None else write.id_type(cache, blocks).itemsize
         super().__init__(layout.new(16, 0, 0, code, aging, chunk, width, int(blocks)), clock)
-        self._assemble(layout.new_ledger(size, most, wait, service), priority_fn, cache)
+        self._ledger = layout.new_ledger(size, most, wait, service)
+        self._priority_fn, self._cache = priority_fn, cache
 
     def submit(
         self,
@@ -142,17 +147,28 @@ class Scheduler(SchedulerState):
         prompt: ArrayLike | None = None,
         salt: int = 0,
     ) -> int:
-        """Put a request of `tokens` in the queue, due `slo_ms` from now if given; its id. O(log n).
+        """Put a request into the queue and return its id; ids count up from 0. O(log n).
 
-        `priority`, -2**53..2**53, counts under "priority", `tenant`, an int64, under "wfq". `prompt`: the ids (m,) to
-        look up in the cache under `salt`, copied: ValueError where there is no cache.
+        Parameters
+        ----------
+        tokens : int
+            Tokens to compute, 0..2**31-1.
+        slo_ms : float, optional
+            Its deadline, milliseconds from now.
+        priority, tenant : int
+            -2**53..2**53, counts under "priority"; an int64, counts under "wfq".
+        prompt : array_like of int, optional
+            Ids (m,) to look up in the cache under `salt`, copied. ValueError if there is no cache.
+        salt : int
+            An int64.
         """
-        tokens = _tokens("tokens", tokens)
+        if type(tokens) is not int or not 0 <= tokens <= layout.MOST_TOKENS:  # in the common case without a call
+            tokens = write.token_count("tokens", tokens)
         if type(priority) is not int or priority:
-            priority = arguments.integer("priority", priority, -_EXACT, _EXACT)
+            priority = arguments.integer("priority", priority, -write.EXACT, write.EXACT)
         if type(tenant) is not int or tenant:
             tenant = arguments.integer("tenant", tenant)
-        slo = _seconds(slo_ms)
+        slo = math.inf if slo_ms is None else write.seconds(slo_ms)
         if prompt is not None or type(salt) is not int or salt:
             ids, salt = self._prompts("prompt", prompt), arguments.integer("salt", salt)
         else:
@@ -175,103 +191,110 @@ class Scheduler(SchedulerState):
         indptr: ArrayLike | None = None,
         salt: ArrayLike = 0,
     ) -> np.ndarray:
-        """As `submit` for tokens int64 (n,), in order, all at the present time: request ids int64 (n,). O(n log n).
+        """Put n requests into the queue, in order, all at the present time; return their ids, int64 (n,). O(n log n).
 
-        `slo_ms`: one number for all, or float64 (n,) with inf where there is no deadline; `priority`, `tenant` and
-        `salt`: an int, or int64 (n,). `prompts`: ids (total,), those of request e from `indptr[e]` to `indptr[e + 1]`
-        (n + 1,). A call that is refused or interrupted submits nothing; but a priority_fn is called for one request
-        after the other, and if it fails, those before stay submitted.
+        A call that is refused or interrupted submits nothing; but a priority_fn is called for one request after the
+        other, and if it fails, those before stay submitted.
+
+        Parameters
+        ----------
+        tokens : array_like of int
+            As in `submit`, (n,).
+        slo_ms : float or array_like of float, optional
+            One number for all, or float64 (n,) with inf where there is no deadline.
+        priority, tenant, salt : int or array_like of int
+            One for all, or int64 (n,).
+        prompts, indptr : array_like of int, optional
+            Ids (total,), of which request e has `prompts[indptr[e]:indptr[e + 1]]`; indptr (n + 1,).
         """
-        tokens = arguments.integers("tokens", tokens, 0, _MOST_TOKENS)
-        n = len(tokens)
-        if slo_ms is None:
-            slos = _NO_KEYS
-        elif np.ndim(slo_ms) == 0:
-            slos = np.full(n, arguments.real("slo_ms", slo_ms, 0.0))
-        else:
-            slos = arguments.reals("slo_ms", slo_ms, 0.0)
-            arguments.same_length(tokens=tokens, slo_ms=slos)
-        keys = _for_each("priority", priority, n, -_EXACT, _EXACT).astype(np.float64)
-        tenants, salts = _for_each("tenant", tenant, n), _for_each("salt", salt, n)
-        if (prompts is None) != (indptr is None):
-            raise ValueError("prompts and indptr must both be given, or neither")
-        ids, starts = self._prompts("prompts", prompts), _NO_STARTS
-        if ids is not None:
-            starts = kv_arguments.indptr("indptr", indptr, n, len(ids))
-            salts = salts if len(salts) else np.zeros(n, np.int64)
+        columns = write.columns(tokens, slo_ms, priority, tenant, self._prompts("prompts", prompts), indptr, salt)
+        n = len(columns.tokens)
         if not n:
             return np.empty(0, np.int64)
-        ids = _NO_IDS if ids is None else ids
-        return self._submit_many((tokens, slos / 1000, keys, tenants, ids, starts, salts), self._now())
+        now = self._now()
+        if self._priority_fn is not None:
+            with self._lock:
+                return np.fromiter((self._submit_one(*columns.request(e), now) for e in range(n)), np.int64, n)
+        if n <= CHUNK:
+            return self._submit_columns(columns, now)
+        runs: list[np.ndarray] = []
+        self._in_chunks(n, lambda draft, which: runs.append(draft._submit_columns(columns.part(which), now)))
+        return np.concatenate(runs)
 
     def get_batch(
         self, force: bool = False, *, max_requests: int | None = None, max_tokens: int | None = None
     ) -> list[int] | None:
-        """The ids of a batch that is ready, or with `force` of whatever waits, first to be served first.
+        """Return the ids of a batch, in order of service, which are in flight from now on; None if none is ready.
 
-        They are in flight from now on. None if no batch is ready or nothing waits. `max_requests` and `max_tokens`
-        bound this batch besides, for an engine that has only so many slots and tokens left beside what it
-        decodes; under a `max_tokens` of 0 none goes that has tokens to compute. O(k log n), and beside a cache the
-        look-up of the prompts.
+        O(k log n), and with a cache the look-up of the prompts.
+
+        Parameters
+        ----------
+        force : bool
+            Whether to take what waits even if no batch is ready.
+        max_requests, max_tokens : int, optional
+            Further bounds of this batch, for an engine that has only so many slots and tokens left besides what it
+            decodes; under a `max_tokens` of 0 no request goes that has tokens to compute.
         """
-        if not isinstance(force, (bool, np.bool_)):
-            raise TypeError(f"force must be a bool, got {force!r}")
+        force = write.flag("force", force)
         size = int(self._ledger[layout.MAX_SIZE])
         if max_requests is not None:
             size = min(size, arguments.integer("max_requests", max_requests, 0))
-        most = _limit("max_tokens", max_tokens, 0, _NO_LIMIT, _NO_LIMIT)
-        now, batch = self._now(), np.empty(size, np.int64)
-        if self._cache is not None:
-            taken = self._take_cached(now, bool(force), most, batch)
-        else:
-            ledger = self._ledger
-            while (taken := _direct_batch.take_batch(arena := self._arena, ledger, now, bool(force), most, batch)) < 0:
+        most = write.limit("max_tokens", max_tokens, 0, write.NO_LIMIT, write.NO_LIMIT)
+        now, batch, taken = self._now(), np.empty(size, np.int64), -1
+        cache, ledger = self._cache, self._ledger
+        if cache is None:
+            while (taken := _direct_batch.take_batch(arena := self._arena, ledger, now, force, most, batch)) < 0:
+                self._make_room(arena)
+        while taken < 0:
+            arguments_ = (arena := self._arena, write.NO_IDS, ledger, now, force, most, batch)
+            _, taken, _ = cache.call(batches.take_batch_cached, *arguments_)  # type: ignore[union-attr]
+            if taken < 0:
                 self._make_room(arena)
         return batch[:taken].tolist() if taken else None
 
     def batch_tokens(self) -> np.ndarray:
-        """How many tokens to compute of each request of the last batch handed out, in its order: int64 (k,). O(k)."""
+        """Return how many tokens to compute of each request of the last batch, in its order: int64 (k,). O(k)."""
         ledger = self._ledger
         return ledger[layout.LEDGER : layout.LEDGER + int(ledger[layout.LAST])].copy()
 
     def continue_batch(self, request_ids: ArrayLike) -> None:
-        """Let those of these requests in flight that have tokens left wait again for them; the others stay. O(k log n).
+        """Make those of these requests in flight that have tokens left wait again for them. O(k log n).
 
-        They wait in their old place: since when they first did, the key being what goes with the tokens left. So under
-        "fcfs" they go on before any that came later, under "sjf" what is nearly done comes first. KeyError, with
-        nothing changed, if an id is not in flight or comes twice.
+        They wait in their old place: since when they first did, with the key that belongs to the tokens left. So under
+        "fcfs" they go before any that arrived later, under "sjf" what is nearly done goes first. KeyError, with nothing
+        changed, if an id is not in flight or occurs twice.
         """
-        self._wait_again(request_ids, kernels.REST)
+        self._change(kernels.wait_again, arguments.integers("request_ids", request_ids), self._now(), kernels.REST)
 
     def preempt(self, request_ids: ArrayLike, *, keep: bool = False) -> None:
-        """Take back requests in flight: they wait again, in their old place. O(k log n).
+        """Make requests in flight wait again, in their old place. O(k log n).
 
         What was computed of them is lost, all their tokens are to be computed again (`update_priority` adds those that
         were generated); or with `keep` it stays (its pages swapped out), and the tokens left are handed out. KeyError,
-        with nothing changed, if an id is not in flight or comes twice.
+        with nothing changed, if an id is not in flight or occurs twice.
         """
-        if not isinstance(keep, (bool, np.bool_)):
-            raise TypeError(f"keep must be a bool, got {keep!r}")
-        self._wait_again(request_ids, kernels.KEPT if keep else kernels.LOST)
+        way = kernels.KEPT if write.flag("keep", keep) else kernels.LOST
+        self._change(kernels.wait_again, arguments.integers("request_ids", request_ids), self._now(), way)
 
     def complete_batch(self, request_ids: list[int]) -> None:
         """Forget requests that are done, of one batch or several. O(k).
 
-        KeyError, with nothing completed, if an id is not in flight or comes twice.
+        KeyError, with nothing completed, if an id is not in flight or occurs twice.
         """
         self._change(kernels.complete, arguments.integers("request_ids", request_ids), self._now())
 
     def update_priority(self, request_id: int, new_tokens: int, *, priority: int | None = None) -> None:
-        """Give a request other tokens, and the key that goes with them. O(log n). KeyError if it is unknown.
+        """Give a request other tokens, none of them computed, and the key that belongs to them. O(log n).
 
-        None of them count as computed. One that waits goes on waiting. One in flight goes back in the queue, to be
-        served again for these tokens: its waiting begins anew, its deadline stays. `priority`, where it is given,
-        takes the place of the one at `submit`.
+        A waiting request goes on waiting. One in flight goes back into the queue, to be served again for these tokens:
+        its waiting begins again, its deadline stays. `priority`, if given, replaces that of `submit`. KeyError if the
+        request is unknown.
         """
-        number, tokens = arguments.integer("request_id", request_id), _tokens("new_tokens", new_tokens)
+        number, tokens = arguments.integer("request_id", request_id), write.token_count("new_tokens", new_tokens)
         given, key = False, 0.0
         if priority is not None:
-            given, key = True, float(arguments.integer("priority", priority, -_EXACT, _EXACT))
+            given, key = True, float(arguments.integer("priority", priority, -write.EXACT, write.EXACT))
         if self._priority_fn is not None:
             given, key = True, self._key_of(self.request(number)._replace(tokens=tokens))
         now = self._now()
@@ -283,11 +306,11 @@ class Scheduler(SchedulerState):
     def charge(self, request_ids: ArrayLike, tokens: ArrayLike) -> None:
         """Count tokens (an int, or int64 (n,)) as computed for the tenants of requests (n,): those they generate.
 
-        O(n log n). ValueError but under "wfq"; KeyError, with nothing counted, if one is unknown.
+        O(n log n). ValueError but under "wfq"; KeyError, with nothing counted, if a request is unknown.
         """
         self._need_tenants()
         ids = arguments.integers("request_ids", request_ids)
-        counts = _for_each("tokens", tokens, len(ids), 0, _MOST_TOKENS)
+        counts = write.for_each("tokens", tokens, len(ids), 0, layout.MOST_TOKENS)
         counts = counts if len(counts) else np.zeros(len(ids), np.int64)
         while (result := kernels.bill(arena := self._arena, ids, counts))[0] == kernels.FULL:
             self._make_room(arena)
@@ -295,7 +318,7 @@ class Scheduler(SchedulerState):
             raise KeyError(int(ids[result[1]]))
 
     def set_weight(self, tenant: int, weight: float) -> None:
-        """Give a tenant another weight, 1e-9..1e9: shares go by weights, 1 for each tenant at first. O(1).
+        """Give a tenant a weight, 1e-9..1e9: shares are in proportion to weights, 1 for each tenant at first. O(1).
 
         ValueError but under "wfq".
         """
@@ -313,97 +336,117 @@ class Scheduler(SchedulerState):
             raise KeyError(number)
 
     def request(self, request_id: int) -> Request:
-        """What is known about a request that waits or is in flight. O(1). KeyError if it is unknown."""
+        """Return what is known of a request that waits or is in flight. O(1). KeyError if it is unknown."""
         number = arguments.integer("request_id", request_id)
-        code, tokens, key, submitted, deadline, in_flight, *more = kernels.look_up(self._arena, number)
-        if code != kernels.OK:
+        if (found := state.request(self._arena, number)) is None:
             raise KeyError(number)
-        return Request(number, tokens, key, submitted, deadline, "in flight" if in_flight else "waiting", *more)
+        return found
 
     def ready_at(self) -> float | None:
-        """The time on the clock from which `get_batch` gives a batch if nothing else is submitted. O(1).
+        """Return the time on the clock from which `get_batch` has a batch if nothing else is submitted. O(1).
 
         None if nothing waits or nothing ever makes it ready; -inf if a batch is full. For loops that would sleep.
         """
         at = batches.ready_at(self._arena, self._ledger)
         return None if at == math.inf else at
 
+    def stats(self) -> dict[str, Any]:
+        """Return counts since the start, and waits in milliseconds.
+
+        `queue_size` requests wait and `in_flight` are handed out; `total_processed` are completed, in
+        `batch_count` batches handed out of `avg_batch_size`; `slo_misses` were completed or cancelled after their
+        deadline; `preemptions` counts requests that `preempt` took back. `wait_p50_ms`, `wait_p95_ms`, `wait_p99_ms`:
+        the nearest-rank percentiles of the time between joining the queue and being handed out, over all requests
+        (but those that waited again in their old place), from a histogram that keeps each wait within 1% or half a
+        microsecond, up to 25 days; 0.0 before the first.
+        """
+        return state.stats(*self.arrays)
+
+    @property
+    def arrays(self) -> layout.Arrays:
+        """The scheduler's arrays, for your own compiled loops: the NamedTuple `(arena, ledger)`, int64 (n,) both.
+
+        What they hold, and the kernels that take them: `llmds.kernels.scheduler`. They are the arrays themselves, not
+        copies, and belong to the scheduler: what a kernel changes in them, the scheduler has changed. Read this
+        property again before each run of a loop: `arena` is replaced when it grows, by `reserve`, `shrink_to_fit` and
+        long bulk calls. The old one is then retired, and kernels that get it change nothing and return FULL.
+        """
+        return layout.Arrays(self._arena, self._ledger)
+
+    @property
+    def policy(self) -> str | None:
+        """The policy's name, or None where a priority_fn computes the keys."""
+        return policies.POLICIES[int(self._arena[layout.POLICY])]
+
+    @property
+    def prefill_chunk(self) -> int | None:
+        """The most tokens of a request in one batch, None where there is no limit."""
+        chunk = int(layout.parts(self._arena).queue[layout.CHUNK])
+        return None if chunk == layout.NO_CHUNK else chunk
+
+    def reserve(self, n: int) -> None:
+        """Make room for n requests in all, so that nothing grows before that but tenants and prompts. O(n)."""
+        n = arguments.integer("n", n, 0, MAX_ROWS)
+        with self._lock:
+            self._arena = state.reserved(self._arena, n)
+
+    def shrink_to_fit(self) -> None:
+        """Give back the room that is not used, and forget tenants of which nothing needs to be known. O(n)."""
+        with self._lock:
+            self._arena = state.shrunk(self._arena)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: Any,
+        *,
+        priority_fn: Callable[[Request], float] | None = None,
+        cache: KVCache | None = None,
+        clock: Clock = time.monotonic,
+    ) -> "Self":
+        """Read what `save` wrote; all waiting goes on under `clock` where it stopped.
+
+        A scheduler with a priority_fn, or with a cache (of ids as wide as before), needs one again, others take none.
+        ValueError if that is not so, or the file is damaged, of another kind or of a newer version.
+        """
+        return cls._load(path, priority_fn=priority_fn, cache=cache, clock=clock)
+
     def __contains__(self, request_id: object) -> bool:
-        """Whether a request waits or is in flight. O(1)."""
+        """Return whether a request waits or is in flight. O(1)."""
         if not isinstance(request_id, (int, np.integer)) or not 0 <= request_id <= arguments.INT64_MAX:
             return False
-        return kernels.look_up(self._arena, int(request_id))[0] == kernels.OK
+        return kernels.look_up(self._arena, int(request_id)).code == kernels.OK
 
     def __repr__(self) -> str:
-        waiting = int(layout.parts(self._arena)[1][layout.WAITING])
+        """Return the policy, and how many requests there are."""
+        waiting = int(layout.parts(self._arena).queue[layout.WAITING])
         order = f"policy={self.policy!r}" if self.policy else "priority_fn"
         return f"Scheduler({order}, {waiting} waiting, {len(self) - waiting} in flight)"
 
     def _submit_one(
         self, tokens: int, slo: float, key: float, tenant: int, ids: np.ndarray | None, salt: int, now: float
     ) -> int:
-        """`submit` where a priority_fn gives the key, or of a request with a prompt."""
+        """Submit a request if a priority_fn computes its key, or if it has a prompt."""
         with self._lock:  # the id shown to priority_fn is the one the request gets
             if self._priority_fn is not None:
                 number, now = int(self._arena[layout.NEXT_ID]), max(now, self._latest())
                 key = self._key_of(Request(number, tokens, math.nan, now, now + slo, "waiting", 0, tenant))
-            if ids is None:
-                while (code := _direct.submit(arena := self._arena, now, tokens, slo, key, tenant)) < 0:
-                    self._make_room(arena)
-                return code
-            columns = (
-                np.array((tokens,)), np.array((slo,)), np.array((key,)), np.array((tenant,)), ids,
-                np.array((0, len(ids))), np.array((salt,)),
-            )  # fmt: skip
-            return int(self._submit_columns(columns, now)[0])
+            if ids is not None:
+                return int(self._submit_columns(write.one(tokens, slo, key, tenant, ids, salt), now)[0])
+            while (code := _direct.submit(arena := self._arena, now, tokens, slo, key, tenant)) < 0:
+                self._make_room(arena)
+            return code
 
-    def _submit_many(self, columns: _Columns, now: float) -> np.ndarray:
-        n = len(columns[0])
-        if self._priority_fn is not None:
-            with self._lock:
-                each = (_part(columns, slice(e, e + 1)) for e in range(n))
-                return np.fromiter((self._submit_part(part, now) for part in each), np.int64, n)
-        if n > CHUNK:
-            numbers = np.empty(n, np.int64)
-
-            def submit(scheduler: Scheduler, part: slice) -> None:
-                numbers[part] = scheduler._submit_columns(_part(columns, part), now)
-
-            self._in_chunks(n, submit)
-            return numbers
-        return self._submit_columns(columns, now)
-
-    def _submit_part(self, columns: _Columns, now: float) -> int:
-        tokens, slos, _, tenants, ids, starts, salts = columns
-        slo = float(slos[0]) if len(slos) else math.inf
-        tenant, salt = (int(column[0]) if len(column) else 0 for column in (tenants, salts))
-        return self._submit_one(int(tokens[0]), slo, 0.0, tenant, ids if len(starts) else None, salt, now)
-
-    def _submit_columns(self, columns: _Columns, now: float) -> np.ndarray:
-        tokens, slos, keys, tenants, ids, starts, salts = columns
-        data, n = ids.view(np.uint8), len(tokens)
-        arguments_ = (now, tokens, slos, keys, tenants, data, starts, salts)
-        while (first := kernels.submit_many(arena := self._arena, *arguments_)) < 0:
+    def _submit_columns(self, columns: Columns, now: float) -> np.ndarray:
+        """Submit requests in one kernel call; return their ids."""
+        tenants, data, n = columns.tenants, columns.data, len(columns.tokens)
+        given = (now, *columns._replace(prompts=data))
+        while (first := kernels.submit_many(arena := self._arena, *given)) < 0:
             self._make_room(arena, n, tenants if len(tenants) else None, len(data))
         return np.arange(first, first + n)
 
-    def _take_cached(self, now: float, force: bool, most: int, batch: np.ndarray) -> int:
-        assert self._cache is not None
-        taken = -1
-        while taken < 0:
-            arena = self._arena
-            _, taken, _ = self._cache.call(
-                batches.take_batch_cached, arena, _NO_IDS, self._ledger, now, force, most, batch
-            )
-            if taken < 0:
-                self._make_room(arena)
-        return taken
-
-    def _wait_again(self, request_ids: ArrayLike, way: int) -> None:
-        self._change(kernels.wait_again, arguments.integers("request_ids", request_ids), self._now(), way)
-
     def _change(self, kernel: Callable, ids: np.ndarray, now: float, *more: Any) -> None:
-        """kernel(arena, now, ids, ...) on requests in flight, all or none."""
+        """Call kernel(arena, now, ids, ...) for requests in flight, all or none."""
         if len(ids) > CHUNK:
             return self._in_chunks(len(ids), lambda scheduler, part: scheduler._change(kernel, ids[part], now, *more))
         if len(ids):
@@ -417,53 +460,41 @@ class Scheduler(SchedulerState):
         return arguments.real("what priority_fn returns", self._priority_fn(request))  # type: ignore[misc]
 
     def _prompts(self, name: str, ids: Any) -> np.ndarray | None:
-        """Ids of prompts as the arena keeps them; None for none."""
+        """Return ids of prompts of the type in which the arena keeps them; None for None."""
         if ids is None:
             return None
-        if self._cache is None:
-            raise ValueError(f"{name} needs a cache to be looked up in, this scheduler has none")
-        blocks = bool(layout.parts(self._arena)[5][layout.BLOCKS])
-        return kv_arguments.entries(name, ids, np.dtype(np.int64) if blocks else self._cache.id_dtype, ())
+        return write.prompt_ids(name, ids, self._cache, bool(layout.parts(self._arena).prompts[layout.BLOCKS]))
 
     def _need_tenants(self) -> None:
-        if self._arena[layout.POLICY] != layout.WFQ:
+        if self._arena[layout.POLICY] != policies.WFQ:
             raise ValueError(f"only policy='wfq' counts by tenants, this is {self.policy!r}")
 
+    def _make_room(
+        self, seen: np.ndarray, more: int = 1, tenants: np.ndarray | None = None, prompt_bytes: int = 0
+    ) -> None:
+        """Replace the arena by one with room for this, unless it is no longer `seen`: another thread was faster."""
+        with self._lock:
+            if self._arena is seen:
+                self._arena = state.grown(seen, more, tenants, prompt_bytes)
 
-def _part(columns: _Columns, part: slice) -> _Columns:
-    """A run of what `submit_many` takes."""
-    *each, ids, starts, salts = columns
-    each = [column[part] for column in each]
-    if not len(starts):
-        return *each, ids, starts, salts
-    starts = starts[part.start : part.stop + 1]
-    return *each, ids[starts[0] : starts[-1]], starts - starts[0], salts[part]
+    def _fault(self) -> str | None:
+        return state.fault(self._arena, self._ledger)
 
+    def _to_arrays(self) -> files.Arrays:
+        return {**super()._to_arrays(), "ledger": clock_kernels.copied(self._ledger)}
 
-def _for_each(name: str, values: Any, n: int, low: int = arguments.INT64_MIN, high: int = arguments.INT64_MAX) -> Any:
-    """One integer for each of n: int64 (n,), (0,) where it is 0 for all."""
-    if np.ndim(values) == 0:
-        value = arguments.integer(name, values, low, high)
-        return np.full(n, value) if value else _NO_STARTS
-    array = arguments.integers(name, values, low, high)
-    if len(array) != n:
-        raise ValueError(f"{name} must be an integer or have one for each of {n}, got {len(array)}")
-    return array
+    def _owned(self) -> tuple[np.ndarray, ...]:
+        return self.arrays
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle holds: times as ages, like a file."""
+        return {**super().__getstate__(), "_ledger": clock_kernels.copied(self._ledger)}
 
-def _limit(name: str, value: Any, low: int, high: int, none: int) -> int:
-    return none if value is None else arguments.integer(name, value, low, high)
-
-
-def _tokens(name: str, tokens: Any) -> int:
-    if type(tokens) is int and 0 <= tokens <= _MOST_TOKENS:  # the common case, without a call
-        return tokens
-    return arguments.integer(name, tokens, 0, _MOST_TOKENS)
-
-
-def _seconds(slo_ms: Any) -> float:
-    if slo_ms is None:
-        return math.inf
-    if (type(slo_ms) is float or type(slo_ms) is int) and 0 <= slo_ms <= _LARGEST:  # the common case, without a call
-        return slo_ms / 1000
-    return arguments.real("slo_ms", slo_ms, 0.0) / 1000
+    @classmethod
+    def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
+        arena, ledger = from_arrays(arrays, given["priority_fn"], given["cache"])
+        self = cls.__new__(cls)
+        Clocked.__init__(self, arena, given["clock"])
+        self._ledger, self._priority_fn, self._cache = ledger, given["priority_fn"], given["cache"]
+        clock_kernels.resume(arena, self._now())
+        return self

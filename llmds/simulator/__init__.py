@@ -6,7 +6,8 @@ from ..kernels._lazy import exports
 
 if TYPE_CHECKING:
     from .cost_model import CostModel, kv_pages, preset
-    from .simulator import Replica, Simulation, Sweep, simulate, sweep
+    from .results import Simulation, Sweep
+    from .simulator import Replica, simulate, sweep
 
 __all__ = ["CostModel", "Replica", "Simulation", "Sweep", "kv_pages", "preset", "simulate", "sweep"]
 
@@ -15,8 +16,8 @@ _HOME = {
     "kv_pages": "cost_model",
     "preset": "cost_model",
     "Replica": "simulator",
-    "Simulation": "simulator",
-    "Sweep": "simulator",
+    "Simulation": "results",
+    "Sweep": "results",
     "simulate": "simulator",
     "sweep": "simulator",
 }

@@ -1,4 +1,4 @@
-"""How long one step of continuous batching takes: coefficients of your own, or the roofline of a model on a device."""
+"""How long one step of continuous batching takes: measured coefficients, or the roofline of a model on a device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,16 @@ def _positive(name: str, value: float, high: float = 1e30) -> float:
 class Model:
     """A dense decoder-only transformer, as far as its speed is concerned.
 
-    parameters; layers; heads (of queries), kv_heads, head_dim; bytes of a parameter and of a number in the KV
-    cache (2 for 16 bits); where the figures come from.
+    Parameters
+    ----------
+    parameters : float
+        How many.
+    layers, heads, kv_heads, head_dim : int
+        heads are those of queries.
+    parameter_bytes, kv_bytes : float
+        Bytes of a parameter and of a number in the KV cache (2 for 16 bits).
+    source : str
+        Where the figures are from.
     """
 
     parameters: float
@@ -34,6 +42,7 @@ class Model:
     source: str = ""
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         for name in ("layers", "heads", "kv_heads", "head_dim"):
             arguments.integer(name, getattr(self, name), 1, 1 << 20)
         for name in ("parameters", "parameter_bytes", "kv_bytes"):
@@ -47,7 +56,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Hardware:
-    """An accelerator: dense 16-bit FLOP/s (without sparsity), memory bandwidth in bytes/s, memory in bytes, source."""
+    """An accelerator.
+
+    Parameters
+    ----------
+    flops : float
+        Dense 16-bit FLOP/s (without sparsity).
+    bandwidth, memory : float
+        Bytes/s, and bytes.
+    source : str
+        Where the figures are from.
+    """
 
     flops: float
     bandwidth: float
@@ -55,6 +74,7 @@ class Hardware:
     source: str = ""
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         for name in ("flops", "bandwidth", "memory"):
             _positive(name, getattr(self, name))
 
@@ -76,14 +96,23 @@ HARDWARE = {
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds that a step takes, from what is in it.
+    """Seconds that a step takes, from what it computes.
 
         overhead + max(compute . x, memory . x),  x = (1, P, D, C, A)
 
     P: prompt tokens computed; D: sequences that decode a token; C: tokens of context of these; A: pairs of a
-    prompt token with a token it attends to. `compute` and `memory` are the five coefficients of each side, in seconds;
-    the larger side is the step's (roofline, Williams et al. 2009). A linear model has one side.
+    prompt token with a token it attends to. The larger side counts (roofline, Williams et al. 2009); a linear model has
+    one side.
 
+    Parameters
+    ----------
+    compute, memory : sequence of float
+        The five coefficients of each side, in seconds.
+    overhead : float
+        Seconds a step beside both.
+
+    Examples
+    --------
     >>> CostModel.linear(step=0.01, prefill_token=1e-4, decode_sequence=1e-5).seconds(1000, 10, 0)
     0.1101
     >>> round(CostModel.roofline(MODELS["llama-3.1-8b"], HARDWARE["h100-sxm"]).seconds(0, 1, 1000), 4)
@@ -95,6 +124,7 @@ class CostModel:
     overhead: float = 0.0
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         for name in ("compute", "memory"):
             values = getattr(self, name)
             if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
@@ -109,7 +139,10 @@ class CostModel:
     def linear(
         cls, step: float = 0.0, prefill_token: float = 0.0, decode_sequence: float = 0.0, context_token: float = 0.0
     ) -> "CostModel":
-        """Seconds a step, and for each prompt token, decoding sequence and token of context: measure your engine."""
+        """Return a model of the seconds a step, prompt token, decoding sequence and token of context take.
+
+        Measure them on your engine.
+        """
         return cls((step, prefill_token, decode_sequence, context_token, 0.0))
 
     @classmethod
@@ -123,12 +156,22 @@ class CostModel:
         bandwidth_efficiency: float = 1.0,
         overhead: float = 0.0,
     ) -> "CostModel":
-        """What a model on `devices` accelerators (tensor parallel, communication free) takes at least.
+        """Return what a model on `devices` accelerators (tensor parallel, communication free) takes at least.
 
         A token costs 2 FLOPs a parameter and 4 * layers * heads * head_dim for each token it attends to; a step reads
         all parameters once, and the keys and values of its contexts, and writes those of its tokens (Pope et al. 2022,
-        "Efficiently Scaling Transformer Inference"). The efficiencies say which share of the peaks is reached:
-        1 is a bound, engines reach less, so measure yours. `overhead`: seconds a step that neither side covers.
+        "Efficiently Scaling Transformer Inference").
+
+        Parameters
+        ----------
+        model, hardware : Model, Hardware
+            What runs where.
+        devices : int
+            How many accelerators.
+        compute_efficiency, bandwidth_efficiency : float
+            Shares of the peaks that are reached: 1 is a bound, engines reach less, so measure yours.
+        overhead : float
+            Seconds a step that neither side covers.
         """
         devices = arguments.integer("devices", devices, 1, 1 << 20)
         flops = devices * hardware.flops * _positive("compute_efficiency", compute_efficiency, 1.0)
@@ -140,7 +183,7 @@ class CostModel:
     def seconds(
         self, prefill_tokens: float, decode_sequences: float, context_tokens: float, attended_pairs: float = 0.0
     ) -> float:
-        """Seconds of a step of these P, D, C and A."""
+        """Return the seconds of a step of these P, D, C and A."""
         given = {
             "prefill_tokens": prefill_tokens,
             "decode_sequences": decode_sequences,
@@ -157,7 +200,7 @@ class CostModel:
 
 
 def kv_pages(model: Model, hardware: Hardware, page_size: int, *, devices: int = 1, utilisation: float = 0.9) -> int:
-    """Pages of `page_size` tokens that fit beside the parameters in `utilisation` of the memory of all devices."""
+    """Return the pages of `page_size` tokens that fit beside the parameters in `utilisation` of all devices' memory."""
     page_size = arguments.integer("page_size", page_size, 1, 2**31 - 1)
     devices = arguments.integer("devices", devices, 1, 1 << 20)
     room = (
@@ -171,9 +214,9 @@ def kv_pages(model: Model, hardware: Hardware, page_size: int, *, devices: int =
 
 
 def preset(name: str) -> tuple[Model, Hardware, int]:
-    """(model, hardware, devices) of "MODEL@HARDWARE" or "MODEL@HARDWARExN", such as "llama-3.1-70b@h100-sxmx4".
+    """Return (model, hardware, devices) of "MODEL@HARDWARE" or "MODEL@HARDWARExN", as "llama-3.1-70b@h100-sxmx4".
 
-    ValueError tells the names there are.
+    The names are those of `MODELS` and `HARDWARE`; ValueError, which lists them, for others.
     """
     model, _, rest = arguments.text("preset", name).partition("@")
     hardware, devices = rest, 1

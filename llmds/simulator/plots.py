@@ -1,4 +1,4 @@
-"""Pictures of simulations: latencies, what went on when, and goodput against load. Needs the extra `plots`."""
+"""Plots of simulations: latencies, activity over time, and goodput over load. Needs the extra `plots`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..base import arguments
-from .simulator import Simulation, Sweep
+from .results import Simulation, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +16,11 @@ _MEASURES = {"ttft": "time to first token, s", "tpot": "time per output token, m
 
 
 def latency_cdf(simulations: Mapping[str, Simulation]) -> "Figure":
-    """The share of finished requests that took no longer, by time to first token, time per output token after it, and
-    time to the last: a panel for each, a line for each of the simulations, named by its key. Logarithmic times."""
+    """Plot the share of finished requests that took no longer than a time.
+
+    A panel each for time to first token, time per output token after it, and time to the last token; a line for each of
+    the simulations, named by its key. Times are logarithmic.
+    """
     figure = _figure(12.0, 4.0)
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -39,8 +42,11 @@ def latency_cdf(simulations: Mapping[str, Simulation]) -> "Figure":
 
 
 def timeline(simulation: Simulation) -> "Figure":
-    """What went on over time: sequences running and requests waiting, pages of the KV cache referenced, and tokens
-    computed a second between one sample and the next."""
+    """Plot what went on over time.
+
+    Sequences running and requests waiting, pages of the KV cache referenced, and tokens computed a second between one
+    sample and the next.
+    """
     time, running, waiting, pages, tokens = simulation.timeline.T
     figure = _figure(10.0, 6.5)
     above, middle, below = figure.subplots(3, 1, sharex=True)
@@ -67,15 +73,24 @@ def goodput(
     latency_ms: float | None = None,
     x: str = "rate",
 ) -> "Figure":
-    """Requests a second that meet the limits (`Sweep.goodput`) over the values (numbers) of one key of the grid; a
-    line for each combination of the other keys. A `rate` is told as requests a second, with a dashed line where all
-    of them would meet the limits. ValueError if the grid has no such key."""
+    """Plot the requests a second that meet the limits (`Sweep.goodput`) over one key of the grid.
+
+    Parameters
+    ----------
+    swept : Sweep
+        What `sweep` returned.
+    ttft_ms, tpot_ms, latency_ms : float, optional
+        The limits.
+    x : str
+        The key, whose values are numbers; a line for each combination of the other keys. A `rate` is shown as requests
+        a second, with a dashed line where all of them would meet the limits. ValueError if the grid has no such key.
+    """
     if x not in swept.grid:
         raise ValueError(f"x must be a key of the sweep's grid ({', '.join(swept.grid) or 'it has none'}), got {x!r}")
     places = arguments.reals("values of x", swept.grid[x])
     limits = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "latency_ms": latency_ms}
     met = swept.goodput(**limits)
-    if x == "rate":  # as many times as in the trace, told as requests a second
+    if x == "rate":  # a multiple of the trace's, shown as requests a second
         places = np.array([_load(swept, rate) for rate in swept.grid[x]])
     shape = [len(values) for values in swept.grid.values()]
     at = list(swept.grid).index(x)
@@ -88,11 +103,11 @@ def goodput(
         axes.plot(places[order], places[order], "--", color="#888888", label="all requests", linewidth=1)
     for line, label in zip(lines, labels, strict=True):
         axes.plot(places[order], line[order], marker="o", markersize=4, label=label[0])
-    told = [f"{name[:-3]} <= {limit:g} ms" for name, limit in limits.items() if limit is not None]
+    shown = [f"{name[:-3]} <= {limit:g} ms" for name, limit in limits.items() if limit is not None]
     axes.set(
         xlabel="requests a second that arrive" if x == "rate" else x,
         ylabel="requests a second within the limits",
-        title=", ".join(told) if told else "finished, no limits",
+        title=", ".join(shown) if shown else "finished, no limits",
     )
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
@@ -101,7 +116,7 @@ def goodput(
 
 
 def _load(swept: Sweep, rate: float) -> float:
-    """Requests a second that arrive in the simulations at a rate."""
+    """Return the requests a second that arrive in the simulations at a rate."""
     arrivals = next(
         result.arrivals for each, result in zip(swept.replicas, swept.results, strict=True) if each.rate == rate
     )
@@ -109,7 +124,7 @@ def _load(swept: Sweep, rate: float) -> float:
 
 
 def _labels(swept: Sweep, x: str) -> list[str]:
-    """What each configuration has besides x, of the keys that have more than one value."""
+    """Return a label for each configuration: its values of keys other than x that have more than one."""
     keys = [name for name, values in swept.grid.items() if name != x and len(values) > 1]
     return [
         ", ".join(

@@ -1,4 +1,8 @@
-"""The columns of a trace from the files in which the field publishes them. Files are never trusted."""
+"""The columns of a trace from the files in which the field publishes them. Files are never trusted.
+
+A reader is `reader(path, data, sort)`, which returns `Columns`, or raises a ValueError that names the file and what is
+wrong; `data` is the whole content, unpacked. The table of formats is `FORMATS` in `traces.sources`.
+"""
 
 import gzip
 import json
@@ -12,7 +16,6 @@ import numpy as np
 from ..kernels.traces import csv as kernels
 from ..kernels.traces.trace import MAX_TOKENS
 
-MOONCAKE, AZURE, SAVED = "Mooncake JSON lines", "Azure CSV", "saved trace"
 AZURE_HEADER = b"TIMESTAMP,ContextTokens,GeneratedTokens"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ROWS = 1 << 18  # of one kernel call, about 30 ms
@@ -25,7 +28,7 @@ _WHY = {
 
 
 class Columns(NamedTuple):
-    """What `traces.Trace` is made of, in its order."""
+    """The arguments of `traces.Trace`, in its order."""
 
     arrivals: np.ndarray
     input_lengths: np.ndarray
@@ -36,7 +39,7 @@ class Columns(NamedTuple):
 
 
 def content(path: str | os.PathLike) -> bytes:
-    """The bytes of a file, unpacked if they are gzip, without a byte order mark. ValueError if that fails."""
+    """Return the bytes of a file, unpacked if they are gzip, without a byte order mark; ValueError for damaged gzip."""
     with open(path, "rb") as file:
         data = file.read()
     if data.startswith(b"\x1f\x8b"):
@@ -47,23 +50,15 @@ def content(path: str | os.PathLike) -> bytes:
     return data.removeprefix(_BYTE_ORDER_MARK)
 
 
-def recognised(path: str | os.PathLike, data: bytes) -> str:
-    """MOONCAKE, AZURE or SAVED, by how the content begins. ValueError if it is none."""
-    if data.startswith(b"PK"):
-        return SAVED
-    if data.startswith(AZURE_HEADER):
-        return AZURE
-    if data.startswith(b"{"):
-        return MOONCAKE
-    raise ValueError(f"{os.fspath(path)}: neither {MOONCAKE}, {AZURE} nor a {SAVED}, line 1 begins with {data[:40]!r}")
-
-
-def mooncake(path: str | os.PathLike, data: bytes, block_size: int, ticks_per_second: float, sort: bool) -> Columns:
-    """The columns of JSON lines. ValueError names what is wrong, and where."""
+def mooncake(
+    path: str | os.PathLike, data: bytes, sort: bool, block_size: int = 512, ticks_per_second: float = 1000.0
+) -> Columns:
+    """Return the columns of Mooncake's JSON lines; ValueError names what is wrong, and where."""
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()
-    times, lengths, ids = np.empty(len(lines)), np.empty((2, len(lines)), np.int64), []
+    times, ids = np.empty(len(lines)), []
+    inputs, outputs = np.empty(len(lines), np.int64), np.empty(len(lines), np.int64)
     for row, line in enumerate(lines):
         try:
             request = json.loads(line)
@@ -73,14 +68,14 @@ def mooncake(path: str | os.PathLike, data: bytes, block_size: int, ticks_per_se
         if fault:
             raise ValueError(f"{_where(path, row)}: {fault}")
         times[row] = request["timestamp"]
-        lengths[:, row] = request["input_length"], request["output_length"]
+        inputs[row], outputs[row] = request["input_length"], request["output_length"]
         ids.append(np.array(request["hash_ids"], np.int64))
     order = _order(path, times, 0, sort)
     counts = np.array([len(some) for some in ids], np.int64)[order]
     return Columns(
         arrivals=(times[order] - times[order][:1]) / ticks_per_second,
-        input_lengths=lengths[0, order],
-        output_lengths=lengths[1, order],
+        input_lengths=inputs[order],
+        output_lengths=outputs[order],
         block_ids=np.concatenate([np.empty(0, np.int64), *(ids[row] for row in order)]),
         indptr=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
         block_size=block_size,
@@ -88,7 +83,7 @@ def mooncake(path: str | os.PathLike, data: bytes, block_size: int, ticks_per_se
 
 
 def _mooncake_fault(request: Any, block_size: int) -> str | None:
-    """What is wrong with the content of a line."""
+    """Return what is wrong with the content of a line, None if nothing is."""
     if type(request) is not dict:
         return f"must be an object, is {type(request).__name__}"
     missing = [name for name in ("timestamp", "input_length", "output_length", "hash_ids") if name not in request]
@@ -112,28 +107,28 @@ def _mooncake_fault(request: Any, block_size: int) -> str | None:
 
 
 def azure(path: str | os.PathLike, data: bytes, sort: bool) -> Columns:
-    """The columns of CSV, of which there are no block ids. ValueError names what is wrong, and where."""
+    """Return the columns of Azure's CSV, which has no block ids; ValueError names what is wrong, and where."""
     head = data.split(b"\n", 1)[0]
     if head.rstrip(b"\r") != AZURE_HEADER:
         raise ValueError(f"{_where(path, 0)}: must be {AZURE_HEADER.decode()}, is {_shown(head)}")
     text = np.frombuffer(bytearray(data), np.uint8)
     at = min(len(head) + 1, len(data))
     rows = np.count_nonzero(text[at:] == 10) + int(at < len(data) and data[-1] != 10)
-    nanoseconds, lengths = np.empty(rows, np.int64), np.empty((2, rows), np.int64)
+    nanoseconds, inputs, outputs = (np.empty(rows, np.int64) for _ in range(3))
     done = 0
     while done < rows:
         stop = min(done + _ROWS, rows)
-        code, at, done = kernels.azure_rows(text, at, done, stop, nanoseconds, lengths)
+        code, at, done = kernels.azure_rows(text, at, done, stop, nanoseconds, inputs, outputs)
         if code != kernels.OK:
             line = data[at : at + 100].split(b"\n")[0]
             raise ValueError(f"{_where(path, done + 1)}: {_WHY[code]}, the line is {_shown(line)}")
     order = _order(path, nanoseconds, 1, sort)
     nanoseconds = nanoseconds[order]
-    return Columns((nanoseconds - nanoseconds[:1]) / 1e9, lengths[0, order], lengths[1, order])
+    return Columns((nanoseconds - nanoseconds[:1]) / 1e9, inputs[order], outputs[order])
 
 
 def _order(path: str | os.PathLike, times: np.ndarray, header: int, sort: bool) -> np.ndarray:
-    """The rows in order of their times, which is that of the lines unless `sort`; ValueError if it is not."""
+    """Return the rows in order of their times; ValueError if that is not the order of the lines, unless `sort`."""
     if type(sort) is not bool:
         raise TypeError(f"sort must be a bool, got {sort!r}")
     if sort:
@@ -141,18 +136,19 @@ def _order(path: str | os.PathLike, times: np.ndarray, header: int, sort: bool) 
     back = np.flatnonzero(times[1:] < times[:-1])
     if back.size:
         raise ValueError(
-            f"{_where(path, int(back[0]) + 1 + header)}: its time lies before that of the line above; "
+            f"{_where(path, int(back[0]) + 1 + header)}: its time is before that of the line above; "
             "sort=True puts the requests in order"
         )
     return np.arange(len(times))
 
 
 def _where(path: str | os.PathLike, row: int) -> str:
+    """Return the name of a file and the line of a row."""
     return f"{os.fspath(path)}, line {row + 1}"
 
 
 def _shown(value: Any) -> str:
-    """A value of a file as text, not too long of it."""
+    """Return a value of a file as text, cut if it is long."""
     if type(value) is int and not math.log2(abs(value) + 1) < 128:
         return "a huge integer"
     text = repr(value)

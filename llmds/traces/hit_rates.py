@@ -1,4 +1,4 @@
-"""Traces run through KV caches: what is found again, by size of the cache and by policy."""
+"""Traces run through KV caches: what they find, by size of the cache and by policy."""
 
 import time
 from collections.abc import Callable
@@ -11,24 +11,28 @@ from ..base import arguments
 from ..base.progress import Progress, bar
 from ..base.threads import count as thread_count
 from ..base.threads import in_pieces
-from ..kernels.kv_cache import sequences as kv_tables
-from ..kernels.traces import replay as kv_replay
+from ..kernels.traces import replay as kernels
 from ..kv_cache.cache import MAX_ID, KVCache
 from ..kv_cache.state import POLICIES
 from .reuse import lru_hits, optimal_hits
 from .trace import Trace
 
-OPTIMAL = "optimal"  # what no policy can beat
-_REQUESTS = 16  # of the first kernel call, when nobody knows yet how long one takes
+OPTIMAL = "optimal"  # which no policy can beat
+_REQUESTS = 16  # of the first kernel call, when it is not known yet how long one takes
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """What came of a replay.
+    """The result of a replay.
 
-    blocks, found: int64 (n,), the blocks of each request, and how many of its leading ones were in the cache.
-    refused: bool (n,), whether it had more blocks than there were pages; of such a one nothing is found.
-    seconds: how long it took.
+    Attributes
+    ----------
+    blocks, found : ndarray
+        int64 (n,): the blocks of each request, and how many of its leading ones were in the cache.
+    refused : ndarray
+        bool (n,): whether it had more blocks than there were pages, so that none were found.
+    seconds : float
+        How long the replay took.
     """
 
     blocks: np.ndarray
@@ -49,13 +53,30 @@ class Replay:
 
 
 def replay(trace: Trace, cache: KVCache, *, salt: int = 0, progress: Progress = False) -> Replay:
-    """Let the requests of a trace pass through a cache, one after the other. O(blocks).
+    """Run the requests of a trace through a cache, one after the other. O(blocks).
 
     Each is attached by its block ids, as by `KVCache.attach_blocks`, and detached at once: its last page becomes the
-    oldest of its own. The cache is left as the trace leaves it, so a second trace may follow; its `stats()` count on.
-    ValueError if the trace has no block ids, or blocks of another size than the cache's pages. Interrupted by Ctrl-C, a
-    whole number of requests has passed.
+    oldest of its own. The cache keeps what the trace leaves in it, so a second trace may follow; its `stats()` count
+    on. Interrupted by Ctrl-C, a whole number of requests has passed.
 
+    Parameters
+    ----------
+    trace : Trace
+        With block ids, of blocks as large as the cache's pages; ValueError if not.
+    cache : KVCache
+        What the requests pass through; it is changed.
+    salt : int
+        Under which the blocks are kept.
+    progress : bool or callable
+        True draws a bar; a callable gets (done, total).
+
+    Returns
+    -------
+    Replay
+        What was found.
+
+    Examples
+    --------
     >>> trace = Trace([0, 1, 2], [3, 3, 2], [1, 1, 1], [7, 8, 9, 7, 8, 5, 7, 8], [0, 3, 6, 8], block_size=1)
     >>> replay(trace, KVCache(page_size=1, max_pages=4, store=False)).found.tolist()
     [0, 2, 2]
@@ -63,19 +84,35 @@ def replay(trace: Trace, cache: KVCache, *, salt: int = 0, progress: Progress = 
     if trace.block_size != cache.page_size:
         raise ValueError(f"trace must have blocks of page_size={cache.page_size} tokens, got {trace.block_size}")
     salt = arguments.integer("salt", salt)
-    return _replay(trace, cache, salt, kv_replay.replay, progress)
+    return _replay(trace, cache, salt, kernels.replay, progress)
 
 
 def hit_rate_curve(
     trace: Trace, sizes: ArrayLike, policy: str = "lru", *, threads: int | None = None, progress: Progress = False
 ) -> np.ndarray:
-    """The hit rate of a trace in an empty cache of each of `sizes` (m,) pages, under a policy: float64 (m,).
+    """Return the hit rate of a trace in an empty cache of each of some sizes, under a policy: float64 (m,).
 
-    `policy`: as `eviction` of KVCache, or "optimal", the bound that only knowledge of the future reaches (Belady 1966).
-    Under "lru" one pass over the trace gives the hits at all sizes (stack distances, Mattson et al. 1970), with
-    one more for each group of sizes that refuse some of the requests: O(blocks * log blocks). Other policies are
-    replayed at each size, on `threads` (default: all cores).
+    Parameters
+    ----------
+    trace : Trace
+        With block ids; ValueError if it has none.
+    sizes : array_like of int
+        Pages, (m,).
+    policy : str
+        As `eviction` of KVCache, or "optimal", the bound that only knowledge of the future reaches (Belady 1966).
+    threads : int, optional
+        How many; all cores by default.
+    progress : bool or callable
+        True draws a bar of the sizes; a callable gets (done, total).
 
+    Notes
+    -----
+    Under "lru" one pass over the trace gives the hits at all sizes (stack distances, Mattson et al. 1970), with one
+    more for each group of sizes that refuse some of the requests: O(blocks * log blocks). Under other policies the
+    trace is replayed at each size.
+
+    Examples
+    --------
     >>> trace = Trace([0, 1, 2], [3, 3, 2], [1, 1, 1], [7, 8, 9, 7, 8, 5, 7, 8], [0, 3, 6, 8], block_size=1)
     >>> hit_rate_curve(trace, [3, 4]).tolist(), hit_rate_curve(trace, [3, 4], "slru").tolist()
     ([0.5, 0.5], [0.5, 0.5])
@@ -94,7 +131,7 @@ def hit_rate_curve(
         def fill(run: slice) -> None:
             for place in range(run.start, run.stop):
                 cache = cache_for(trace, int(sizes[place]), policy)
-                rates[place] = _replay(trace, cache, 0, kv_replay.replay_alone, False).hit_rate
+                rates[place] = _replay(trace, cache, 0, kernels.replay_alone, False).hit_rate
                 advance(1)
 
         in_pieces(len(sizes), fill, workers)
@@ -102,7 +139,7 @@ def hit_rate_curve(
 
 
 def cache_for(trace: Trace, pages: int, policy: str) -> KVCache:
-    """An empty cache for a trace, without room for entries.
+    """Return an empty cache for a trace, without room for entries.
 
     It has no more pages than the trace has blocks: with as many, nothing is ever evicted, and more would find no more.
     """
@@ -115,6 +152,7 @@ def _need_blocks(trace: Trace) -> None:
 
 
 def _replay(trace: Trace, cache: KVCache, salt: int, kernel: Callable, progress: Progress) -> Replay:
+    """Run a trace through a cache by `kernel`, one of `kernels.traces.replay`."""
     _need_blocks(trace)
     n = len(trace)
     found, data = np.zeros(n, np.int32), trace.block_ids.view(np.uint8)
@@ -129,7 +167,7 @@ def _replay(trace: Trace, cache: KVCache, salt: int, kernel: Callable, progress:
             while done < part.stop:
                 arrays = cache.arrays
                 code, done, _ = kernel(*arrays, seq, salt, data, trace.indptr, done, part.stop, found)
-                if code == kv_tables.FULL:
+                if code == kernels.FULL:
                     cache.make_room(arrays)
             advance(part.stop - part.start)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..base import arguments, threads
-from ..base import files as storage
+from ..base.files import Arrays, Schema, expect
 from ..base.structure import Structure
 from ..kernels.traces import reuse as reuse_kernels
 from ..kernels.traces import trace as kernels
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BLOCK_SIZE = 512
 VOCABULARY = 128_000
 MAX_BLOCKS = 2**31 - 1
-_REQUESTS = 16  # of the first kernel call, when nobody knows yet how long one takes
+_REQUESTS = 16  # of the first kernel call, when it is not known yet how long one takes
 _RULES = {
     kernels.ARRIVAL: "arrivals must begin at 0, be finite and never decrease",
     kernels.INPUT: "input_lengths must lie in 1..2**31-1",
@@ -30,21 +30,30 @@ _RULES = {
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trace(Structure):
-    """Requests in order of arrival, as parallel arrays: when each came, how long its prompt and its answer were, and,
-    where that is known, what its prompt held.
+    """Requests in order of arrival, as parallel arrays: their times, their lengths, and the contents of their prompts.
 
-    arrivals: float64 (n,), seconds since the first request. They never decrease.
-    input_lengths, output_lengths: int64 (n,), tokens of each prompt (1 or more) and of each answer (0 or more).
-    block_ids: int64 (blocks,), content ids, one for each run of `block_size` tokens of a prompt. Equal ids mean that
-    the prompts are equal from their beginning to the end of the block (where they stand for a block alone:
-    `prefixes`). The last block of a prompt may be part-filled.
-    indptr: int64 (n + 1,): request r has block_ids[indptr[r]:indptr[r + 1]]. Where nothing is known of the
-    contents, block_ids is empty and indptr all 0, which is what leaving them out gives.
-
-    The arrays may be the caller's own: nobody is to change them. `dataclasses.replace` makes variants, such as twice
+    The arrays may be the caller's own, who must not change them. `dataclasses.replace` makes variants, such as twice
     the load: `replace(trace, arrivals=trace.arrivals / 2)`. TypeError or ValueError if they break a rule. O(n +
     blocks).
 
+    Parameters
+    ----------
+    arrivals : array_like of float
+        float64 (n,), seconds since the first request. They never decrease.
+    input_lengths, output_lengths : array_like of int
+        int64 (n,), tokens of each prompt (1 or more) and of each answer (0 or more).
+    block_ids : array_like of int, optional
+        int64 (blocks,), content ids, one for each run of `block_size` tokens of a prompt. Equal ids mean that the
+        prompts are equal from their beginning to the end of the block (if ids stand for the tokens of a block only, use
+        `prefixes`). The last block of a prompt may be part-filled.
+    indptr : array_like of int, optional
+        int64 (n + 1,): request r has block_ids[indptr[r]:indptr[r + 1]]. If nothing is known of the contents, block_ids
+        is empty and indptr all 0, the default.
+    block_size : int
+        Tokens of a block.
+
+    Examples
+    --------
     >>> trace = Trace([0.0, 0.5], [1000, 600], [20, 30], [7, 8, 7, 9], [0, 2, 4])
     >>> trace.blocks(1).tolist(), trace[1:].arrivals.tolist()
     ([7, 9], [0.0])
@@ -57,7 +66,7 @@ class Trace(Structure):
     indptr: np.ndarray = None  # type: ignore[assignment]
     block_size: int = BLOCK_SIZE
 
-    _schema: ClassVar[storage.Schema] = {
+    _schema: ClassVar[Schema] = {
         "arrivals": (np.float64, 1),
         "input_lengths": (np.int64, 1),
         "output_lengths": (np.int64, 1),
@@ -68,8 +77,9 @@ class Trace(Structure):
     _unpickled: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
+        """Check the arguments."""
         if (self.block_ids is None) != (self.indptr is None):
-            raise ValueError("block_ids and indptr must come together")
+            raise ValueError("block_ids and indptr must both be given, or neither")
         arrivals = arguments.reals("arrivals", self.arrivals)
         checked = {
             "arrivals": arrivals,
@@ -87,23 +97,32 @@ class Trace(Structure):
         if fault is not None:
             raise ValueError(fault)
 
+    @property
+    def arrays(self) -> kernels.Arrays:
+        """The trace's arrays, for your own compiled loops: arrivals, input_lengths, output_lengths, block_ids, indptr.
+
+        A NamedTuple of the arrays themselves, not copies, of the shapes and types given above, which are never
+        replaced. The trace, and traces cut from it, share them: do not change them.
+        """
+        return kernels.Arrays(self.arrivals, self.input_lengths, self.output_lengths, self.block_ids, self.indptr)
+
     def until(self, seconds: float) -> "Trace":
-        """The requests that came in the first `seconds`. O(log n), and a pass over what is left."""
+        """Return the requests that arrived in the first `seconds`. O(log n), and a pass over what is left."""
         seconds = arguments.real("seconds", seconds, 0.0)
         return self[: int(np.searchsorted(self.arrivals, seconds))]
 
     def blocks(self, request: int) -> np.ndarray:
-        """Content ids of one request's prompt: a view, int64. O(1)."""
+        """Return the content ids of one request's prompt: a view, int64. O(1)."""
         request = arguments.integer("request", request, 0, len(self) - 1)
         return self.block_ids[self.indptr[request] : self.indptr[request + 1]]
 
     def tokens(self, seed: int = 0, vocabulary: int = VOCABULARY) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of all prompts, end to end: (int32 (sum of input_lengths,), where each begins int64 (n + 1,)).
+        """Return the token ids of all prompts, end to end, and where each begins.
 
-        Made from the content ids, each of which stands for `block_size` random tokens below `vocabulary`; equal ids
-        under equal seeds give equal tokens, and the last block is cut to the prompt's length. ValueError if the trace
-        has no ids. O(tokens), about 1 ns each and 4 bytes: take part of a long trace at a time,
-        `trace[:1000].tokens()`.
+        int32 (sum of input_lengths,) and int64 (n + 1,). Made from the content ids, each of which stands for
+        `block_size` random tokens below `vocabulary`; equal ids under equal seeds give equal tokens, and the last block
+        is cut to the prompt's length. ValueError if the trace has no ids. O(tokens), about 1 ns each and 4 bytes: take
+        part of a long trace at a time, `trace[:1000].tokens()`.
         """
         seed, vocabulary = self._token_arguments(seed, vocabulary)
         starts = np.zeros(len(self) + 1, np.int64)
@@ -120,7 +139,7 @@ class Trace(Structure):
         return out, starts
 
     def tokens_of(self, request: int, seed: int = 0, vocabulary: int = VOCABULARY) -> np.ndarray:
-        """Token ids of one prompt, as `tokens` has them: int32 (input_length,). O(input_length)."""
+        """Return the token ids of one prompt, as `tokens` returns them: int32 (input_length,). O(input_length)."""
         request = arguments.integer("request", request, 0, len(self) - 1)
         seed, vocabulary = self._token_arguments(seed, vocabulary)
         out = np.empty(self.input_lengths[request], np.int32)
@@ -130,11 +149,16 @@ class Trace(Structure):
         return out
 
     def prefixes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct prefixes of the prompts, as a tree whose nodes are numbered in order of appearance.
+        """Return the distinct prefixes of the prompts, as a tree whose nodes are numbered in order of appearance.
 
-        Returns (nodes, parents): which node each block is, int32, parallel to block_ids; and the node before it of each
-        node, int32 (distinct,), -1 where it is a prompt's first. A node is an id and all ids before it, so this
-        holds for ids of blocks alone too, such as hashes of nothing but their own tokens. O(blocks).
+        A node is an id and all ids before it, so ids that stand for the tokens of a block only will do, too. O(blocks).
+
+        Returns
+        -------
+        nodes : ndarray
+            int32, parallel to block_ids: which node each block is.
+        parents : ndarray
+            int32 (distinct,): the node before it of each node, -1 where it is a prompt's first.
         """
         total = len(self.block_ids)
         buckets = np.full(1 << max(2 * total - 1, 1).bit_length(), -1, np.int32)
@@ -150,12 +174,12 @@ class Trace(Structure):
         return nodes, parents[: head[0]].copy()
 
     def stats(self) -> dict[str, float]:
-        """A summary. O((n + blocks) * log n).
+        """Return a summary. O((n + blocks) * log n).
 
-        `requests`, `seconds` (from the first to the last), `requests_per_second` (0.0 if all came at once); `mean`,
+        `requests`, `seconds` (from the first to the last), `requests_per_second` (0.0 if all arrived at once); `mean`,
         `p50`, `p99` and `max` of the lengths in tokens, as `input_mean` and so on, and their sums `input_tokens` and
         `output_tokens`; `blocks`, how many are `distinct_blocks`, `longest_request` in blocks, and `seen_before`, the
-        share of blocks that came before, which is what a cache without limit finds.
+        share of blocks that were there before, which is what a cache without limit finds.
         """
         seconds = float(self.arrivals[-1]) if len(self) else 0.0
         blocks, distinct = len(self.block_ids), len(self.prefixes()[1])
@@ -176,10 +200,11 @@ class Trace(Structure):
         return found
 
     def __len__(self) -> int:
+        """Return the number of requests."""
         return len(self.arrivals)
 
     def __getitem__(self, which: slice | np.ndarray) -> "Trace":
-        """The requests of a slice (step 1 or more), or of a boolean mask (n,); time begins with the first of them.
+        """Return the requests of a slice (step 1 or more), or of a boolean mask (n,); time begins with the first.
 
         Runs of requests share this trace's arrays. O(n), and a copy of the blocks where requests are left out.
         """
@@ -205,6 +230,7 @@ class Trace(Structure):
         return self._part(rows, self.block_ids[places], indptr)
 
     def __repr__(self) -> str:
+        """Return the number of requests, their time, and what is known of their blocks."""
         seconds = float(self.arrivals[-1]) if len(self) else 0.0
         blocks = f"{len(self.block_ids)} blocks of {self.block_size} tokens" if len(self.block_ids) else "no block ids"
         return f"Trace({len(self)} requests in {seconds:.0f} s, {blocks})"
@@ -223,16 +249,16 @@ class Trace(Structure):
         return arguments.integer("seed", seed), arguments.integer("vocabulary", vocabulary, 1, 2**31 - 1)
 
     def _owned(self) -> Iterable[np.ndarray]:
-        return (self.arrivals, self.input_lengths, self.output_lengths, self.block_ids, self.indptr)
+        return self.arrays
 
-    def _to_arrays(self) -> storage.Arrays:
+    def _to_arrays(self) -> Arrays:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**arrays, "block_size": np.array([self.block_size], np.int64)}
 
     @classmethod
-    def _from_arrays(cls, arrays: storage.Arrays, **given: Any) -> "Self":
+    def _from_arrays(cls, arrays: Arrays, **given: Any) -> "Self":
         size = arrays["block_size"]
-        storage.expect(size.size == 1 and 1 <= size[0] <= kernels.MAX_TOKENS, "block_size is none")
+        expect(size.size == 1 and 1 <= size[0] <= kernels.MAX_TOKENS, "block_size must lie in 1..2**31-1")
         self = cls.__new__(cls)
         for name, array in arrays.items():
             object.__setattr__(self, name, array)
@@ -249,7 +275,7 @@ class Trace(Structure):
         if len(self.indptr) != n + 1 or self.indptr[0] != 0 or self.indptr[-1] != total or total > MAX_BLOCKS:
             return f"indptr must have shape ({n + 1},) and lead from 0 to the {total} block_ids (at most 2**31-1)"
         done = 0
-        while done < n:  # as many as surely take less than a tenth of a second
+        while done < n:  # so many that they surely take less than a tenth of a second
             stop = max(
                 done + 1, min(done + (1 << 16), int(np.searchsorted(self.indptr, self.indptr[done] + (1 << 24))))
             )

@@ -118,7 +118,7 @@ def test_what_a_picture_needs_is_looked_at_before_the_work(saved, tmp_path, caps
 def test_bad_input_is_told_in_one_line(saved, tmp_path, capsys):
     refused(capsys, tmp_path / "none", says="none: No such file")
     (tmp_path / "noise").write_text("noise")
-    refused(capsys, tmp_path / "noise", says=["noise", "neither"])
+    refused(capsys, tmp_path / "noise", says=["noise", "must begin like one of"])
     Trace([0.0], [5], [5]).save(tmp_path / "lengths")
     refused(capsys, tmp_path / "lengths", says=["lengths", "block ids"])
     for pages in (0, -1, 2**31):

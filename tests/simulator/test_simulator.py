@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulator.plain_simulation import plain_simulation
+from llmds.kernels import table
+from llmds.scheduler.state import fault
 from llmds.simulator.cost_model import HARDWARE, MODELS, CostModel
 from llmds.simulator.simulator import Replica, _admitted, _Labels, _Run, simulate
 from llmds.traces import synthetic
@@ -195,10 +197,12 @@ def test_where_calls_end_changes_nothing_and_all_pages_are_free_at_the_end(work,
         run.work = work
         calls += 1
         if calls % 64 == 0:
-            run.cache.check(), run.scheduler.check()
+            run.cache.check()
+            assert fault(*run.scheduler) is None
     assert calls > 50 or work > 1000
-    run.cache.check(), run.scheduler.check()
-    assert len(run.cache) == len(run.scheduler) == 0 and run.cache.stats()["allocated_pages"] == 0
+    run.cache.check()
+    assert fault(*run.scheduler) is None
+    assert len(run.cache) == run.scheduler.arena[table.COUNT] == 0 and run.cache.stats()["allocated_pages"] == 0
     assert run.cache.stats()["total_page_refs"] == 0
     if shared:
         assert expected.preemptions.sum() > 0 and run.cache.stats()["evictions"] > 0

@@ -11,6 +11,8 @@ import pytest
 
 from llmds import traces
 from llmds.kernels.traces import csv as trace_text
+from llmds.traces import sources
+from llmds.traces.files import Columns
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 LINE = {"timestamp": 5, "input_length": 600, "output_length": 3, "hash_ids": [1, 2]}
@@ -246,7 +248,8 @@ def test_other_columns_are_refused(path, header):
 @pytest.mark.parametrize("content", [b"", b"hello", b"\n{}", b"[]", b"\x00" * 100])
 def test_what_is_no_trace(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="trace: neither Mooncake JSON lines, Azure CSV nor a saved trace"):
+    words = "trace: begins with .* must begin like one of: Mooncake JSON lines .*Azure CSV .*saved trace"
+    with pytest.raises(ValueError, match=words):
         traces.read(path)
 
 
@@ -319,3 +322,22 @@ def test_many_rows_come_in_several_calls(path, monkeypatch):
     with pytest.raises(ValueError, match="line 52: GeneratedTokens"):
         traces.read(path)
     assert len(trace_text.azure_rows.signatures) == 1
+
+
+def test_a_format_is_a_reader_and_a_line_in_the_table(path, monkeypatch):
+    def reader(path, data, sort):
+        rows = np.array([line.split(b";") for line in data.splitlines()[1:]], np.float64)
+        return Columns(rows[:, 0], rows[:, 1].astype(np.int64), rows[:, 2].astype(np.int64))
+
+    path.write_text("#semicolons\n0;5;1\n1.5;7;0\n")
+    with pytest.raises(ValueError, match="trace: begins with b'#semicolons"):
+        traces.read(path)
+    monkeypatch.setitem(sources.FORMATS, "semicolons", sources.Format(b"#semicolons", reader))
+    trace = traces.read(path)
+    assert trace.arrivals.tolist() == [0.0, 1.5] and trace.input_lengths.tolist() == [5, 7]
+    path.write_text("#semicolons\n0;0;1\n")
+    with pytest.raises(ValueError, match=r"trace: .*input_lengths"):
+        traces.read(path)
+    path.write_text("#commas\n0;0;1\n")
+    with pytest.raises(ValueError, match=r"#commas.*#semicolons"):
+        traces.read(path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 import llmds
 from llmds.kernels.traces import trace as kernels
@@ -295,3 +296,19 @@ def test_every_type_shares_one_compilation(trace):
 
 def test_the_module_is_found_from_the_package():
     assert llmds.traces.Trace is Trace
+
+
+@njit
+def blocks_of_each(arrays):
+    """How many blocks each request has, and the last content id of all."""
+    counts = np.empty(len(arrays.arrivals), np.int64)
+    for r in range(len(counts)):
+        counts[r] = arrays.indptr[r + 1] - arrays.indptr[r]
+    return counts, arrays.block_ids[-1]
+
+
+def test_a_compiled_loop_works_on_the_arrays_of_a_trace():
+    trace = Trace([0.0, 0.5], [1000, 600], [20, 30], [7, 8, 7, 9], [0, 2, 4])
+    counts, last = blocks_of_each(trace.arrays)
+    assert counts.tolist() == [2, 2] and last == 9
+    assert all(array is getattr(trace, name) for name, array in trace.arrays._asdict().items())

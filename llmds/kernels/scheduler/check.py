@@ -5,192 +5,141 @@ import numpy as np
 from .. import clock, heap, histogram, table
 from ..compiling import njit
 from ..table import CAPACITY, COUNT, FREE, HEAD, KEY, TOP
-from .layout import (
-    AGAIN,
-    AGING,
-    AHEAD,
-    ASKED_KEY,
-    BACK,
-    BATCHES,
-    BEHIND,
-    BLOCKS,
-    CHUNK,
-    COMPLETED,
-    COMPUTED,
-    COUNTER,
-    CUSTOM,
-    DEADLINE,
-    FIRST,
-    FRONT,
-    HANDED_OUT,
-    HISTOGRAM,
-    ID_BYTES,
-    IDS,
-    IN_FLIGHT,
-    LAST,
-    LEDGER,
-    LEFT,
-    LIVE,
-    MAX_SIZE,
-    MAX_TOKENS,
-    MAX_WAIT,
-    MISSES,
-    MOST_TOKENS,
-    NEWER,
-    NEWEST,
-    NEXT_ID,
-    NEXT_TURN,
-    NO_CHUNK,
-    NOBODY,
-    OLDER,
-    OLDEST,
-    POLICY,
-    PREEMPTIONS,
-    PROMPT_HEAD,
-    QUEUED,
-    REQUESTS,
-    SERVICE,
-    SJF,
-    SUBMITTED,
-    TENANT,
-    TENANT_WIDTH,
-    TOKENS,
-    TURN,
-    USED,
-    WAITING,
-    WAITING_TOKENS,
-    WEIGHT,
-    WFQ,
-    WIDTH,
-    new,
-    opened,
-    parts,
-    tenants_size,
-)
-from .queue import key_of, rank, share
+from . import layout
+from .policies import CUSTOM, SJF, WFQ, is_known
+from .queue import key_of, next_tokens, rank
 
 OLD_WIDTH = np.int64(9)
+SOUND, BROKEN, UNKNOWN_POLICY = -1, -2, -3  # what `first_fault` returns where it is no row
 _ZERO = np.int64(0)
 
 
 @njit(cache=True)
 def well_formed(arena):
-    """Whether `parts` may cut this array (any int64 array (n,)) into arenas."""
+    """Return whether `parts` may cut this array, any int64 array (n,), into arenas."""
     if arena.shape[0] < HEAD or not 0 <= arena[CAPACITY] < 2**31:
         return False
     capacity = arena[CAPACITY]
-    at = _requests_size(capacity, WIDTH) + 3 * _requests_size(capacity, heap.COLUMNS)
+    at = _requests_size(capacity, layout.WIDTH) + 3 * _requests_size(capacity, heap.COLUMNS)
     if arena.shape[0] < at + HEAD or not 0 <= arena[at + CAPACITY] < 2**31:
         return False
-    if arena.shape[0] < at + tenants_size(arena[at + CAPACITY]) + PROMPT_HEAD:
+    if arena.shape[0] < at + layout.tenants_size(arena[at + CAPACITY]) + layout.PROMPT_HEAD:
         return False
-    requests, queue, deadlines, again, tenants, prompts = parts(arena)
+    requests, queue, deadlines, again, tenants, prompts = layout.parts(arena)
     return (
-        table.well_formed(requests, WIDTH)
+        table.well_formed(requests, layout.WIDTH)
         and table.well_formed(queue, heap.COLUMNS)
         and table.well_formed(deadlines, heap.COLUMNS)
         and table.well_formed(again, heap.COLUMNS)
-        and table.well_formed(tenants, TENANT_WIDTH)
+        and table.well_formed(tenants, layout.TENANT_WIDTH)
         and queue[CAPACITY] == deadlines[CAPACITY] == again[CAPACITY] == capacity
-        and 0 <= prompts[ID_BYTES] <= 8
-        and 0 <= prompts[BLOCKS] <= 1
-        and 0 <= prompts[LIVE] <= prompts[USED] <= 8 * (prompts.shape[0] - PROMPT_HEAD)
+        and 0 <= prompts[layout.ID_BYTES] <= 8
+        and 0 <= prompts[layout.BLOCKS] <= 1
+        and 0 <= prompts[layout.LIVE] <= prompts[layout.USED] <= 8 * (prompts.shape[0] - layout.PROMPT_HEAD)
     )
 
 
 @njit(cache=True)
 def first_fault(arena):
-    """First row of the requests that is impossible, or that a queue or a link does not know.
+    """Return the first row of the requests that is impossible, or that a queue or a link does not hold.
 
-    -1 if there is none, -2 where head, queues and links do not add up. Safe on any contents of a `well_formed` arena.
+    SOUND if there is none, BROKEN if head, queues and links do not add up, UNKNOWN_POLICY if the policy is. Safe on any
+    contents of a `well_formed` arena.
     """
-    prompts = parts(arena)[5]
-    head, rows, buckets, queue, deadlines, again, thead, theirs, their_buckets = opened(arena)
+    if not is_known(arena[layout.POLICY]):
+        return np.int64(UNKNOWN_POLICY)
+    state, prompts = layout.opened(arena), layout.parts(arena).prompts
+    head, rows, buckets = state.head, state.rows, state.buckets
+    queue, deadlines, again = state.queue, state.deadlines, state.again
+    tenant_head, tenant_rows = state.tenant_head, state.tenant_rows
     if (
         table.first_fault(head, rows, buckets) != -1
-        or table.first_fault(thead, theirs, their_buckets) != -1
+        or table.first_fault(tenant_head, tenant_rows, state.tenant_buckets) != -1
         or heap.first_fault(queue) != -1
         or heap.first_fault(deadlines) != -1
         or heap.first_fault(again) != -1
-        or not _head_adds_up(head, queue, deadlines, again, thead)
-        or not _tenants_add_up(head, rows, thead, theirs)
+        or not _head_adds_up(head, queue, deadlines, again, tenant_head)
+        or not _tenants_add_up(head, rows, tenant_head, tenant_rows)
     ):
-        return np.int64(-2)
+        return np.int64(BROKEN)
     reals, seconds = rows.view(np.float64), head.view(np.float64)
     waiting, firsts, urgent, repeated, tokens, live = 0, 0, 0, 0, _ZERO, _ZERO
     for row in range(head[COUNT]):
-        turn = rows[row, TURN]
+        turn = rows[row, layout.TURN]
         if not (
-            0 <= rows[row, KEY] < head[NEXT_ID]
-            and 0 <= rows[row, COMPUTED] <= rows[row, TOKENS] <= MOST_TOKENS
-            and np.isfinite(reals[row, SUBMITTED])
-            and reals[row, SUBMITTED] <= reals[row, QUEUED] <= seconds[clock.LATEST]
-            and reals[row, DEADLINE] >= reals[row, SUBMITTED]
-            and not np.isnan(reals[row, ASKED_KEY])
-            and 0 <= turn < queue[NEXT_TURN]
+            0 <= rows[row, KEY] < head[layout.NEXT_ID]
+            and 0 <= rows[row, layout.COMPUTED] <= rows[row, layout.TOKENS] <= layout.MOST_TOKENS
+            and np.isfinite(reals[row, layout.SUBMITTED])
+            and reals[row, layout.SUBMITTED] <= reals[row, layout.QUEUED] <= seconds[clock.LATEST]
+            and reals[row, layout.DEADLINE] >= reals[row, layout.SUBMITTED]
+            and not np.isnan(reals[row, layout.POLICY_KEY])
+            and 0 <= turn < queue[layout.NEXT_TURN]
         ):
             return np.int64(row)
-        if prompts[ID_BYTES] > 0:
-            if not (0 <= rows[row, FIRST] <= prompts[USED] and 0 <= rows[row, IDS] <= prompts[USED]):
+        if prompts[layout.ID_BYTES] > 0:
+            if not (
+                0 <= rows[row, layout.FIRST] <= prompts[layout.USED]
+                and 0 <= rows[row, layout.IDS] <= prompts[layout.USED]
+            ):
                 return np.int64(row)
-            if (rows[row, FIRST] + rows[row, IDS]) * prompts[ID_BYTES] > prompts[USED]:
+            if (rows[row, layout.FIRST] + rows[row, layout.IDS]) * prompts[layout.ID_BYTES] > prompts[layout.USED]:
                 return np.int64(row)
-            live += rows[row, IDS] * prompts[ID_BYTES]
-        if rows[row, OLDER] == IN_FLIGHT:
+            live += rows[row, layout.IDS] * prompts[layout.ID_BYTES]
+        if rows[row, layout.OLDER] == layout.IN_FLIGHT:
             continue
         waiting += 1
-        tokens += share(rows, queue, row)
-        if head[POLICY] != WFQ or rows[row, AHEAD] == NOBODY:
+        tokens += next_tokens(rows, queue, row)
+        if head[layout.POLICY] != WFQ or rows[row, layout.AHEAD] == layout.NO_ROW:
             firsts += 1
-            if not _stands(queue, rows[row, KEY], rank(head, rows, theirs, row), turn):
+            if not _holds(queue, rows[row, KEY], rank(head, rows, tenant_rows, row), turn):
                 return np.int64(row)
-        if reals[row, ASKED_KEY] != key_of(head, rows, reals, row, reals[row, ASKED_KEY]):
+        if reals[row, layout.POLICY_KEY] != key_of(head, rows, row, reals[row, layout.POLICY_KEY]):
             return np.int64(row)
-        if reals[row, DEADLINE] < np.inf:
+        if reals[row, layout.DEADLINE] < np.inf:
             urgent += 1
-            if not _stands(deadlines, rows[row, KEY], reals[row, DEADLINE], turn):
+            if not _holds(deadlines, rows[row, KEY], reals[row, layout.DEADLINE], turn):
                 return np.int64(row)
-        if rows[row, OLDER] == AGAIN:
+        if rows[row, layout.OLDER] == layout.AGAIN:
             repeated += 1
-            if not _stands(again, rows[row, KEY], reals[row, QUEUED], turn):
+            if not _holds(again, rows[row, KEY], reals[row, layout.QUEUED], turn):
                 return np.int64(row)
     if not (
-        waiting == queue[WAITING]
+        waiting == queue[layout.WAITING]
         and firsts == queue[COUNT]
         and urgent == deadlines[COUNT]
         and repeated == again[COUNT]
-        and tokens == head[WAITING_TOKENS]
-        and (prompts[ID_BYTES] == 0 or live == prompts[LIVE])
+        and tokens == head[layout.WAITING_TOKENS]
+        and (prompts[layout.ID_BYTES] == 0 or live == prompts[layout.LIVE])
     ):
-        return np.int64(-2)
+        return np.int64(BROKEN)
     return _fault_of_links(head, rows, waiting - repeated)
 
 
 @njit(cache=True)
 def ledger_adds_up(ledger):
-    """Whether any int64 array (n,) is a ledger."""
-    if ledger.shape[0] < LEDGER or not 1 <= ledger[MAX_SIZE] == ledger.shape[0] - LEDGER:
+    """Return whether this array, any int64 array (n,), is a ledger."""
+    if ledger.shape[0] < layout.LEDGER or not 1 <= ledger[layout.MAX_SIZE] == ledger.shape[0] - layout.LEDGER:
         return False
-    if not 0 <= ledger[LAST] <= ledger[MAX_SIZE]:
+    if not 0 <= ledger[layout.LAST] <= ledger[layout.MAX_SIZE]:
         return False
-    for place in range(ledger[LAST]):
-        if not 0 <= ledger[LEDGER + place] <= MOST_TOKENS:
+    for place in range(ledger[layout.LAST]):
+        if not 0 <= ledger[layout.LEDGER + place] <= layout.MOST_TOKENS:
             return False
     seconds = ledger.view(np.float64)
     return (
-        ledger[MAX_TOKENS] >= 1
-        and seconds[MAX_WAIT] >= 0
-        and 0 <= seconds[SERVICE] < np.inf
-        and 0 <= ledger[BATCHES] <= ledger[HANDED_OUT]
-        and 0 <= histogram.total(ledger[HISTOGRAM:LAST]) <= ledger[HANDED_OUT]
+        ledger[layout.MAX_TOKENS] >= 1
+        and seconds[layout.MAX_WAIT] >= 0
+        and 0 <= seconds[layout.SERVICE] < np.inf
+        and 0 <= ledger[layout.BATCHES] <= ledger[layout.HANDED_OUT]
+        and 0 <= histogram.total(ledger[layout.HISTOGRAM : layout.LAST]) <= ledger[layout.HANDED_OUT]
     )
 
 
 @njit(cache=True)
 def upgraded(old, id_bytes):
-    """(whether it could be done, an arena of version 2) from any int64 array (n,) that should be one of version 1.
+    """Return (whether it could be done, an arena of version 2) from any int64 array (n,) that should be of version 1.
 
-    What it holds is yet to be examined by `first_fault`. O(n).
+    `first_fault` has yet to examine what it holds. O(n).
     """
     none = np.empty(0, np.int64)
     if old.shape[0] < HEAD or not 0 <= old[CAPACITY] < 2**31:
@@ -203,94 +152,112 @@ def upgraded(old, id_bytes):
     if not (table.well_formed(requests, OLD_WIDTH) and table.well_formed(queue, heap.COLUMNS)):
         return False, none
     before, earlier, buckets = table.parts(requests)
-    if table.first_fault(before, earlier, buckets) != -1 or heap.first_fault(queue) != -1 or before[POLICY] > CUSTOM:
+    if table.first_fault(before, earlier, buckets) != -1 or heap.first_fault(queue) != -1:
         return False, none
-    arena = new(capacity, _ZERO, _ZERO, before[POLICY], before.view(np.float64)[AGING], NO_CHUNK, id_bytes, _ZERO)
-    head, rows, buckets, orders, deadlines, _, _, theirs, _ = opened(arena)
+    if not SJF <= before[layout.POLICY] <= CUSTOM:
+        return False, none
+    arena = layout.new(
+        capacity,
+        _ZERO,
+        _ZERO,
+        before[layout.POLICY],
+        before.view(np.float64)[layout.AGING],
+        layout.NO_CHUNK,
+        id_bytes,
+        _ZERO,
+    )
+    state = layout.opened(arena)
+    head, rows, buckets = state.head, state.rows, state.buckets
+    orders, deadlines, tenant_rows = state.queue, state.deadlines, state.tenant_rows
     for slot in range(COUNT, HEAD):
         head[slot] = before[slot]
-    _, places, their_buckets = table.parts(queue)
-    orders[NEXT_TURN] = queue[heap.NEXT_ORDER]
+    _, places, tenant_buckets = table.parts(queue)
+    orders[layout.NEXT_TURN] = queue[heap.NEXT_ORDER]
     reals = rows.view(np.float64)
     for row in range(head[COUNT]):
         for column in range(table.BUCKET + 1, OLD_WIDTH):
             rows[row, column] = earlier[row, column]
-        for column in range(OLD_WIDTH, WIDTH):
+        for column in range(OLD_WIDTH, layout.WIDTH):
             rows[row, column] = 0
         table.insert(rows, buckets, row, earlier[row, KEY])
-        place = table.find(places, their_buckets, rows[row, KEY])
+        place = table.find(places, tenant_buckets, rows[row, KEY])
         if place < 0:  # in flight
-            rows[row, COMPUTED] = rows[row, TOKENS]
+            rows[row, layout.COMPUTED] = rows[row, layout.TOKENS]
             continue
-        rows[row, TURN] = places[place, heap.ORDER]
-        orders[WAITING] += 1
-        heap.push_in_turn(orders, rows[row, KEY], rank(head, rows, theirs, row), rows[row, TURN])
-        if reals[row, DEADLINE] < np.inf:
-            heap.push_in_turn(deadlines, rows[row, KEY], reals[row, DEADLINE], rows[row, TURN])
+        rows[row, layout.TURN] = places[place, heap.ORDER]
+        orders[layout.WAITING] += 1
+        heap.push_in_turn(orders, rows[row, KEY], rank(head, rows, tenant_rows, row), rows[row, layout.TURN])
+        if reals[row, layout.DEADLINE] < np.inf:
+            heap.push_in_turn(deadlines, rows[row, KEY], reals[row, layout.DEADLINE], rows[row, layout.TURN])
     return True, arena
 
 
 @njit(cache=True)
 def _requests_size(capacity, columns):
+    """Return the elements of a `table` of that many rows."""
     return HEAD + capacity * columns + (table.bucket_count(capacity) + 1) // 2
 
 
 @njit(cache=True)
-def _head_adds_up(head, queue, deadlines, again, thead):
+def _head_adds_up(head, queue, deadlines, again, tenant_head):
+    """Return whether the settings and counts in the heads are possible."""
     seconds = head.view(np.float64)
     return (
         head[FREE] == -1
         and head[TOP] == head[COUNT]
         and queue[heap.SIGN] == deadlines[heap.SIGN] == again[heap.SIGN] == 1
-        and head[NEXT_ID] >= 0
-        and SJF <= head[POLICY] <= WFQ
-        and 0 <= seconds[AGING] < np.inf
+        and head[layout.NEXT_ID] >= 0
+        and 0 <= seconds[layout.AGING] < np.inf
         and np.isfinite(seconds[clock.EPOCH])
         and seconds[clock.LATEST] < np.inf
-        and head[COMPLETED] >= 0
-        and head[MISSES] >= 0
-        and 1 <= queue[CHUNK] <= NO_CHUNK
-        and queue[PREEMPTIONS] >= 0
-        and (head[POLICY] == WFQ or thead[CAPACITY] == 0)
-        and 0 <= thead.view(np.float64)[LEFT] < np.inf
+        and head[layout.COMPLETED] >= 0
+        and head[layout.MISSES] >= 0
+        and 1 <= queue[layout.CHUNK] <= layout.NO_CHUNK
+        and queue[layout.PREEMPTIONS] >= 0
+        and (head[layout.POLICY] == WFQ or tenant_head[CAPACITY] == 0)
+        and 0 <= tenant_head.view(np.float64)[layout.LAST_COUNTER] < np.inf
     )
 
 
 @njit(cache=True)
-def _tenants_add_up(head, rows, thead, theirs):
-    """Whether every request has its tenant, and every waiting one its place among the tenant's."""
-    if head[POLICY] != WFQ:
+def _tenants_add_up(head, rows, tenant_head, tenant_rows):
+    """Return whether every request has its tenant, and every waiting one its place among the tenant's."""
+    if head[layout.POLICY] != WFQ:
         return True
-    reals, found, waiting = theirs.view(np.float64), np.zeros(theirs.shape[0], np.int64), 0
+    reals, found, waiting = tenant_rows.view(np.float64), np.zeros(tenant_rows.shape[0], np.int64), 0
     for row in range(head[COUNT]):
-        tenant = rows[row, TENANT]
-        if not (0 <= tenant < thead[TOP] and theirs[tenant, table.BUCKET] >= 0):
+        tenant = rows[row, layout.TENANT]
+        if not (0 <= tenant < tenant_head[TOP] and tenant_rows[tenant, table.BUCKET] >= 0):
             return False
         found[tenant] += 1
-        waiting += rows[row, OLDER] != IN_FLIGHT
-    for tenant in range(thead[TOP]):
-        if theirs[tenant, table.BUCKET] < 0:
+        waiting += rows[row, layout.OLDER] != layout.IN_FLIGHT
+    for tenant in range(tenant_head[TOP]):
+        if tenant_rows[tenant, table.BUCKET] < 0:
             continue
-        if found[tenant] != theirs[tenant, REQUESTS]:
+        if found[tenant] != tenant_rows[tenant, layout.REQUESTS]:
             return False
-        if not (0 <= reals[tenant, COUNTER] < np.inf and 0 < reals[tenant, WEIGHT] < np.inf):
+        if not (0 <= reals[tenant, layout.COUNTER] < np.inf and 0 < reals[tenant, layout.WEIGHT] < np.inf):
             return False
-        row, before = theirs[tenant, FRONT], np.int64(NOBODY)
-        while row != NOBODY:
+        row, before = tenant_rows[tenant, layout.FRONT], np.int64(layout.NO_ROW)
+        while row != layout.NO_ROW:
             if not 0 <= row < head[COUNT] or waiting == 0:
                 return False
-            if rows[row, TENANT] != tenant or rows[row, AHEAD] != before or rows[row, OLDER] == IN_FLIGHT:
+            if (
+                rows[row, layout.TENANT] != tenant
+                or rows[row, layout.AHEAD] != before
+                or rows[row, layout.OLDER] == layout.IN_FLIGHT
+            ):
                 return False
             waiting -= 1
-            before, row = row, rows[row, BEHIND]
-        if before != theirs[tenant, BACK]:
+            before, row = row, rows[row, layout.BEHIND]
+        if before != tenant_rows[tenant, layout.BACK]:
             return False
     return waiting == 0
 
 
 @njit(cache=True)
-def _stands(place, key, score, turn):
-    """Whether a heap holds `key` with this score and order."""
+def _holds(place, key, score, turn):
+    """Return whether a heap holds `key` with this score and order."""
     _, rows, buckets = table.parts(place)
     at = table.find(rows, buckets, key)
     return at >= 0 and rows.view(np.float64)[at, heap.SCORE] == score and rows[at, heap.ORDER] == turn
@@ -298,13 +265,13 @@ def _stands(place, key, score, turn):
 
 @njit(cache=True)
 def _fault_of_links(head, rows, waiting):
-    """First row that is out of the order of waiting; -1 if none is, -2 if not all `waiting` stand in it."""
-    reals, row, before = rows.view(np.float64), head[OLDEST], np.int64(NOBODY)
-    while row != NOBODY:
-        if row < 0 or row >= head[COUNT] or rows[row, OLDER] != before or waiting == 0:
-            return np.int64(-2)
-        if before != NOBODY and reals[row, QUEUED] < reals[before, QUEUED]:
+    """Return the first row that is out of the order of waiting; SOUND or BROKEN (some are not in it)."""
+    reals, row, before = rows.view(np.float64), head[layout.OLDEST], np.int64(layout.NO_ROW)
+    while row != layout.NO_ROW:
+        if row < 0 or row >= head[COUNT] or rows[row, layout.OLDER] != before or waiting == 0:
+            return np.int64(BROKEN)
+        if before != layout.NO_ROW and reals[row, layout.QUEUED] < reals[before, layout.QUEUED]:
             return np.int64(row)
         waiting -= 1
-        before, row = row, rows[row, NEWER]
-    return np.int64(-1 if waiting == 0 and before == head[NEWEST] else -2)
+        before, row = row, rows[row, layout.NEWER]
+    return np.int64(SOUND if waiting == 0 and before == head[layout.NEWEST] else BROKEN)

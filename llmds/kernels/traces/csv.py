@@ -12,12 +12,12 @@ _DOT, _COLON, _DASH, _PLUS, _ZERO = 46, 58, 45, 43, 48
 
 
 @njit_no_nrt(cache=True, nogil=True)
-def azure_rows(text, at, first, stop, nanoseconds, lengths):
-    """Read lines into rows first..stop-1, from text[at] on: (OK, where the next line begins, stop), or (what is
-    wrong, where the line that is wrong begins, its row).
+def azure_rows(text, at, first, stop, nanoseconds, inputs, outputs):
+    """Read lines into rows first..stop-1, from text[at] on.
 
-    text uint8; nanoseconds int64 (n,): times since 1970; lengths int64 (2, n): tokens of prompt and answer. There must
-    be so many lines; the last may lack its line end. O(bytes).
+    Return (OK, where the next line begins, stop), or (what is wrong, where the line that is wrong begins, its row).
+    text uint8; nanoseconds int64 (n,): times since 1970; inputs, outputs int64 (n,): tokens of prompt and answer.
+    There must be so many lines; the last may lack its line end. O(bytes).
     """
     end = text.shape[0]
     for row in range(first, stop):
@@ -38,13 +38,13 @@ def azure_rows(text, at, first, stop, nanoseconds, lengths):
         if at < end and text[at] != _LINE:
             return COLUMNS, begin, row
         at += 1
-        nanoseconds[row], lengths[0, row], lengths[1, row] = time, tokens, answer
+        nanoseconds[row], inputs[row], outputs[row] = time, tokens, answer
     return OK, at, stop
 
 
 @njit_no_nrt(cache=True)
 def _integer(text, at):
-    """(where it ends, its value) of the number of 0..MAX_TOKENS that begins at `at`; (-1, 0) if there is none."""
+    """Return (end, value) of the number in 0..MAX_TOKENS that begins at `at`; (-1, 0) if there is none."""
     begin, value = at, np.int64(0)
     while at < text.shape[0] and _is_digit(text[at]):
         value = 10 * value + text[at] - _ZERO
@@ -56,7 +56,7 @@ def _integer(text, at):
 
 @njit_no_nrt(cache=True)
 def _time(text, at):
-    """(where it ends, ns since 1970) of "YYYY-MM-DD hh:mm:ss[.fffffffff][+hh:mm]"; (-1, 0) if there is none."""
+    """Return (end, ns since 1970) of "YYYY-MM-DD hh:mm:ss[.fffffffff][+hh:mm]"; (-1, 0) if there is none."""
     wrong = np.int64(-1), np.int64(0)
     end = text.shape[0]
     if at + 19 > end:
@@ -81,7 +81,7 @@ def _time(text, at):
         unit, begin = _SECOND, at
         while at < end and _is_digit(text[at]):
             unit //= 10
-            fraction += unit * (text[at] - _ZERO)  # a tenth decimal would count nothing
+            fraction += unit * (text[at] - _ZERO)  # a tenth decimal would add nothing
             at += 1
         if at == begin or at > begin + 9:
             return wrong
@@ -104,7 +104,7 @@ def _time(text, at):
 
 @njit_no_nrt(cache=True)
 def _pair(text, at):
-    """The number of the two digits at `at`, -1 if they are none."""
+    """Return the number of the two digits at `at`, -1 if they are none."""
     if not (_is_digit(text[at]) and _is_digit(text[at + 1])):
         return np.int64(-1)
     return 10 * np.int64(text[at] - _ZERO) + np.int64(text[at + 1] - _ZERO)
@@ -112,12 +112,13 @@ def _pair(text, at):
 
 @njit_no_nrt(cache=True)
 def _is_digit(byte):
+    """Return whether a byte is an ASCII digit."""
     return _ZERO <= byte <= _ZERO + 9
 
 
 @njit_no_nrt(cache=True)
 def _days_of(year, month):
-    """Days of a month."""
+    """Return the days of a month."""
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     return 30 + ((month + (month >> 3)) & 1)
@@ -125,7 +126,7 @@ def _days_of(year, month):
 
 @njit_no_nrt(cache=True)
 def _days_before(year, month):
-    """Days from 1970-01-01 to the first of a month of the Gregorian calendar, in which years begin with March here."""
+    """Return the days from 1970-01-01 to the first of a month (Gregorian calendar, computed in years from March on)."""
     shifted = year - (month <= 2)
     of_year = (153 * ((month + 9) % 12) + 2) // 5
     return 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year - 719468

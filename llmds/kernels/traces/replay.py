@@ -1,4 +1,4 @@
-"""A trace of block ids run through a KV cache. State and answers: `kv_cache.sequences`."""
+"""A trace of block ids run through a KV cache. Its arrays and codes: `kv_cache.layout`, `kv_cache.sequences`."""
 
 import numpy as np
 
@@ -14,11 +14,12 @@ _ZERO, _BLOCKS = np.int64(0), np.bool_(True)
 
 @njit(cache=True)
 def replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found):
-    """Attach each of the requests start..stop by its block ids, and let it go again: OK, or (FULL, requests done).
+    """Attach each of the requests start..stop-1 by its block ids, and detach it at once.
 
-    blocks: uint8, content ids (int64) end to end, of which request r has those of indptr[r]..indptr[r + 1]; `seq_id` is
-    a sequence that is not there. found[r] (int32) becomes the number of blocks found, -1 where there are not pages
-    enough. O(blocks).
+    Return (OK, stop, 0), or (FULL, the first request not done, 0). The first five arguments are the cache's `Arrays`;
+    `seq_id` is a sequence that the cache does not hold. blocks: uint8, content ids (int64) end to end, of which request
+    r has those of indptr[r]..indptr[r + 1] (int64 (n + 1,)). found[r] (int32) becomes the number of blocks found, -1
+    where the pages do not suffice. O(blocks).
     """
     pages, held = kv.parts(pool), seq.parts(seqs, tables)
     if held.head[table.RETIRED]:
@@ -41,5 +42,5 @@ def replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, 
 
 @njit(cache=True, nogil=True)
 def replay_alone(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found):
-    """As `replay`, for a cache that no other thread knows: without the GIL."""
+    """`replay` without the GIL, for a cache that no other thread uses."""
     return replay(pool, seqs, tables, ids, store, seq_id, salt, blocks, indptr, start, stop, found)

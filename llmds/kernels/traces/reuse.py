@@ -1,13 +1,13 @@
-"""When the blocks of a trace come again: what the hit rates of caches follow from, without simulating each of them.
+"""When the blocks of a trace are used again: from this follow the hit rates of caches, without simulating each of them.
 
 Requests are rows of `indptr` int64 (n + 1,): request r has the blocks indptr[r]..indptr[r + 1]-1, from its first to its
 last. `nodes` int32 (blocks,) says which blocks are the same: one node a distinct prefix, numbered 0, 1, 2, ... in
-the order in which they come (`number` finds them), so a block that came before has only such before it in its
-request. All arrays belong to the caller, who calls each kernel for runs of requests, in order, so that none runs long.
+order of appearance (`number` finds them), so the blocks before a repeated block in its request are repeated
+too. All arrays belong to the caller, who calls each kernel for runs of requests, in order, so that none runs long.
 
 A cache holds so many blocks. A request finds its leading blocks that are cached, up to the first that is not; then all
-of its blocks are cached, those of others being evicted where room is lacking. A request longer than the cache
-passes by.
+of its blocks are cached, and those of others evicted where room is lacking. A request longer than the cache
+is refused.
 """
 
 import numpy as np
@@ -53,17 +53,18 @@ def number(block_ids, indptr, first, stop, head, buckets, ids, parents, nodes):
 
 @njit_no_nrt(cache=True, nogil=True)
 def distances(nodes, indptr, first, stop, head, slots, words, tree, out):
-    """Fill `out` int64 (blocks,) with the blocks' places in a list by recency, just before their request; the most
-    recent is 1, a block that never came before 0. O(blocks * log blocks), in practice a small part of that.
+    """Fill `out` int64 (blocks,) with the place of each block in the list by recency, just before its request.
+
+    The most recent is 1, a block that was not there before 0. O(blocks * log blocks), in practice a small part of that.
 
     All blocks of a request are as recent as it, the first the most, so a least-recently-used cache of c blocks that
     took every request before finds a block if its place is c or less (Mattson et al. 1970): those before it in the
-    request stand higher.
+    request are more recent.
 
-    head int64 (1,): distinct blocks so far, 0 to begin with; slots int64 (nodes,), -1 to begin with: when a block came
-    last, on a clock that gives every block of the trace a tick, those of one request in reverse order; words uint64
-    (blocks // 64 + 1,), zeros to begin with: a bit for each tick that is some block's last; tree int64, as words: how
-    many there are, as Fenwick (1994) adds them up.
+    head int64 (1,): distinct blocks so far, 0 to begin with; slots int64 (nodes,), -1 to begin with: when a block was
+    last used, on a clock that gives every block of the trace a tick, those of one request in reverse order; words
+    uint64 (blocks // 64 + 1,), zeros to begin with: a bit for each tick that is some block's last; tree int64, as
+    words: how many there are, as Fenwick (1994) adds them up.
     """
     for request in range(first, stop):
         start, end = indptr[request], indptr[request + 1]
@@ -72,7 +73,7 @@ def distances(nodes, indptr, first, stop, head, slots, words, tree, out):
             slot = slots[nodes[found]]
             if slot < 0:
                 break
-            # neighbours in a request that came together are neighbours in the list
+            # neighbours in a request that were used together are neighbours in the list
             out[found] = out[found - 1] + 1 if slot == above - 1 else head[0] - _count_before(words, tree, slot)
             above = slot
             found += 1
@@ -102,7 +103,7 @@ def distances(nodes, indptr, first, stop, head, slots, words, tree, out):
 
 @njit_no_nrt(cache=True)
 def _count_before(words, tree, slot):
-    """How many bits are set below `slot`."""
+    """Return how many bits are set below `slot`."""
     word = slot >> 6
     count = np.int64(simd.count_bits(words[word] & ((_ONE << np.uint64(slot & 63)) - _ONE)))
     while word > 0:
@@ -113,7 +114,7 @@ def _count_before(words, tree, slot):
 
 @njit_no_nrt(cache=True)
 def _add(tree, word, count):
-    """Count more bits (or fewer) in a word; nothing if there are none."""
+    """Add `count` bits (or take some away, if negative) to the sums of a word."""
     if count != 0:
         at = word + 1
         while at <= tree.shape[0]:
@@ -123,10 +124,10 @@ def _add(tree, word, count):
 
 @njit_no_nrt(cache=True, nogil=True)
 def next_uses(nodes, indptr, longest, first, stop, following, out):
-    """Fill `out` int32 (blocks,) with where each block comes next in `nodes`, -1 where it never does. O(blocks).
+    """Fill `out` int32 (blocks,) with where each block is used next in `nodes`, -1 where it never is. O(blocks).
 
-    Requests of more than `longest` blocks do not count. The LAST run of requests comes first; following int32 (nodes,),
-    -1 to begin with: where each block comes first in the runs so far.
+    Requests of more than `longest` blocks do not count. Call it for the LAST run of requests first; following int32
+    (nodes,), -1 to begin with: where each block is first used in the runs so far.
     """
     for request in range(stop - 1, first - 1, -1):
         start, end = indptr[request], indptr[request + 1]
@@ -139,15 +140,15 @@ def next_uses(nodes, indptr, longest, first, stop, following, out):
 
 @njit_no_nrt(cache=True, nogil=True)
 def optimum(uses, indptr, capacity, first, stop, head, bits, starts, found):
-    """Fill `found` int64 (n,) with how many blocks each request finds in a cache of `capacity` blocks that knows the
-    future: what is not needed for the longest time is evicted (Belady 1966). O(blocks * log blocks).
+    """Fill `found` int64 (n,) with how many blocks each request finds in a cache of `capacity` blocks, at best.
 
-    No other choice of what to evict lets all requests together find more. uses int32 (blocks,): from `next_uses` with
-    `capacity` as the longest. A request that passes by gets 0.
+    Of a cache that knows the future: the block that is not needed for the longest time is evicted (Belady 1966), and no
+    other choice lets all requests together find more. O(blocks * log blocks). uses int32 (blocks,): from `next_uses`
+    with `capacity` as the longest. A request that is refused gets 0.
 
-    head int64 (2,), zeros to begin with: how many cached blocks come again, LIVE, and how many do not, DEAD, which
+    head int64 (2,), zeros to begin with: how many cached blocks are used again, LIVE, and how many are not, DEAD, which
     leave first; (bits, starts): a `bitset` of as many numbers as there are blocks, empty to begin with: where the
-    cached blocks come next, counted from the end of the trace.
+    cached blocks are used next, counted from the end of the trace.
     """
     last = uses.shape[0] - 1
     for request in range(first, stop):

@@ -1,23 +1,25 @@
-"""Made-up conversations, request by request in order of arrival.
+"""Synthetic conversations, request by request in order of arrival.
 
-A conversation begins under one of the system prompts; each turn's prompt is all that was said before on the way to it
-and a new message. The way may branch: a turn may repeat an earlier prompt of its conversation, of which a new answer
-comes (regenerated), or put another message in the place of an earlier one (edited), and the conversation goes on from
-there.
+A conversation begins under one of the system prompts; each turn's prompt is the whole conversation before it and a new
+message. A conversation may branch: a turn may repeat an earlier prompt of its conversation for a new answer
+(regenerated), or replace an earlier message by another one (edited), and the conversation goes on from there.
 
-Arrays of what is made are those of `kernels.traces.trace`, sized for all requests; of what is remembered for each
-request
+The requests are written to the arrays of `kernels.traces.trace`, sized for all of them. Kept for each request:
 
-    past     int64 (n, PAST)    PREVIOUS: the request before it in its conversation, or -1; TURN: how many came before
-                                it there; BASE: tokens of its prompt before its message; OPENS: 1 if these are a system
-                                prompt alone, else 0; ANSWER_ID: content id of the first block that its answer
+    past     int64 (n, PAST)    PREVIOUS: the request before it in its conversation, or -1; TURN: how many there were
+                                before it there; BASE: tokens of its prompt before its message; OPENS: 1 if these are a
+                                system prompt alone, else 0; ANSWER_ID: content id of the first block that its answer
                                 completes, those after it have the next numbers
 
-and for each conversation, of which no more begin than there are requests:
+for each conversation, of which no more begin than there are requests:
 
     latest   int64 (n + 2,)     its latest request, or -1
 
-The coming turn of each conversation, and the beginning of the next one, wait in a `kernels.heap` by their time.
+and for each system prompt:
+
+    systems  int64 (s, SYSTEM)  LENGTH: its tokens; FIRST_ID: content id of its first block
+
+The next turn of each conversation, and the beginning of the next one, wait in a `kernels.heap` by their time.
 """
 
 import numpy as np
@@ -29,7 +31,8 @@ from ..hashing import mix
 DRAWN, REQUESTS, BLOCKS, IDS = 0, 1, 2, 3
 _STEP = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
 PREVIOUS, TURN, BASE, ANSWER_ID, OPENS, PAST = 0, 1, 2, 3, 4, 5
-# what a load is like, float64 (SETTINGS,); of what is log-normal the mean, and the standard deviation of the logarithm
+LENGTH, FIRST_ID, SYSTEM = 0, 1, 2
+# settings of a load, float64 (SETTINGS,); of log-normal ones the mean, and the standard deviation of the logarithm
 (
     GAP, MORE, BRANCH, REGENERATE, THINK, THINK_SPREAD, OPENING, OPENING_SPREAD, MESSAGE, MESSAGE_SPREAD, ANSWER,
     ANSWER_SPREAD, SETTINGS,
@@ -37,19 +40,17 @@ PREVIOUS, TURN, BASE, ANSWER_ID, OPENS, PAST = 0, 1, 2, 3, 4, 5
 
 
 @njit(cache=True, nogil=True)
-def make(
-    seed, settings, shares, systems, block_size, longest, stop, head, events, latest, past,
-    arrivals, input_lengths, output_lengths, block_ids, indptr,
-):  # fmt: skip
-    """Make requests up to the `stop`-th, or fewer if block_ids has no room for one more: see head[REQUESTS].
+def make(seed, settings, shares, systems, block_size, longest, stop, head, events, latest, past, trace):
+    """Make requests up to the `stop`-th, or fewer if `trace.block_ids` has no room for one more: see head[REQUESTS].
 
     settings float64 (SETTINGS,): GAP seconds between conversations, MORE the probability of one more turn, BRANCH and
     REGENERATE the probabilities that a turn branches and that a branch repeats a prompt, THINK seconds between turns,
-    and lengths in tokens; shares float64 (s,): probability of system prompts 0..i together; systems int64 (s, 2):
-    tokens of each, and the content id of its first block; longest: tokens of a prompt at most. head int64 (4,), to
-    begin with zeros but for IDS, the first content id that is free; events: a heap that holds conversation 0.
-    O(blocks + n log n).
+    and lengths in tokens; shares float64 (s,): probability of system prompts 0..i together; longest: the most tokens of
+    a prompt. head int64 (4,), to begin with zeros but for IDS, the first content id that is free; events: a heap that
+    holds conversation 0; trace: the `Arrays` to fill. O(blocks + n log n).
     """
+    input_lengths, output_lengths = trace.input_lengths, trace.output_lengths
+    block_ids, indptr = trace.block_ids, trace.indptr
     most = (longest - 1) // block_size + 1
     while head[REQUESTS] < stop and block_ids.shape[0] - head[BLOCKS] >= most:
         _, time, conversation = heap.pop(events)
@@ -60,7 +61,7 @@ def make(
         if opening:
             heap.push(events, conversation + 1, time - settings[GAP] * np.log(1.0 - _uniform(seed, head)))
             system = _place(shares, _uniform(seed, head))
-            base = systems[system, 0]
+            base = systems[system, LENGTH]
         elif _uniform(seed, head) < settings[BRANCH]:
             again = _uniform(seed, head) < settings[REGENERATE]
             kept = before
@@ -72,7 +73,7 @@ def make(
             kept = before
             base = input_lengths[kept] + output_lengths[kept]
             if base >= longest:
-                continue  # nothing more can be said
+                continue  # there is no room for another message
         if again:
             length = input_lengths[kept]
         else:
@@ -84,12 +85,12 @@ def make(
         answer = _length(seed, head, settings[ANSWER], settings[ANSWER_SPREAD])
         past[request, PREVIOUS], past[request, BASE], past[request, OPENS] = before, base, opening
         past[request, TURN] = 0 if before < 0 else past[before, TURN] + 1
-        arrivals[request], input_lengths[request], output_lengths[request] = time, length, answer
+        trace.arrivals[request], input_lengths[request], output_lengths[request] = time, length, answer
         shared = (length - 1) // block_size + 1 if again else base // block_size
         start, blocks = head[BLOCKS], (length - 1) // block_size + 1
         for block in range(shared):
             if kept < 0:
-                block_ids[start + block] = systems[system, 1] + block
+                block_ids[start + block] = systems[system, FIRST_ID] + block
             elif block < indptr[kept + 1] - indptr[kept] and (again or block < input_lengths[kept] // block_size):
                 block_ids[start + block] = block_ids[indptr[kept] + block]
             else:
@@ -116,7 +117,7 @@ def lengths(seed, head, mean, spread, out):
 
 @njit_no_nrt(cache=True)
 def _uniform(seed, head):
-    """A number of 0 or more and less than 1, the next of a SplitMix64 stream."""
+    """Return a number of 0 or more and less than 1, the next of a SplitMix64 stream."""
     head[DRAWN] += 1
     bits = mix(np.int64(mix(seed)) + head[DRAWN] * _STEP)
     return np.float64(np.int64(bits >> np.uint64(11))) * 2.0**-53
@@ -124,7 +125,7 @@ def _uniform(seed, head):
 
 @njit_no_nrt(cache=True)
 def _place(shares, value):
-    """The first of ascending `shares` that is more than `value`, which the last one is."""
+    """Return the place of the first of ascending `shares` that is more than `value`, which the last one is."""
     low, high = np.int64(0), shares.shape[0] - 1
     while low < high:
         middle = (low + high) >> 1
@@ -137,6 +138,7 @@ def _place(shares, value):
 
 @njit_no_nrt(cache=True)
 def _log_normal(seed, head, mean, spread):
+    """Return a log-normal number of this mean; spread: the standard deviation of its logarithm."""
     radius = np.sqrt(-2.0 * np.log(1.0 - _uniform(seed, head)))
     normal = radius * np.cos(2.0 * np.pi * _uniform(seed, head))  # Box and Muller
     return mean * np.exp(spread * normal - 0.5 * spread * spread)
@@ -144,5 +146,5 @@ def _log_normal(seed, head, mean, spread):
 
 @njit_no_nrt(cache=True)
 def _length(seed, head, mean, spread):
-    """Tokens, 1 or more and less than 2**30."""
+    """Return a log-normal number of tokens, 1 or more and less than 2**30."""
     return np.int64(min(max(_log_normal(seed, head, mean, spread), 1.0), 2.0**30))

@@ -1,4 +1,4 @@
-"""What a trace of requests is made of, examined, and its token ids.
+"""The arrays of a trace of requests, their examination, and their token ids.
 
 arrivals        float64 (n,)      seconds since the first request; they never decrease
 input_lengths   int64 (n,)        tokens of each prompt, 1 or more
@@ -7,6 +7,8 @@ block_ids       int64 (blocks,)   what each block of `block_size` tokens of the 
                                   the prompts are equal up to the block's end. The last of a prompt may be part-filled
 indptr          int64 (n + 1,)    request r has block_ids[indptr[r]:indptr[r + 1]]; all 0 in a trace without ids
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,9 +22,19 @@ _LOW = np.uint64(2**32 - 1)
 _STEP = np.int64(-7046029254386353131)  # 2**64 over the golden ratio, as a signed number
 
 
+class Arrays(NamedTuple):
+    """The arrays of a trace, as above."""
+
+    arrivals: np.ndarray
+    input_lengths: np.ndarray
+    output_lengths: np.ndarray
+    block_ids: np.ndarray
+    indptr: np.ndarray
+
+
 @njit_no_nrt(cache=True, nogil=True)
 def first_fault(arrivals, input_lengths, output_lengths, block_ids, indptr, block_size, first, stop):
-    """(OK, stop), or what is wrong with the first of requests first..stop-1 that breaks a rule, and which it is.
+    """Return (OK, stop), or what is wrong with the first of requests first..stop-1 that breaks a rule, and its row.
 
     Safe on any contents; the requests before `first` must be sound, indptr[0] be 0 and the last of indptr the number of
     block_ids. O(their blocks).
@@ -50,7 +62,7 @@ def first_fault(arrivals, input_lengths, output_lengths, block_ids, indptr, bloc
 def fill_tokens(block_ids, indptr, input_lengths, block_size, seed, vocabulary, first, stop, starts, out):
     """Write the token ids of requests first..stop-1 into `out` int32, those of request r from starts[r - first] on.
 
-    As `fill_prompt` does for one. starts int64 (stop - first,). O(tokens).
+    `fill_prompt` does it for one. starts int64 (stop - first,). O(tokens).
     """
     for request in range(first, stop):
         start = starts[request - first]
