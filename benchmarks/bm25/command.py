@@ -1,23 +1,22 @@
 """BM25: InvertedIndex beside bm25s (NumPy and Numba back ends), tantivy and rank_bm25.
 
-Same terms for all: those of `llmds.Tokenizer`, by default without stop words; top 10, one thread. llmds cuts queries in
-its time, the peers get theirs cut beforehand (see text_peers.py, and text_data.py for the collections).
+All have the same terms, those of `llmds.Tokenizer`, by default without stop words; top 10, one thread. Our time
+includes the analysis of queries; peers get their terms (see peers.py, and data.py for the collections).
 
-    search         all queries in one batch; who would take too long over them, on 20. Where there are judgements,
-                   quality; `agreement`: ranks at which a peer has our document, or one that scores the same within 1e-5
-    single         one query a call
-    index          from raw text to an index that answers, everyone with an analysis of their own: bm25s.tokenize;
-                   tantivy's default, which keeps stop words (so ours stands there with them too); for rank_bm25 a
-                   regular expression
-    memory         bytes by part, bits a posting; ours is `nbytes`, tantivy's its files without the store of documents
+    search         all queries in one batch; 20 for those that would take too long. Quality, where there are judgements;
+                   `agreement`: ranks at which a peer has our document, or one of the same score within 1e-5
+    single         one query per call
+    index          from raw text to a complete index, each with its own analysis: bm25s.tokenize; tantivy's default,
+                   which keeps stop words (ours is listed with them too); for rank_bm25 a regular expression
+    memory         bytes by part, bits per posting; ours is `nbytes`, tantivy's the files without documents
     update         a document replaced and a query answered, which no peer does without a new index or a commit
     stream         documents added one at a time, a search after every 100; rankings beside those of a fresh index
     effectiveness  quality on cisi, cranfield and cppdocs, whole words and (with PyStemmer) stems; by default not for
                    data without judgements
-    growth         time of a query and bytes for growing numbers of synthetic documents (only if asked for)
+    growth         time of a query and bytes for growing numbers of synthetic documents (only if named)
 
 Results go to results/bm25-DATA.json, written after every task, and plots beside it. For a choice of tasks
-their names are added to the file's, so that it replaces no whole run.
+their names are added to that of the file, so that a complete run is not replaced.
 """
 
 import argparse
@@ -33,7 +32,7 @@ from .peers import CONTENDERS, installed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tasks", nargs="+", choices=TASKS, help="default: all but growth; for synthetic see below")
     parser.add_argument(
@@ -61,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do the tasks, write the JSON, draw the plots."""
+    """Run the tasks, write the JSON, draw the plots."""
     if options.plot_only:
         harness.draw(options.plot_only)
         return

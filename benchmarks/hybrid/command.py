@@ -43,7 +43,7 @@ _LEAST_QUERIES = 1_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
     parser.add_argument(
@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Race(NamedTuple):
-    """Both contenders, filled with the same, and what to ask them."""
+    """Both contenders, with the same documents, and the queries."""
 
     name: str
     queries: Queries
@@ -67,14 +67,14 @@ class Race(NamedTuple):
     about: dict[str, dict[str, Any]]
 
     def repeated(self) -> "Race":
-        """With the queries several times over, if they are few, so that a call is long enough to be timed."""
+        """Return the same with the queries repeated, if they are few, so that a call is long enough to be timed."""
         times = max(1, -(-_LEAST_QUERIES // len(self.queries.texts)))
         queries = Queries(self.queries.texts * times, self.queries.terms * times, self.queries.grades * times)
         return self._replace(queries=queries, vectors=np.tile(self.vectors, (times, 1)))
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do the tasks on every collection, write the JSON, draw the plots."""
+    """Run the tasks on every collection, write the JSON, draw the plots."""
     if options.plot_only:
         harness.draw(options.plot_only)
         return
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _race(options: argparse.Namespace, texts: Collection, data: Data) -> Race:
-    """Both sides filled, and each dense side given its ef."""
+    """Build both contenders, and choose the ef of each dense side."""
     truth = Truth(data.vectors, data.queries, K)
     dim, numbers = data.vectors.shape[1], np.arange(len(texts))
     graph = HNSW(dim, options.M, options.ef_construction, seed=options.seed, metric="cosine")
@@ -127,7 +127,7 @@ def _race(options: argparse.Namespace, texts: Collection, data: Data) -> Race:
 
 
 def _quality(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """What each side finds alone, and both."""
+    """Record the quality of each side alone, and of both."""
     task, (name, queries, vectors, ours, theirs, _) = f"quality: {race.name}", race
     found: dict[str, Ranked] = {
         f"{OURS}, text alone": _batch(ours, queries.texts, vectors, K, fusion_weight=0.0),
@@ -147,7 +147,7 @@ def _quality(contest: harness.Contest, options: argparse.Namespace, race: Race) 
 
 
 def _batches(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """All queries in one call."""
+    """Search for all queries in one call."""
     _, queries, vectors, ours, theirs, about = race.repeated()
     for fusion in FUSIONS:
         calls: dict[str, Callable[[], object]] = {
@@ -161,7 +161,7 @@ def _batches(contest: harness.Contest, options: argparse.Namespace, race: Race) 
 
 
 def _singles(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """One query a call."""
+    """Search for one query per call."""
     _, queries, vectors, ours, theirs, about = race.repeated()
     for fusion in FUSIONS:
         calls: dict[str, Callable[[], object]] = {OURS: partial(_search_singly, ours, queries.texts, vectors, fusion)}
@@ -173,7 +173,7 @@ def _singles(contest: harness.Contest, options: argparse.Namespace, race: Race) 
 
 
 def _sides(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """Each side alone, as deep as fusion looks."""
+    """Search each side alone, with the depth that fusion needs."""
     _, queries, vectors, ours, theirs, about = race.repeated()
     for side, weight in (("text", 0.0), ("dense", 1.0)):
         calls: dict[str, Callable[[], object]] = {
@@ -195,7 +195,7 @@ def _search_singly(ours: RetrievalPipeline, texts: list[str], vectors: np.ndarra
 
 
 def _batch(ours: RetrievalPipeline, texts: list[str], vectors: np.ndarray, k: int, **how: Any) -> Ranked:
-    """search_batch on one thread: where it takes no `threads`, --pin is to see to that."""
+    """Call search_batch on one thread; if it has no `threads`, --pin must ensure that."""
     if "threads" in inspect.signature(ours.search_batch).parameters:
         how["threads"] = 1
     return ours.search_batch(texts, vectors, k, **how)

@@ -146,7 +146,7 @@ class InvertedIndex(Structure):
         progress
             True for a progress bar, or a callable that is called with (done, total).
         """
-        ids, texts = arguments.integers("doc_ids", doc_ids, 0), _texts("texts", texts)
+        ids, texts = arguments.integers("doc_ids", doc_ids, 0), arguments.strings("texts", texts, utf8=True)
         arguments.same_length(doc_ids=ids, texts=texts)
         upto = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))  # characters up to the end of each text
         load = len(texts) > 0 and upto[-1] >= _LOAD
@@ -243,7 +243,7 @@ class InvertedIndex(Structure):
             Ids int64 and scores float32, both (n, top_k), best first. Rows with fewer results end in id -1 and score
             -inf.
         """
-        queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
+        queries, top_k = arguments.strings("queries", queries, utf8=True), arguments.integer("top_k", top_k, 0)
         return self._search(queries, "queries", top_k, filter, query_weights, count(threads))
 
     def search_and_score(
@@ -268,7 +268,7 @@ class InvertedIndex(Structure):
             answer = self._single.best(view, queries[0], top_k, self._workspaces, doc_ids)
             if answer is not None:
                 return answer
-        queries, top_k = _texts("queries", queries), arguments.integer("top_k", top_k, 0)
+        queries, top_k = arguments.strings("queries", queries, utf8=True), arguments.integer("top_k", top_k, 0)
         masks = None if filter is None else view.masks_of(chosen(filter, view.ids))
         plan = Plan.of(view, self._settings, self._tokenizer.terms(queries, "queries"), None)
         places = view.places_of(doc_ids.ravel()).reshape(doc_ids.shape)
@@ -291,7 +291,7 @@ class InvertedIndex(Structure):
         np.ndarray
             float32 (n, c): the scores of `search`; 0 for documents that have no term of their query, and unknown ids.
         """
-        queries = _texts("queries", queries)
+        queries = arguments.strings("queries", queries, utf8=True)
         ids = arguments.matrix("doc_ids", doc_ids, len(queries))
         view, terms = self._view, self._tokenizer.terms(queries, "queries")
         plan = Plan.of(view, self._settings, terms, None)
@@ -485,13 +485,8 @@ class InvertedIndex(Structure):
         self.__dict__.update(self._from_arrays(state["arrays"], tokenizer=state["tokenizer"]).__dict__)
 
 
-def _texts(name: str, values: Any) -> list[str]:
-    texts = arguments.strings(name, values)
-    arguments.encodable(name, texts)
-    return texts
-
-
 def _one_text(name: str, value: Any) -> list[str]:
+    """Return a list of one text, which can be encoded as UTF-8."""
     texts = [arguments.text(name, value)]
     arguments.encodable(name, texts)
     return texts

@@ -209,9 +209,7 @@ class Merge:
         self.ids, self.lengths = np.empty(room, np.int64), np.empty(room, np.int32)
         self.sources = _source(left.arrays), _source(right.arrays)
         first, second = self.sources
-        _direct.merge_documents(
-            left.arrays, right.arrays, self.ids, self.lengths, first.new_slots, second.new_slots
-        )
+        _direct.merge_documents(left.arrays, right.arrays, self.ids, self.lengths, first.new_slots, second.new_slots)
         for source in self.sources:
             segment_write.read_term(source.state, source.dictionary, source.end)
         most = len(left.arrays.ids) + len(right.arrays.ids) + blocks.BLOCK

@@ -112,9 +112,7 @@ class Tail(NamedTuple):
         size = min(max(2 * used, used + amount), MOST)
         if used + amount > size:
             raise ValueError(f"an index holds at most 2**31-1 postings, {used + amount} would be needed")
-        return self._with(
-            slots=_grown(arrays.slots, used, size, kernels.NEVER), tfs=_grown(arrays.tfs, used, size, 0)
-        )
+        return self._with(slots=_grown(arrays.slots, used, size, kernels.NEVER), tfs=_grown(arrays.tfs, used, size, 0))
 
     def with_documents(self, capacity: int) -> "Tail":
         """Return the tail with room for so many documents, removed ones counted."""

@@ -45,9 +45,7 @@ class Writer:
         reached = 0
         try:
             while True:
-                reached, lacking, amount = _direct.add(
-                    self.view.tail.written, ids, numbers, ends, reached, counts
-                )
+                reached, lacking, amount = _direct.add(self.view.tail.written, ids, numbers, ends, reached, counts)
                 if lacking == tail_write.DONE:
                     break
                 self._set_tail(self.view.tail.with_room(lacking, amount))

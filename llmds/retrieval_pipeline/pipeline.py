@@ -167,9 +167,8 @@ class RetrievalPipeline(Structure):
             True for a progress bar, or a callable that is called with (done, total).
         """
         ids = arguments.integers("doc_ids", doc_ids, 0)
-        _check_sequence("texts", texts)
+        texts = arguments.strings("texts", texts, utf8=True)
         arguments.same_length(doc_ids=ids, texts=texts)
-        arguments.encodable("texts", arguments.strings("texts", texts))
         if embeddings is not None:
             embeddings = self._vectors.admissible("embeddings", embeddings)
             arguments.same_length(doc_ids=ids, embeddings=embeddings)
@@ -242,7 +241,8 @@ class RetrievalPipeline(Structure):
         list[tuple[int, float]]
             (id, score), best first, equal scores by smaller id.
         """
-        arguments.text("query", query)
+        if type(query) is not str:
+            arguments.text("query", query)
         rows = None
         if query_embedding is not None:
             rows = arguments.vector("query_embedding", query_embedding, self.embedding_dim)[None]
@@ -297,7 +297,7 @@ class RetrievalPipeline(Structure):
         tuple[np.ndarray, np.ndarray]
             Ids int64 and scores float32, both (n, top_k), best first. Short rows end in id -1 and score -inf.
         """
-        _check_sequence("queries", queries)
+        arguments.sequence("queries", queries)
         if query_embeddings is not None:
             query_embeddings = self._vectors.admissible("query_embeddings", query_embeddings)
             arguments.same_length(queries=queries, query_embeddings=query_embeddings)
@@ -486,11 +486,6 @@ class RetrievalPipeline(Structure):
         if not self._index.contains_many(self._vectors.ids()).all():
             return "vectors: a document has a vector, but no text"
         return None
-
-
-def _check_sequence(name: str, values: Any) -> None:
-    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
-        raise TypeError(f"{name} must be a sequence of str, got {type(values).__name__}")
 
 
 def _cost(answer: Ranked) -> int:
