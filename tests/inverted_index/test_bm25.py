@@ -1,11 +1,6 @@
-"""The table of BM25's methods: what has no formula is refused, and a new method takes two places."""
+"""The table of BM25's methods: a method without a formula is refused."""
 
 import math
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,42 +55,3 @@ def test_a_file_with_an_unknown_method_is_refused():
     array[2] = 99
     with pytest.raises(ValueError, match="settings"):
         bm25.Settings.from_array(array)
-
-
-RECIPE = {  # file -> what is replaced by what
-    "kernels/inverted_index/bm25.py": [
-        ("LUCENE, ROBERTSON, ATIRE, BM25_PLUS, BM25_L = 0, 1, 2, 3, 4\n",
-         "LUCENE, ROBERTSON, ATIRE, BM25_PLUS, BM25_L, FLAT = 0, 1, 2, 3, 4, 5\n"),
-        ("    return math.nan\n", "    if method == FLAT:\n        return 1.0\n    return math.nan\n"),
-        ("elif method not in (LUCENE, ROBERTSON, ATIRE):",
-         "elif method == FLAT:\n        q = 0.0\n    elif method not in (LUCENE, ROBERTSON, ATIRE):"),
-    ],
-    "inverted_index/bm25.py": [
-        ('    "lucene": Method(kernels.LUCENE),\n',
-         '    "lucene": Method(kernels.LUCENE),\n    "flat": Method(kernels.FLAT),\n'),
-    ],
-}  # fmt: skip
-USE = """
-from llmds.inverted_index import InvertedIndex
-index = InvertedIndex(method="flat")  # the number of distinct terms that a document has
-index.add_documents([1, 2, 3], ["a b", "a a a", "b c d"])
-for _ in range(2):
-    assert index.search("a b d") == [(1, 2.0), (3, 2.0), (2, 1.0)], index.search("a b d")
-    index.shrink_to_fit()
-"""
-
-
-@pytest.mark.slow
-def test_a_new_method_takes_two_places(tmp_path):
-    shutil.copytree(Path(bm25.__file__).parents[1], tmp_path / "llmds", ignore=shutil.ignore_patterns("__pycache__"))
-    for name, changes in RECIPE.items():
-        path = tmp_path / "llmds" / name
-        source = path.read_text()
-        for old, new in changes:
-            assert source.count(old) == 1
-            source = source.replace(old, new)
-        path.write_text(source)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-c", USE]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
