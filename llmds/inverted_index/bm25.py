@@ -59,15 +59,15 @@ class Settings(NamedTuple):
         """Return the constants of the formula, float32 (FORM,), for documents of this average length."""
         return kernels.form(self.number, self.k1, self.b, self.delta, average)
 
-    def to_array(self) -> np.ndarray:
-        """Return the four parameters as float64 (4,), the method as its number."""
-        return np.array([self.k1, self.b, self.number, self.delta])
+    def to_numbers(self) -> list[float]:
+        """Return the four parameters for a file, the method as its number."""
+        return [self.k1, self.b, self.number, self.delta]
 
     @classmethod
-    def from_array(cls, array: np.ndarray) -> "Settings":
-        """Return the parameters that `to_array` stored. Raises ValueError if they are out of range."""
-        k1, b, number, delta = array.tolist()
-        known = {method.number: name for name, method in METHODS.items()}
+    def from_numbers(cls, numbers: list[float]) -> "Settings":
+        """Return the parameters that `to_numbers` stored. Raises ValueError if they are out of range."""
+        k1, b, number, delta = numbers
+        known = {float(method.number): name for name, method in METHODS.items()}
         if not (0 <= k1 <= _MOST and 0 <= b <= 1 and number in known and 0 <= delta <= _MOST):
             raise ValueError("settings are out of range")
         return cls(k1, b, known[number], delta)

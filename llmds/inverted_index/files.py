@@ -50,7 +50,7 @@ def to_arrays(view: View, settings: Settings, fingerprint: str) -> files.Arrays:
     """Return the arrays of a file. The view has one segment at most, without removed documents."""
     arrays = (view.segments[0] if view.segments else Segment.empty()).arrays
     return {
-        "settings": np.append(settings.to_array(), arrays.average),
+        "settings": np.array([*settings.to_numbers(), arrays.average]),
         "fingerprint": files.text_array(fingerprint),
         **{name: getattr(arrays, name) for name in _SEGMENT},
     }
@@ -58,18 +58,18 @@ def to_arrays(view: View, settings: Settings, fingerprint: str) -> files.Arrays:
 
 def settings_of(arrays: files.Arrays) -> Settings:
     """Return the parameters of BM25. Raises Damaged if they are out of range."""
-    settings = arrays["settings"]
-    files.expect(len(settings) == 5, "settings must have five numbers")
-    files.expect(settings[4] == 0 or 1e-10 < settings[4] < 2**63, "settings are out of range")
+    files.expect(len(arrays["settings"]) == 5, "settings must have five numbers")
+    *numbers, average = arrays["settings"].tolist()
+    files.expect(average == 0 or 1e-10 < average < 2**63, "settings are out of range")
     try:
-        return Settings.from_array(settings[:4])
+        return Settings.from_numbers(numbers)
     except ValueError as error:
         raise files.Damaged(str(error)) from error
 
 
 def view_of(arrays: files.Arrays) -> View:
     """Return the view of the arrays of a file. Raises Damaged if their shapes do not match."""
-    average = float(arrays["settings"][4])
+    average = float(arrays["settings"][-1])
     own = SegmentArrays(
         **{name: arrays[name] for name in _SEGMENT}, average=average, removed=np.empty(0, np.int32), removals=0
     )
