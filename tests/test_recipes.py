@@ -78,7 +78,9 @@ def test_a_bm25_method_is_a_formula_and_a_line(copy):
     kernels = "llmds/kernels/inverted_index/bm25.py"
     copy.replace(kernels, "BM25_PLUS, BM25_L = 0, 1, 2, 3, 4", "BM25_PLUS, BM25_L, CONSTANT = 0, 1, 2, 3, 4, 5")
     copy.replace(kernels, "not in (LUCENE, ROBERTSON, ATIRE)", "not in (LUCENE, ROBERTSON, ATIRE, CONSTANT)")
-    copy.replace(kernels, "    return math.nan\n", "    if method == CONSTANT:\n        return 2.0\n    return math.nan\n")
+    copy.replace(
+        kernels, "    return math.nan\n", "    if method == CONSTANT:\n        return 2.0\n    return math.nan\n"
+    )
     table = '    "bm25l": Method(kernels.BM25_L, delta=0.5),\n'
     copy.replace("llmds/inverted_index/bm25.py", table, table + '    "constant": Method(kernels.CONSTANT),\n')
     used = """

@@ -47,12 +47,12 @@ _STRETCH = 0.08
 class View(NamedTuple):
     """What a reader may see: nodes, the arena's rows, slots and clock of its state, and which slots are allowed.
 
-    allowed is uint8 (count,); of length 0, all are.
+    allowed is uint8 (size,); of length 0, all are.
     """
 
     nodes: np.ndarray
     rows: np.ndarray
-    count: int
+    size: int
     clock: int
     allowed: np.ndarray
 
@@ -227,7 +227,7 @@ def _any_visible(view, slot):
 def _visible(view, slot):
     """Return whether a slot is allowed and holds a vector at the reader's clock."""
     rows, clock = view.rows, view.clock
-    if slot >= view.count or clock >= rows[slot, DIED] or clock < rows[slot, BORN]:  # BORN last: it is written first
+    if slot >= view.size or clock >= rows[slot, DIED] or clock < rows[slot, BORN]:  # BORN last: it is written first
         return False
     return view.allowed.shape[0] == 0 or view.allowed[slot] != 0
 
