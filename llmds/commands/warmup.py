@@ -19,11 +19,11 @@ from ..hnsw.index import HNSW
 from ..indexed_heap import IndexedHeap
 from ..inverted_index.index import InvertedIndex
 from ..kernels import heap, table
-from ..kernels.hnsw import build as hnsw_build
+from ..kernels.hnsw import build
 from ..kernels.kv_cache import upgrade
 from ..kernels.kv_cache.eviction import dispatch as kv_eviction
 from ..kernels.kv_cache.eviction import table as kv_policies
-from ..kernels.scheduler import check as scheduling_check
+from ..kernels.scheduler import check
 from ..kv_cache import files
 from ..kv_cache.cache import KVCache
 from ..kv_cache.state import POLICIES
@@ -197,7 +197,7 @@ def _scheduler() -> None:
     shared.submit(5, tenant=1, prompt=[1, 2])
     shared.get_batch(force=True)
     shared.charge([0], 1)
-    scheduling_check.upgraded(np.zeros(0, np.int64), 0)
+    check.upgraded(np.zeros(0, np.int64), 0)
 
 
 def _admission() -> None:
@@ -256,8 +256,8 @@ def _graph() -> None:
         graph.reserve(1000)
         graph.shrink_to_fit()
         _passes_through_a_file(graph)
-    arrays, nobody = graph.arrays, np.empty((0, hnsw_build.BATCH), np.int64)
-    hnsw_build.abandon(arrays.nodes, arrays.upper, arrays.arena, nobody)  # what else an interruption would wait for
+    arrays, nobody = graph.arrays, np.empty((0, build.BATCH), np.int64)
+    build.abandon(arrays.nodes, arrays.upper, arrays.arena, nobody)  # what else an interruption would wait for
 
 
 def _documents() -> None:

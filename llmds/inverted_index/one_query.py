@@ -7,7 +7,8 @@ import numpy as np
 from ..base.fast_calls import Direct
 from ..kernels.inverted_index import one_query
 from ..kernels.inverted_index.layout import Ranking, SegmentArrays
-from ..tokenizer.tokenizer import Tokenizer, packed_short
+from ..tokenizer.segmentation import packed_short
+from ..tokenizer.tokenizer import Tokenizer
 from ..tokenizer.vocabulary import Vocabulary
 from .bm25 import Settings
 from .search import ALL_ALLOWED, NO_FACTORS, Workspaces
