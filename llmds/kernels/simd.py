@@ -168,7 +168,7 @@ def _estimate(
 
 
 def _estimate_int8(typingctx, codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
-    """Estimate four distances: distances[to : to + 4] (float32) and keys[to : to + 4] (int64, see `hnsw.layout.key_of`).
+    """Estimate four distances[to : to + 4] (float32) and their keys[to : to + 4] (int64, see `hnsw.layout.key_of`).
 
     Of the four slots[at : at + 4] (int64): own + terms[slot, 0] + terms[slot, 1] * (scale * sum - shift), infinity for
     NaN, where the sum is that of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines. `codes` has `lines`
