@@ -231,6 +231,9 @@ def _text() -> None:
         index.stats()
         index.shrink_to_fit()
     index.search("cache heap")  # of one segment and nothing else
+    (own,), form = index.arrays.segments, bm25.form(bm25.LUCENE, 1.2, 0.75, 0.0, 1.0)
+    postings = Postings(own.postings, own.block_last, own.block_at, own.lengths, form)
+    cursors.next_block(cursors.new(1), postings, 0)  # which only users call
     index.add_document(1, TEXTS[0])
     _passes_through_a_file(index, stop_words="english")
 

@@ -114,7 +114,7 @@ class InvertedIndex(Structure):
         `segments`, a tuple of `SegmentArrays`, and `tail`, `TailArrays`, are groups of arrays that are described there,
         with shapes and dtypes; `vocabulary` has the terms of the tail. They are the arrays of the index, not copies. A
         document is in one segment, or in the tail. Additions, removals, `shrink_to_fit` and `load` make new arrays:
-        take them anew after each, and do not use them while another thread changes the index.
+        read this property again after each, and do not use the arrays while another thread changes the index.
         """
         view = self._view
         return Arrays(tuple(segment.arrays for segment in view.segments), view.tail.seen, view.tail.vocabulary)
@@ -462,7 +462,7 @@ class InvertedIndex(Structure):
         tokenizer = given["tokenizer"]
         found = text_of(arrays["fingerprint"])
         if found != tokenizer.fingerprint:
-            raise ValueError(f"the index was made by another analysis: {found!r}, given is {tokenizer.fingerprint!r}")
+            raise ValueError(f"the index was made with another analysis: {found!r}, got {tokenizer.fingerprint!r}")
         self = cls.__new__(cls)
         self._settings, self._tokenizer = files.settings_of(arrays), tokenizer
         self._begin(files.view_of(arrays))

@@ -123,7 +123,7 @@ class Writer:
             pass
 
     def compact(self) -> None:
-        """Bring everything into one segment, without removed documents."""
+        """Merge everything into one segment, without removed documents."""
         self.settle()
         self.freeze()
         while len(self.view.segments) > 1 or any(segment.arrays.removals for segment in self.view.segments):

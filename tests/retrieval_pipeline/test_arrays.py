@@ -1,13 +1,10 @@
 """`RetrievalPipeline.arrays` are the arrays of its parts."""
 
 import numpy as np
-import pytest
 
-from llmds.hnsw.index import HNSW
 from llmds.retrieval_pipeline import RetrievalPipeline
 
 
-@pytest.mark.skipif("arrays" not in vars(HNSW), reason="HNSW has none yet")
 def test_the_arrays_are_those_of_the_parts():
     pipeline = RetrievalPipeline(embedding_dim=2, seed=0)
     pipeline.add_documents([7, 8], ["paged attention", "continuous batching"], np.eye(2))
