@@ -20,6 +20,8 @@ from ..indexed_heap import IndexedHeap
 from ..inverted_index.index import InvertedIndex
 from ..kernels import heap, table
 from ..kernels.hnsw import build
+from ..kernels.inverted_index import bm25, cursors
+from ..kernels.inverted_index.layout import Postings
 from ..kernels.kv_cache import upgrade
 from ..kernels.kv_cache.eviction import dispatch as kv_eviction
 from ..kernels.kv_cache.eviction import table as kv_policies
