@@ -118,6 +118,11 @@ def memory_profiler(*, interval: float | None = 0.01) -> Iterator[MemoryProfiler
     interval
         Seconds between two samples, as for MemoryProfiler.
 
+    Yields
+    ------
+    MemoryProfiler
+        The running profiler.
+
     Examples
     --------
     >>> with memory_profiler() as profiler:

@@ -1,4 +1,4 @@
-"""What the tasks of the BM25 benchmark share: the collection, and one index of each contender."""
+"""The state that the tasks of the BM25 benchmark share: the collection, and one index of each contender."""
 
 import argparse
 import time
@@ -10,11 +10,11 @@ from .data import Collection, Queries
 from .peers import CONTENDERS, Engine
 
 K = 10
-_SAMPLE, _LONG = 20, 10.0  # queries that tell how long all of them would take, and seconds that are too long
+_SAMPLE, _LONG = 20, 10.0  # queries for an estimate of the time of all, and seconds that are too long
 
 
 class Bench:
-    """The collection, the contenders that are here, and their indexes, built when first asked for."""
+    """The collection, the installed contenders, and their indexes, built when first needed."""
 
     def __init__(
         self, contest: harness.Contest, options: argparse.Namespace, collection: Collection, names: Sequence[str]
@@ -25,20 +25,20 @@ class Bench:
         self._slow: dict[str, bool] = {}
 
     def engine(self, name: str) -> Engine:
-        """The contender's index."""
+        """Return the contender's index."""
         if name not in self._engines:
             self._engines[name] = built(name, self.collection)
         return self._engines[name]
 
     def slow(self, name: str) -> bool:
-        """Whether the contender would take too long over all queries."""
+        """Return whether the contender would take too long for all queries."""
         if name not in self._slow:
             self._slow[name] = slow(self.engine(name), self.collection.queries)
         return self._slow[name]
 
 
 def built(name: str, collection: Collection) -> Engine:
-    """An index of all documents."""
+    """Return an index of all documents."""
     engine, start = CONTENDERS[name](), time.perf_counter()
     engine.build(collection)
     print(f"built {name} on {collection.name} in {time.perf_counter() - start:.1f} s", flush=True)
@@ -46,16 +46,16 @@ def built(name: str, collection: Collection) -> Engine:
 
 
 def slow(engine: Engine, queries: Queries) -> bool:
-    """Whether an index would take too long over all queries, by what it takes over a few."""
+    """Return whether an index would take too long for all queries, estimated from a few."""
     some = engine.prepare(queries.first(_SAMPLE))
-    engine.batch(some, K)  # what is compiled on the way does not count
+    engine.batch(some, K)  # compiling does not count
     start = time.perf_counter()
     engine.batch(some, K)
     return (time.perf_counter() - start) * len(queries.texts) / max(len(some), 1) > _LONG
 
 
-def told(sizes: dict[str, int], postings: int) -> dict[str, Any]:
-    """Bytes by part, and bits a posting: of the postings' part, where it is known, and of all."""
+def sizes_per_posting(sizes: dict[str, int], postings: int) -> dict[str, Any]:
+    """Return bytes by part, and bits per posting: of the postings alone, where known, and of all parts."""
     found: dict[str, Any] = dict(sizes)
     if "postings" in sizes:
         found["bits_per_posting"] = 8 * sizes["postings"] / max(postings, 1)

@@ -1,23 +1,23 @@
 """BM25: InvertedIndex beside bm25s (NumPy and Numba back ends), tantivy and rank_bm25.
 
-Same terms for all: those of `llmds.Tokenizer`, by default without stop words; top 10, one thread. llmds cuts queries in
-its time, the peers get theirs cut beforehand (see text_peers.py, and text_data.py for the collections).
+All index the same terms, those of `llmds.Tokenizer`, by default without stop words; top 10, one thread. The time of
+llmds includes the tokenisation of the queries; the other libraries get terms (see peers.py, and data.py for the data).
 
-    search         all queries in one batch; who would take too long over them, on 20. Where there are judgements,
-                   quality; `agreement`: ranks at which a peer has our document, or one that scores the same within 1e-5
-    single         one query a call
-    index          from raw text to an index that answers, everyone with an analysis of their own: bm25s.tokenize;
-                   tantivy's default, which keeps stop words (so ours stands there with them too); for rank_bm25 a
-                   regular expression
-    memory         bytes by part, bits a posting; ours is `nbytes`, tantivy's its files without the store of documents
-    update         a document replaced and a query answered, which no peer does without a new index or a commit
-    stream         documents added one at a time, a search after every 100; rankings beside those of a fresh index
-    effectiveness  quality on cisi, cranfield and cppdocs, whole words and (with PyStemmer) stems; by default not for
-                   data without judgements
-    growth         time of a query and bytes for growing numbers of synthetic documents (only if asked for)
+    search         all queries in one batch; 20 queries for libraries that would take too long. With judgements, also
+                   quality; `agreement`: the share of ranks with our document, or one of the same score within 1e-5
+    single         one query per call
+    index          from raw text to an index that can be searched, each with its own analysis: bm25s.tokenize; tantivy's
+                   default, which keeps stop words (so llmds is also measured with stop words); for rank_bm25 a regular
+                   expression
+    memory         bytes by part, bits per posting; ours is `nbytes`, tantivy's its files without stored documents
+    update         replace a document, then search; other libraries need a new index or a commit for that
+    stream         documents added one at a time, a search after every 100; rankings compared with those of a new index
+    effectiveness  quality on cisi, cranfield and cppdocs, whole words and (with PyStemmer) stems; by default only for
+                   data with judgements
+    growth         time of a query and bytes for growing numbers of synthetic documents (only on request)
 
-Results go to results/bm25-DATA.json, written after every task, and plots beside it. For a choice of tasks
-their names are added to the file's, so that it replaces no whole run.
+Results are written to results/bm25-DATA.json after every task, with plots beside it. If --tasks is given, the names
+of the tasks are added to the name of the file, so that it does not replace the results of a complete run.
 """
 
 import argparse
@@ -33,16 +33,28 @@ from .peers import CONTENDERS, installed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="default: all but growth; for synthetic see below")
     parser.add_argument(
-        "--data", default="cppdocs", help="a folder, its name below LLMDS_DATA, or synthetic (default cppdocs)"
+        "--tasks",
+        nargs="+",
+        choices=TASKS,
+        help="tasks to run (default: all but growth; for synthetic documents see below)",
     )
-    parser.add_argument("--documents", type=int, default=1_000_000, help="how many synthetic ones (default 1,000,000)")
-    parser.add_argument("--exponent", type=float, default=EXPONENT, help=f"of their terms' frequencies ({EXPONENT})")
     parser.add_argument(
-        "--frequent", type=int, default=FREQUENT, help=f"most frequent terms that no query has ({FREQUENT})"
+        "--data", default="cppdocs", help="a folder, or its name below LLMDS_DATA, or synthetic (default cppdocs)"
+    )
+    parser.add_argument(
+        "--documents", type=int, default=1_000_000, help="number of synthetic documents (default 1000000)"
+    )
+    parser.add_argument(
+        "--exponent", type=float, default=EXPONENT, help=f"Zipf exponent of synthetic terms (default {EXPONENT})"
+    )
+    parser.add_argument(
+        "--frequent",
+        type=int,
+        default=FREQUENT,
+        help=f"number of most frequent terms not used in queries (default {FREQUENT})",
     )
     parser.add_argument(
         "--contenders",
@@ -50,18 +62,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=CONTENDERS,
         default=list(CONTENDERS),
         metavar="NAME",
-        help=f"of {', '.join(CONTENDERS)} (default: all that are installed; ours is always there)",
+        help=f"of {', '.join(CONTENDERS)} (default: all that are installed; llmds always runs)",
     )
-    parser.add_argument("--with-stop-words", action="store_true", help="keep stop words (default: without)")
-    parser.add_argument("--stream", type=int, default=100_000, metavar="N", help="documents of stream (100,000)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="of growth")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run anew")
-    parser.epilog = f"Tasks for synthetic documents, if none are named: {', '.join(SYNTHETIC)} (no rank_bm25)."
+    parser.add_argument("--with-stop-words", action="store_true", help="keep stop words (default: leave them out)")
+    parser.add_argument(
+        "--stream", type=int, default=100_000, metavar="N", help="documents in the task stream (default 100000)"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of documents in growth"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default 1)")
+    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="only draw the plots of an earlier run")
+    parser.epilog = f"Tasks for synthetic documents, unless --tasks is given: {', '.join(SYNTHETIC)} (no rank_bm25)."
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do the tasks, write the JSON, draw the plots."""
+    """Run the tasks, write the JSON and draw the plots."""
     if options.plot_only:
         harness.draw(options.plot_only)
         return

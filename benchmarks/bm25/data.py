@@ -50,12 +50,12 @@ class Queries(NamedTuple):
     grades: list[dict[int, float]]
 
     def first(self, count: int) -> "Queries":
-        """The first of them."""
+        """Return the first of them."""
         return Queries(self.texts[:count], self.terms[:count], self.grades[:count])
 
     @property
     def judged(self) -> bool:
-        """Whether it is known what answers them."""
+        """Whether there are judgements."""
         return any(self.grades)
 
 
@@ -70,11 +70,11 @@ class Collection:
         raise NotImplementedError
 
     def chunks(self) -> Iterator[Chunk]:
-        """All documents, in order."""
+        """Yield all documents, in order."""
         raise NotImplementedError
 
     def texts(self, count: int | None = None) -> list[str]:
-        """The texts of the first documents, or of all."""
+        """Return the texts of the first documents, or of all."""
         count, found = len(self) if count is None else count, []
         for chunk in self.chunks():
             found += chunk.texts
@@ -84,7 +84,7 @@ class Collection:
 
 
 class Read(Collection):
-    """A collection that was read, or is at hand."""
+    """A collection in memory."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Read(Collection):
         return Queries(self._asked, cut(self.tokenizer, self._asked), self._grades)
 
     def cut_by(self, tokenizer: Tokenizer) -> "Read":
-        """The same under another analysis."""
+        """Return the same collection with another analysis."""
         return Read(self.name, self._texts, self._asked, self._grades, tokenizer)
 
 
@@ -147,7 +147,7 @@ class Synthetic(Collection):
             yield Chunk(first, [" ".join(document) for document in terms], terms)
 
     def _draw(self, rng: np.random.Generator, lengths: np.ndarray, least: float = 0.0) -> list[list[str]]:
-        """Lists of words of these lengths; `least`: the share of the most frequent terms that are left out."""
+        """Return lists of words of these lengths. `least`: the share of the most frequent terms that are left out."""
         points = least + (1 - least) * rng.random(int(lengths.sum()))
         numbers = np.minimum(np.searchsorted(self._ends, points, side="right"), _TERMS - 1).tolist()
         words = self._words
@@ -155,9 +155,9 @@ class Synthetic(Collection):
 
 
 def load(given: str, stop_words: str | None = "english") -> Collection:
-    """The collection of a folder, or of a name below LLMDS_DATA.
+    """Return the collection of a folder, or of a name below LLMDS_DATA.
 
-    A folder holds corpus.jsonl.gz, and queries.jsonl.gz with qrels.tsv if it has queries.
+    A folder has corpus.jsonl.gz, and queries.jsonl.gz with qrels.tsv if it has queries.
     """
     folder = harness.data_folder(given, Path(given) if Path(given).is_dir() else None)
     name, corpus = folder.resolve().name, _lines(folder / "corpus.jsonl.gz")
@@ -171,7 +171,7 @@ def load(given: str, stop_words: str | None = "english") -> Collection:
 
 
 def made_queries(titles: Sequence[str], texts: Sequence[str], count: int = _MADE_QUERIES, seed: int = 1) -> list[str]:
-    """Queries for documents that come without any, of two words or more: see the module."""
+    """Return queries of two words or more for documents without queries: see the module."""
     rng, tokenizer = np.random.default_rng(seed), Tokenizer(stop_words="english")
     made: list[str] = []
     for row in rng.integers(len(texts), size=20 * count).tolist():
@@ -189,7 +189,7 @@ def made_queries(titles: Sequence[str], texts: Sequence[str], count: int = _MADE
 
 
 def cut(tokenizer: Tokenizer, texts: list[str]) -> list[list[str]]:
-    """The terms of every text."""
+    """Return the terms of every text."""
     terms = tokenizer.terms(texts)
     strings, ends = terms.strings(), [0, *terms.ends.tolist()]
     return [strings[start:stop] for start, stop in pairwise(ends)]

@@ -41,27 +41,27 @@ class Engine(ABC):
 
     @abstractmethod
     def prepare(self, queries: Queries) -> Any:
-        """Queries in the form that `batch` and `single` take: what need not be timed."""
+        """Return the queries in the form that `batch` and `single` take. Not timed."""
 
     @abstractmethod
     def batch(self, prepared: Any, k: int) -> Any:
-        """Search for all queries at once, as quickly as the library can."""
+        """Search for all queries at once, as fast as the library can."""
 
     def single(self, prepared: Any, k: int) -> Any:
-        """Search for all queries, one a call."""
+        """Search for all queries, one per call."""
         return self.batch(prepared, k)
 
     @abstractmethod
     def ranked(self, queries: Queries, k: int) -> Ranked:
-        """What `batch` finds."""
+        """Return what `batch` finds."""
 
     def bytes(self) -> dict[str, int] | None:
-        """Bytes by part, of which `postings` are the documents and frequencies with what is needed to read them."""
+        """Return bytes by part; `postings` are documents and frequencies with what is needed to read them."""
         return None
 
     @classmethod
     def index_texts(cls, texts: list[str], stop_words: str | None) -> None:
-        """From raw texts to an index that answers, with the library's own analysis."""
+        """Build an index from raw texts, with the library's own analysis."""
         raise NotImplementedError
 
 
@@ -203,7 +203,7 @@ class Tantivy(Engine):
         return ids, scores
 
     def bytes(self) -> dict[str, int]:
-        """Of the files, but for the store of documents, which holds none. `postings` are .idx, lengths excluded."""
+        """Return sizes of the files, without the empty store of documents. `postings` are .idx, lengths excluded."""
         kinds = {".idx": "postings", ".term": "terms", ".fieldnorm": "lengths"}
         sizes: dict[str, int] = {"postings": 0, "terms": 0, "lengths": 0, "total": 0}
         for file in Path(self.folder.name).iterdir():
@@ -215,7 +215,7 @@ class Tantivy(Engine):
 
     @classmethod
     def index_texts(cls, texts: list[str], stop_words: str | None) -> None:
-        """With its default analysis, in memory. That keeps stop words, and is quicker than with them filtered out."""
+        """Build in memory with the default analysis. It keeps stop words, and is faster than one that filters them."""
         import tantivy
 
         builder = tantivy.SchemaBuilder()
@@ -257,7 +257,7 @@ class RankBm25(Engine):
 
     @classmethod
     def index_texts(cls, texts: list[str], stop_words: str | None) -> None:
-        """Cut by a regular expression."""
+        """Build with terms cut by a regular expression."""
         import re
 
         from rank_bm25 import BM25Okapi
@@ -275,13 +275,13 @@ CONTENDERS: dict[str, Callable[[], Engine]] = {
 
 
 def kind(name: str) -> type[Engine]:
-    """The class of a contender."""
+    """Return the class of a contender."""
     maker = CONTENDERS[name]
     return cast(type[Engine], maker.func if isinstance(maker, partial) else maker)
 
 
 def installed(name: str) -> bool:
-    """Whether a contender's library is here."""
+    """Return whether a contender's library is installed."""
     try:
         import_module(kind(name).package)
     except ImportError:

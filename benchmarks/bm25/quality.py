@@ -1,4 +1,4 @@
-"""How good ranked documents are, against judgements and against another ranking."""
+"""The quality of ranked documents, by judgements and by comparison with another ranking."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ Ranked = tuple[np.ndarray, np.ndarray]  # ids int64 and scores float32, (queries
 
 
 def quality(found: Ranked, grades: Sequence[dict[int, float]]) -> dict[str, float]:
-    """hit, MRR and nDCG (gain = grade) at the k of `found`, means over the queries that have judgements.
+    """Return hit, MRR and nDCG (gain = grade) at the k of `found`, means over the queries with judgements.
 
-    A document of score 0 holds no word of the query: it is not taken as found.
+    A document of score 0 has no word of the query, and does not count as found.
     """
     ids, k = np.where(found[1] > 0, found[0], -1), found[0].shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
@@ -28,7 +28,7 @@ def quality(found: Ranked, grades: Sequence[dict[int, float]]) -> dict[str, floa
 
 
 def agreement(ours: Ranked, theirs: Ranked) -> float:
-    """The share of our results at whose rank the peer has the same document, or the same score within 1e-5."""
+    """Return the share of our results at whose rank the peer has the same document or score (within 1e-5)."""
     there = ours[0] >= 0
     same = (ours[0] == theirs[0]) | np.isclose(ours[1], theirs[1], rtol=1e-5, atol=0)
     return float(same[there].mean()) if there.any() else 1.0

@@ -14,7 +14,7 @@ from llmds.tokenizer.tokenizer import Tokenizer
 
 from .. import harness
 from ..names import OURS
-from .bench import Bench, K, built, slow, told
+from .bench import Bench, K, built, sizes_per_posting, slow
 from .data import JUDGED, Queries, Read, Synthetic, load
 from .peers import Ours, kind
 from .quality import Ranked, agreement, quality
@@ -28,7 +28,7 @@ _SINGLE = (OURS, "bm25s numba", "tantivy")
 
 
 def search(bench: Bench) -> None:
-    """All queries in one batch."""
+    """Search for all queries in one batch."""
     queries = bench.collection.queries
     quick = [name for name in bench.names if not bench.slow(name)]
     results = {name: bench.engine(name).ranked(queries, K) for name in quick}
@@ -40,7 +40,7 @@ def search(bench: Bench) -> None:
 
 
 def single(bench: Bench) -> None:
-    """All queries, one a call."""
+    """Search for all queries, one per call."""
     queries, calls = bench.collection.queries, {}
     for name in [name for name in _SINGLE if name in bench.names]:
         engine = bench.engine(name)
@@ -49,7 +49,7 @@ def single(bench: Bench) -> None:
 
 
 def index(bench: Bench) -> None:
-    """From raw texts to an index that answers."""
+    """Build an index from raw texts."""
     texts = bench.collection.texts()
     makers = {kind(name): name.removesuffix(" numba").removesuffix(" numpy") for name in bench.names}
     calls: dict[str, Callable[..., object]] = {
@@ -61,7 +61,7 @@ def index(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Bytes of every index by part, and bits a posting."""
+    """Record the bytes of every index by part, and bits per posting."""
     ours = bench.engine(OURS)
     assert isinstance(ours, Ours)
     postings = ours.index.stats()["total_postings"]
@@ -69,12 +69,12 @@ def memory(bench: Bench) -> None:
     for name in bench.names:
         sizes = bench.engine(name).bytes()
         if sizes is not None:
-            bench.contest.note("memory", name, **told(sizes, postings))
+            bench.contest.note("memory", name, **sizes_per_posting(sizes, postings))
     harness.print_table(bench.contest.record, "memory")
 
 
 def update(bench: Bench) -> None:
-    """A document replaced by itself and a query, in turn. Where the peers can do that at all, they index anew."""
+    """Replace a document by itself and search, in turn. Peers that can do that index all documents again."""
     texts, asked = bench.collection.texts(), bench.collection.queries.texts
     rows = np.random.default_rng(bench.options.seed).integers(0, len(texts), _UPDATES).tolist()
     ours = bench.engine(OURS)
@@ -91,7 +91,7 @@ def update(bench: Bench) -> None:
 
 
 def effectiveness(bench: Bench) -> None:
-    """Quality of every collection with judgements, whole words and stems: without stop words, or as was asked for."""
+    """Record the quality on every collection with judgements, for whole words and for stems."""
     from importlib.util import find_spec
 
     given = bench.collection
@@ -123,9 +123,9 @@ def effectiveness(bench: Bench) -> None:
 
 
 def stream(bench: Bench) -> None:
-    """Documents added one at a time, the collection's over and over under new ids, with searches in between.
+    """Add documents one at a time, the collection repeatedly under new ids, with searches in between.
 
-    At checkpoints rankings are compared with those of an index that was filled in one go.
+    At checkpoints rankings are compared with those of an index that was built at once.
     """
     collection, total = bench.collection, bench.options.stream
     texts, queries = collection.texts(total), collection.queries
@@ -173,7 +173,7 @@ def stream(bench: Bench) -> None:
 
 
 def growth(bench: Bench) -> None:
-    """Time of a query and bytes, as the number of synthetic documents grows."""
+    """Record the time of a query and bytes for growing numbers of synthetic documents."""
     for n in bench.options.sizes:
         collection = synthetic(bench.options, n, _GROWTH_QUERIES)
         engines = {name: built(name, collection) for name in _GROWING if name in bench.names}
@@ -185,7 +185,7 @@ def growth(bench: Bench) -> None:
 
 
 def synthetic(options: argparse.Namespace, documents: int, queries: int = 2_000) -> Synthetic:
-    """Documents and queries made as the options say."""
+    """Return synthetic documents and queries for these options."""
     return Synthetic(documents, queries, options.seed, options.exponent, options.frequent)
 
 
@@ -205,7 +205,7 @@ def _race(
 
 
 def _columns(results: dict[str, Ranked], queries: Queries) -> dict[str, dict[str, float]]:
-    """Quality, where it can be told, and agreement with ours."""
+    """Return the quality, where there are judgements, and the agreement with ours."""
     columns: dict[str, dict[str, float]] = {}
     for name, result in results.items():
         columns[name] = quality(result, queries.grades) if queries.judged else {}

@@ -32,7 +32,7 @@ class Bench:
         self._recalls: dict[tuple[str, int], float] = {}
 
     def make(self, name: str, **changes: Any) -> Index:
-        """An empty index of a contender; `changes` are to the settings."""
+        """Return an empty index of a contender; `changes` are to the settings."""
         return CONTENDERS[name](self.settings._replace(**changes))
 
     def build(self, name: str) -> Index:
@@ -45,7 +45,7 @@ class Bench:
         return index
 
     def index(self, name: str) -> Index:
-        """The contender's index."""
+        """Return the contender's index, built when first asked for."""
         if name not in self.indexes:
             start = time.perf_counter()
             self.build(name)
@@ -87,7 +87,7 @@ class Bench:
 
 
 def smallest_ef(recall: Callable[[int], float], wanted: float) -> tuple[int, float]:
-    """The smallest ef, from K on, that reaches the recall, and the recall it has there.
+    """Return the smallest ef, from K on, that reaches the recall, and the recall it has there.
 
     By bisection, which takes recall to rise with ef. Where none up to LARGEST_EF does, that and what it has.
     """
@@ -103,7 +103,7 @@ def smallest_ef(recall: Callable[[int], float], wanted: float) -> tuple[int, flo
 
 
 def streamed(queries: np.ndarray) -> np.ndarray:
-    """The queries several times over, so that a turn is long enough to work from warm caches, as a server does."""
+    """Repeat the queries, so that a turn is long enough to work from warm caches, as a server does."""
     return np.tile(queries, (max(1, round(_STREAM / len(queries))), 1))
 
 

@@ -1,20 +1,20 @@
 """Approximate nearest neighbours beside hnswlib, faiss, usearch, pynndescent, SVS and pyglass.
 
 Every index holds the same vectors, of length 1 in float32, and is built and searched by one thread with the same M and
-ef_construction (or what a library has in their place). A neighbour found counts if it is as near as the 10th nearest.
+ef_construction (or the equivalent parameters of a library). A result is correct if it is as near as the 10th nearest.
 
-    build       seconds to build, in turn
-    curve       recall and batch speed for many efs; then, for each of --recalls, all race with the smallest ef that
-                reaches it, in one batch and with one query a call; recall of the HNSW graphs at equal ef
-    memory      bytes a vector, vectors included
-    filter      among a part of the vectors alone, at recall .95: chosen at random, near to one point, far from it
-    churn       half of the vectors replaced, five times over, beside an index built afresh of the same
-    ml          the documented ml beside 1/ln M, at recall .95
-    threads     two threads beside one (not with --pin)
-    scaling     synthetic vectors of growing number (only if asked for; alone it needs no data)
+    build       seconds to build, one index after the other
+    curve       recall and batch speed for many efs; then, for each of --recalls, the speed of all with the smallest ef
+                that reaches it, in one batch and with one query per call; recall of the HNSW graphs at equal ef
+    memory      bytes per vector, including the vectors
+    filter      search in a subset of the vectors, at recall .95: chosen at random, near to a point, or far from it
+    churn       half of the vectors replaced, five times, compared with a new index of the same vectors
+    ml          the documented ml compared with 1/ln M, at recall .95
+    threads     two threads compared with one (not with --pin)
+    scaling     growing numbers of synthetic vectors (only on request; if it is the only task, no data is needed)
 
-Results go to results/hnsw-DATA.json, written after every task, and plots beside it. For a choice of tasks
-their names are added to the file's, so that it replaces no whole run.
+Results are written to results/hnsw-DATA.json after every task, with plots beside it. If --tasks is given, the names
+of the tasks are added to the name of the file, so that it does not replace the results of a complete run.
 """
 
 import argparse
@@ -38,11 +38,13 @@ _GRAPHS = (OURS, "llmds ef 128", "llmds int8", "llmds float32", "hnswlib", "fais
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What to measure, on which data, and how to build."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=DEFAULT, help="default: all but scaling")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=DEFAULT, help="tasks to run (default: all but scaling)"
+    )
     parser.add_argument("--data", default="cppdocs", help="a folder, or its name below LLMDS_DATA (default cppdocs)")
-    parser.add_argument("--limit", type=int, help="only so many vectors, a seeded choice")
+    parser.add_argument("--limit", type=int, help="use only this many vectors, chosen at random with --seed")
     parser.add_argument(
         "--contenders",
         nargs="+",
@@ -51,18 +53,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"of {', '.join(CONTENDERS)} (default: all that are installed)",
     )
-    parser.add_argument("--M", type=int, default=16)
-    parser.add_argument("--ef-construction", type=int, default=200)
-    parser.add_argument("--ours-ef-construction", type=int, default=200, help="that of llmds (default 200)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--recalls", type=float, nargs="+", default=[0.90, 0.95, 0.99])
-    parser.add_argument("--build-rounds", type=int, default=3, help="times each index is built (default 3)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="of scaling")
-    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run anew")
+    parser.add_argument("--M", type=int, default=16, help="links of each vector (default 16)")
+    parser.add_argument("--ef-construction", type=int, default=200, help="candidates while building (default 200)")
+    parser.add_argument("--ours-ef-construction", type=int, default=200, help="the same, for llmds (default 200)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default 1)")
+    parser.add_argument("--recalls", type=float, nargs="+", default=[0.90, 0.95, 0.99], help="recalls to compare at")
+    parser.add_argument("--build-rounds", type=int, default=3, help="how often each index is built (default 3)")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of vectors in scaling"
+    )
+    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="only draw the plots of an earlier run")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do the tasks, write the JSON, draw the plots."""
+    """Run the tasks, write the JSON and draw the plots."""
     if options.plot_only:
         harness.draw(options.plot_only)
         return
@@ -89,13 +93,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _build(bench: Bench) -> None:
-    """How long each takes."""
+    """Measure the time to build each index."""
     builders = {name: partial(bench.build, name) for name in bench.names}
     bench.contest.race("build", builders, len(bench.data.vectors), bench.options.build_rounds)
 
 
 def _curve(bench: Bench) -> None:
-    """Recall and speed of all, over their efs and at equal recall."""
+    """Measure recall and speed of all, over their efs and at equal recall."""
     for name in bench.names:
         bench.index(name)
     _equal_ef(bench)
@@ -124,7 +128,7 @@ def _search_singly(index: Index, queries: np.ndarray) -> None:
 
 
 def _equal_ef(bench: Bench) -> None:
-    """Whether the graphs are as good: recall at the same ef."""
+    """Compare the quality of the graphs: recall at the same ef."""
     for name in [name for name in _GRAPHS if name in bench.names]:
         recalls = {str(ef): bench.recall(name, ef) for ef in _EQUAL_EFS}
         bench.contest.note("recall at equal ef", name, **recalls)
@@ -132,7 +136,7 @@ def _equal_ef(bench: Bench) -> None:
 
 
 def _at_recall(bench: Bench, wanted: float) -> None:
-    """All with the smallest ef that reaches a recall."""
+    """Measure the speed of all with the smallest ef that reaches a recall."""
     batch, single = (f"{kind}, recall@{K} >= {wanted}" for kind in ("batch", "one query a call"))
     extra = {}
     for name in bench.names:

@@ -28,7 +28,7 @@ class Data(NamedTuple):
 
 
 def load(given: str, limit: int | None = None, seed: int = 1) -> Data:
-    """The data of a folder, or of a name below LLMDS_DATA; `limit` keeps that many vectors, a seeded choice.
+    """Load the data of a folder, or of a name below LLMDS_DATA; `limit` keeps that many vectors, a seeded choice.
 
     A folder holds corpus_emb.npy and query_emb.npy, or else corpus.jsonl.gz, which is then encoded.
     """
@@ -45,7 +45,7 @@ def load(given: str, limit: int | None = None, seed: int = 1) -> Data:
 
 
 def encoded(path: Path, held_out: int = HELD_OUT) -> tuple[np.ndarray, np.ndarray]:
-    """A corpus of texts under LSAEncoder(256), rows of zeros dropped: vectors, and the rows held out as queries."""
+    """Encode a corpus by LSAEncoder(256), rows of zeros dropped: vectors, and the rows held out as queries."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     texts = [f"{line['title']}\n{line['text']}" for line in lines]
@@ -57,7 +57,7 @@ def encoded(path: Path, held_out: int = HELD_OUT) -> tuple[np.ndarray, np.ndarra
 
 
 def clustered(n: int, queries: int, dim: int = 128, seed: int = 1) -> Data:
-    """A mixture of Gaussians whose spread falls from axis to axis: about as hard to search as embeddings are."""
+    """Make a mixture of Gaussians whose spread falls from axis to axis: about as hard to search as embeddings are."""
     rng = np.random.default_rng(seed)
     centres = 0.5 * rng.standard_normal((_CENTRES, dim), np.float32)
     spread = np.geomspace(1.5, 0.075, dim).astype(np.float32)
@@ -92,7 +92,7 @@ class Truth:
         self.limit = np.concatenate([np.partition(block, -self.k, axis=1)[:, -self.k, None] for block in blocks])
 
     def recall(self, found: np.ndarray) -> float:
-        """The share of the k nearest that is in `found` (queries, k or more), rows of vectors or -1."""
+        """Return the share of the k nearest that is in `found` (queries, k or more), rows of vectors or -1."""
         found = np.sort(found, axis=1)
         counts = found >= 0
         counts[:, 1:] &= found[:, 1:] != found[:, :-1]

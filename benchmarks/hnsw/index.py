@@ -44,7 +44,7 @@ class Index(ABC):
 
     @abstractmethod
     def nbytes(self) -> int | None:
-        """What the index takes, vectors included; None if the library does not tell."""
+        """Return the bytes of the index, vectors included; None if the library does not report them."""
 
 
 class Ours(Index):

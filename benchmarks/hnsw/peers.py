@@ -136,7 +136,7 @@ class Usearch(Index):
 
 
 class Pynndescent(Index):
-    """pynndescent, which has its own way to build; here ef stands for epsilon = (ef - 10) / 200.
+    """pynndescent, which has its own way to build; here ef means epsilon = (ef - 10) / 200.
 
     `codes`: searched over 8-bit codes, the best 16 of 10 compared anew with the vectors (its default).
     """

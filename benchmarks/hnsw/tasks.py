@@ -145,7 +145,7 @@ def _recall_of(index: Index, truth: Truth, search: Callable[[], np.ndarray] | No
 
 
 def ml(bench: Bench) -> None:
-    """The documented ml, and the one that most libraries have."""
+    """Compare the documented ml with the one that most libraries have."""
     other = Ours(bench.settings, ml=1.0 / math.log(bench.settings.M))
     other.build(bench.data.vectors)
     indexes, extra = {OURS: bench.index(OURS), "llmds, ml = 1/ln M": other}, {}

@@ -1,16 +1,17 @@
-"""Hybrid search: RetrievalPipeline beside bm25s (Numba), hnswlib and fusion in NumPy, put together by hand.
+"""Hybrid search: RetrievalPipeline beside a combination of bm25s (Numba), hnswlib and fusion in NumPy.
 
-Same terms, without stop words, same vectors of length 1, same M and ef_construction, one thread, top 10 of the best 100
-of each side. Both dense sides have the smallest ef that reaches --recall at 10, or 100, which the depth asks for. The
-pipeline cuts queries in its time, bm25s gets ids of terms; no answer comes from a cache. By hand, a document that one
-side has not found counts as its lowest there; the pipeline computes both scores of every candidate.
+The same terms, without stop words, the same vectors of length 1, the same M and ef_construction, one thread, top 10 of
+the best 100 of text and of vectors. Both vector indexes use the smallest ef that reaches --recall at 10, at least 100.
+The time of the pipeline includes the tokenisation of the queries, bm25s gets ids of terms; no result comes from a
+cache. In the combination, a document that only one side has found gets the lowest score of the other side; the pipeline
+computes both scores of every candidate.
 
-    quality    text alone, dense alone, and both, by weighted sum (weight .5) and by reciprocal ranks
-    batch      all queries in one call, by either fusion
-    single     one query a call
-    sides      the best 100 of each side alone, in a batch: where the time goes
+    quality    text only, vectors only, and both, by weighted sum (weight .5) and by reciprocal ranks
+    batch      all queries in one call, for both kinds of fusion
+    single     one query per call
+    sides      the best 100 of each side separately, in a batch: the parts of the total time
 
-Results go to results/hybrid.json (other --data: hybrid-DATA.json), and plots beside it.
+Results are written to results/hybrid.json (with other --data: hybrid-DATA.json), with plots beside it.
 """
 
 import argparse
@@ -43,21 +44,24 @@ _LEAST_QUERIES = 1_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this benchmark."""
+    """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to run (default: all)")
     parser.add_argument(
-        "--data", nargs="+", default=list(reversed(JUDGED)), help="folders with texts and vectors, or names of some"
+        "--data",
+        nargs="+",
+        default=list(reversed(JUDGED)),
+        help="folders with texts and vectors, or their names below LLMDS_DATA",
     )
-    parser.add_argument("--recall", type=float, default=0.95, help="of both dense sides (default .95)")
-    parser.add_argument("--M", type=int, default=16)
-    parser.add_argument("--ef-construction", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run anew")
+    parser.add_argument("--recall", type=float, default=0.95, help="recall of both vector indexes (default .95)")
+    parser.add_argument("--M", type=int, default=16, help="links of each vector (default 16)")
+    parser.add_argument("--ef-construction", type=int, default=200, help="candidates while building (default 200)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default 1)")
+    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="only draw the plots of an earlier run")
 
 
 class Race(NamedTuple):
-    """Both contenders, filled with the same, and what to ask them."""
+    """Both contenders, which hold the same documents, and the queries."""
 
     name: str
     queries: Queries
@@ -67,14 +71,14 @@ class Race(NamedTuple):
     about: dict[str, dict[str, Any]]
 
     def repeated(self) -> "Race":
-        """With the queries several times over, if they are few, so that a call is long enough to be timed."""
+        """Return the same with the queries repeated, if they are few, so that a call is long enough to be timed."""
         times = max(1, -(-_LEAST_QUERIES // len(self.queries.texts)))
         queries = Queries(self.queries.texts * times, self.queries.terms * times, self.queries.grades * times)
         return self._replace(queries=queries, vectors=np.tile(self.vectors, (times, 1)))
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do the tasks on every collection, write the JSON, draw the plots."""
+    """Run the tasks on every collection, write the JSON and draw the plots."""
     if options.plot_only:
         harness.draw(options.plot_only)
         return
@@ -97,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _race(options: argparse.Namespace, texts: Collection, data: Data) -> Race:
-    """Both sides filled, and each dense side given its ef."""
+    """Build both contenders, and set the ef of each vector index."""
     truth = Truth(data.vectors, data.queries, K)
     dim, numbers = data.vectors.shape[1], np.arange(len(texts))
     graph = HNSW(dim, options.M, options.ef_construction, seed=options.seed, metric="cosine")
@@ -127,7 +131,7 @@ def _race(options: argparse.Namespace, texts: Collection, data: Data) -> Race:
 
 
 def _quality(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """What each side finds alone, and both."""
+    """Measure the quality of each side and of both."""
     task, (name, queries, vectors, ours, theirs, _) = f"quality: {race.name}", race
     found: dict[str, Ranked] = {
         f"{OURS}, text alone": _batch(ours, queries.texts, vectors, K, fusion_weight=0.0),
@@ -147,7 +151,7 @@ def _quality(contest: harness.Contest, options: argparse.Namespace, race: Race) 
 
 
 def _batches(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """All queries in one call."""
+    """Measure all queries in one call."""
     _, queries, vectors, ours, theirs, about = race.repeated()
     for fusion in FUSIONS:
         calls: dict[str, Callable[[], object]] = {
@@ -161,7 +165,7 @@ def _batches(contest: harness.Contest, options: argparse.Namespace, race: Race) 
 
 
 def _singles(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """One query a call."""
+    """Measure one query per call."""
     _, queries, vectors, ours, theirs, about = race.repeated()
     for fusion in FUSIONS:
         calls: dict[str, Callable[[], object]] = {OURS: partial(_search_singly, ours, queries.texts, vectors, fusion)}
@@ -173,7 +177,7 @@ def _singles(contest: harness.Contest, options: argparse.Namespace, race: Race) 
 
 
 def _sides(contest: harness.Contest, options: argparse.Namespace, race: Race) -> None:
-    """Each side alone, as deep as fusion looks."""
+    """Measure each side separately, at the depth that fusion uses."""
     _, queries, vectors, ours, theirs, about = race.repeated()
     for side, weight in (("text", 0.0), ("dense", 1.0)):
         calls: dict[str, Callable[[], object]] = {
@@ -195,7 +199,7 @@ def _search_singly(ours: RetrievalPipeline, texts: list[str], vectors: np.ndarra
 
 
 def _batch(ours: RetrievalPipeline, texts: list[str], vectors: np.ndarray, k: int, **how: Any) -> Ranked:
-    """search_batch on one thread: where it takes no `threads`, --pin is to see to that."""
+    """Return what search_batch returns on one thread; where it has no parameter `threads`, use --pin for that."""
     if "threads" in inspect.signature(ours.search_batch).parameters:
         how["threads"] = 1
     return ours.search_batch(texts, vectors, k, **how)

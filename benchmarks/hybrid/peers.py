@@ -1,4 +1,4 @@
-"""What is put together by hand where there is no RetrievalPipeline: bm25s (Numba), hnswlib, and fusion in NumPy."""
+"""Hybrid search put together by hand, without RetrievalPipeline: bm25s (Numba), hnswlib, and fusion in NumPy."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _BLOCK = 64  # queries that are fused at a time: what they need stays in the cac
 
 
 class ByHand:
-    """Documents under bm25s and hnswlib, ids being their numbers. Queries are lists of term ids and vectors (n, dim).
+    """Documents in bm25s and hnswlib, whose ids are their numbers. Queries are lists of term ids and vectors (n, dim).
 
     Fused are the best `depth` of each side. A document that one side has not found counts as its lowest there, which
     spares a second look at it; so the scores, min-max normalised, only have to be added.
@@ -26,30 +26,30 @@ class ByHand:
         self.dense.build(vectors)
 
     def prepare(self, queries: Queries) -> list[list[int]]:
-        """Queries as `batch` and `single` take them."""
+        """Return the queries as `batch` and `single` take them."""
         return self.text.prepare(queries)
 
     def text_side(self, queries: list[list[int]], depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best of bm25s: ids and scores (n, depth), best first; score 0 where no word matches."""
+        """Return the best of bm25s: ids and scores (n, depth), best first; score 0 where no word matches."""
         found = self.text.batch(queries, depth)
         return found.documents, found.scores
 
     def dense_side(self, vectors: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best of hnswlib: ids and cosines (n, depth), best first."""
+        """Return the best of hnswlib: ids and cosines (n, depth), best first."""
         ids, distances = self.dense.index.knn_query(vectors, depth, num_threads=1)
         return ids.astype(np.int64), 1 - distances
 
     def batch(
         self, queries: list[list[int]], vectors: np.ndarray, k: int, depth: int, fusion: str = "weighted"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best k by either fusion, sides weighing the same: ids int64 and scores (n, k), best first."""
+        """Return the best k by either fusion, with equal weights: ids int64 and scores (n, k), best first."""
         ids, shares = self._shares(queries, vectors, depth, fusion)
         parts = [slice(start, start + _BLOCK) for start in range(0, len(ids), _BLOCK)]
         found = [best(ids[part], shares[part], k) for part in parts]
         return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
 
     def single(self, queries: list[list[int]], vectors: np.ndarray, k: int, depth: int, fusion: str) -> list[Any]:
-        """As `batch`, one query a call."""
+        """Do as `batch`, one query per call."""
         found = []
         for row, query in enumerate(queries):
             ids, shares = self._shares([query], vectors[row : row + 1], depth, fusion)
@@ -70,7 +70,7 @@ class ByHand:
 
 
 def normalised(scores: np.ndarray) -> np.ndarray:
-    """Rows of falling scores, from 1 down to 0; 0 where a row is constant."""
+    """Return rows of descending scores, normalised to 1..0; 0 where a row is constant."""
     low = scores[:, -1:]
     span = scores[:, :1] - low
     return (scores - low) / np.where(span > 0, span, 1)
@@ -91,7 +91,7 @@ def best(ids: np.ndarray, shares: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
 
 
 def best_of_one(ids: np.ndarray, shares: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """As `best` for one row (n,), as pairs: without the indexing of rows it takes half the time."""
+    """Do as `best` for one row (n,), returned as pairs: without indexing of rows it takes half the time."""
     order = ids.argsort()
     ids, shares = ids[order], shares[order]
     same = ids[1:] == ids[:-1]

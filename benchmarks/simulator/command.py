@@ -1,15 +1,16 @@
-"""The simulator: how much faster than real time it is, and than a plain Python event loop of the same semantics.
+"""The speed of the simulator, relative to real time and to an equivalent event loop in plain Python.
 
-One replica with 256 slots serves the conversation trace of Azure 2023 (--data: a folder with it). Its steps take the
-time of the roofline of --preset at half of the FLOP/s and .7 of the bandwidth; its KV cache fits beside the parameters.
+One replica with 256 slots serves the conversation trace of Azure 2023 (--data: the folder of the trace). The time of
+its steps is that of the roofline of --preset at half of the FLOP/s and .7 of the bandwidth; its KV cache has as many
+pages as fit beside the parameters.
 
-    replica    the whole trace: simulated seconds a second
-    python     its first 10 minutes beside the plain event loop (`plain_simulation.py`), at several
-               request rates; both must give the same times for every request
+    replica    the whole trace: simulated seconds per second
+    python     the first 10 minutes, beside the event loop in Python (plain_simulation.py), at several times the rate of
+               the trace; both must give the same times for every request
     sweep      1,000 configurations of the same minutes, on all cores that the process may use
-    goodput    requests a second within limits (TTFT 500 ms, TPOT 50 ms) against load, by slots
+    goodput    requests per second within limits (TTFT 500 ms, TPOT 50 ms) against load, by number of slots
 
-Results go to results/simulator.json, and plots beside it.
+Results are written to results/simulator.json, with plots beside it.
 """
 
 import argparse
@@ -44,16 +45,24 @@ GRID: dict[str, list[Any]] = {
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all")
-    parser.add_argument("--data", type=Path, help="folder of traces (default: traces, of the data)")
-    parser.add_argument("--preset", default="llama-3.1-8b@h100-sxm")
-    parser.add_argument("--seconds", type=float, default=600.0, help="of the trace, but for replica (default 600)")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1.0, 4.0], help="speeds beside Python (default 1 4)")
-    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="draw the plots of an earlier run again")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks to run (default: all)")
+    parser.add_argument("--data", type=Path, help="the folder of the trace (default: traces below LLMDS_DATA)")
+    parser.add_argument("--preset", default="llama-3.1-8b@h100-sxm", help="model and hardware (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=600.0, help="seconds of the trace to use, except in replica (default 600)"
+    )
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[1.0, 4.0],
+        help="multiples of the rate of the trace in python (default 1 4)",
+    )
+    parser.add_argument("--plot-only", type=Path, metavar="JSON", help="only draw the plots of an earlier run")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do the tasks, write the JSON, draw the plots."""
+    """Run the tasks, write the JSON and draw the plots."""
     if options.plot_only:
         harness.draw(options.plot_only)
         return
@@ -77,13 +86,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _replica(contest: harness.Contest, options: argparse.Namespace, trace: Trace, replica: Replica) -> None:
-    """Time a replica; operations are simulated seconds."""
+    """Measure one replica; operations are simulated seconds."""
     one = simulate(trace, replica)
     operations, summary = round(one.simulated_seconds), one.summary()
-    shown = {name: summary[name] for name in ("finished", "steps", "utilisation", "ttft_p50_ms", "tpot_p50_ms")}
+    columns = {name: summary[name] for name in ("finished", "steps", "utilisation", "ttft_p50_ms", "tpot_p50_ms")}
     contest.race(
         "a replica, simulated seconds", {OURS: lambda: simulate(trace, replica)}, operations, options.rounds,
-        extra={OURS: shown},
+        extra={OURS: columns},
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
-"""The small structures beside their peers: heap, token cache, sketch, admission and scheduler, single calls and bulk.
+"""The small structures beside other libraries: heap, token cache, sketch, admission, scheduler; single and bulk calls.
 
-Peers are used as an expert would: heapq with lazy deletion, heapdict; an OrderedDict that counts tokens,
-cachetools.LRUCache with `getsizeof`, lru-dict (which bounds items, not tokens: as many as the others hold);
+The other libraries are used as an expert would use them: heapq with lazy deletion, heapdict; an OrderedDict that counts
+tokens, cachetools.LRUCache with `getsizeof`, lru-dict (its limit is a number of items: as many as the others hold);
 datasketches' count_min_sketch of the same shape; token buckets and sliding windows in a dict, limits, aiolimiter. All
-loops hold their methods in local names. Where results are defined they are compared before anything is timed.
+loops keep methods in local variables. Where the results are defined, they are compared before the timing.
 """
 
 import argparse
@@ -30,14 +30,16 @@ _PARTS = ("heap", "cache", "sketch", "admission", "scheduler")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this benchmark."""
     parser.add_argument("--items", type=int, default=100_000, help="items or calls in each task (default 100000)")
-    parser.add_argument("--batch", type=int, default=1024, help="items a call in the batched cache task (default 1024)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=1024, help="items per call in the bulk cache task (default 1024)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     parser.add_argument("--tenants", type=int, default=100, help="tenants in the admission tasks (default 100)")
-    parser.add_argument("--only", choices=_PARTS, nargs="+", default=_PARTS)
+    parser.add_argument(
+        "--only", choices=_PARTS, nargs="+", default=_PARTS, help="only these structures (default: all)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the tasks of the chosen structures, and write and plot the results."""
+    """Run the tasks of the chosen structures, printing each when it is done."""
     parameters = {name: getattr(options, name) for name in ("items", "batch", "tenants", "seed", "rounds")}
     contest = harness.Contest("structures", parameters)
     if "heap" in options.only:
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class LazyHeap:
-    """heapq and a dict of present scores; an entry whose score is no longer the present one is skipped at pop."""
+    """heapq and a dict of current scores; `pop` skips entries whose score is not the current one."""
 
     def __init__(self, keys: list[int] | tuple = (), scores: list[float] | tuple = ()):
         self.heap = list(zip(scores, keys, strict=True))

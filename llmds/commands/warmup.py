@@ -19,12 +19,14 @@ from ..hnsw.index import HNSW
 from ..indexed_heap import IndexedHeap
 from ..inverted_index.index import InvertedIndex
 from ..kernels import heap, table
-from ..kernels.hnsw import build as hnsw_build
-from ..kernels.kv_cache import upgrade as kv_upgrade
+from ..kernels.hnsw import build
+from ..kernels.inverted_index import bm25, cursors
+from ..kernels.inverted_index.layout import Postings
+from ..kernels.kv_cache import upgrade
 from ..kernels.kv_cache.eviction import dispatch as kv_eviction
 from ..kernels.kv_cache.eviction import table as kv_policies
-from ..kernels.scheduler import check as scheduling_check
-from ..kv_cache import files as kv_file
+from ..kernels.scheduler import check
+from ..kv_cache import files
 from ..kv_cache.cache import KVCache
 from ..kv_cache.state import POLICIES
 from ..paged_allocator import PagedAllocator
@@ -169,11 +171,11 @@ def _kv_cache() -> None:
         _passes_through_a_file(cache)
     for number in range(len(POLICIES)):
         kv_eviction.functions(kv_policies.policy(number))
-    old = np.full(kv_upgrade.old_size(1), -1)  # what a file of version 1 holds of an empty cache
-    old[: kv_upgrade.HEAD] = 0
-    old[[kv_upgrade.MAX_PAGES, kv_upgrade.PAGE_SIZE]] = 1
-    seqs = table.new(16, kv_upgrade.SEQ_COLUMNS)
-    kv_file.from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
+    old = np.full(upgrade.old_size(1), -1)  # what a file of version 1 holds of an empty cache
+    old[: upgrade.HEAD] = 0
+    old[[upgrade.MAX_PAGES, upgrade.PAGE_SIZE]] = 1
+    seqs = table.new(16, upgrade.SEQ_COLUMNS)
+    files.from_version_1({"pool": old, "seqs": seqs, "ids": np.zeros((0, 0), np.int64)})
 
 
 def _scheduler() -> None:
@@ -197,7 +199,7 @@ def _scheduler() -> None:
     shared.submit(5, tenant=1, prompt=[1, 2])
     shared.get_batch(force=True)
     shared.charge([0], 1)
-    scheduling_check.upgraded(np.zeros(0, np.int64), 0)
+    check.upgraded(np.zeros(0, np.int64), 0)
 
 
 def _admission() -> None:
@@ -231,6 +233,9 @@ def _text() -> None:
         index.stats()
         index.shrink_to_fit()
     index.search("cache heap")  # of one segment and nothing else
+    (own,), form = index.arrays.segments, bm25.form(bm25.LUCENE, 1.2, 0.75, 0.0, 1.0)
+    postings = Postings(own.postings, own.block_last, own.block_at, own.lengths, form)
+    cursors.next_block(cursors.new(1), postings, 0)  # which only users call
     index.add_document(1, TEXTS[0])
     _passes_through_a_file(index, stop_words="english")
 
@@ -256,8 +261,8 @@ def _graph() -> None:
         graph.reserve(1000)
         graph.shrink_to_fit()
         _passes_through_a_file(graph)
-    state, nobody = graph._state, np.empty((0, hnsw_build.BATCH), np.int64)
-    hnsw_build.abandon(state.nodes, state.upper, state.arena, nobody)  # what else an interruption would wait for
+    arrays, nobody = graph.arrays, np.empty((0, build.BATCH), np.int64)
+    build.abandon(arrays.nodes, arrays.upper, arrays.arena, nobody)  # what else an interruption would wait for
 
 
 def _documents() -> None:

@@ -1,4 +1,4 @@
-"""Searching an HNSW index: how a search is done, for whom, and on which threads."""
+"""Searching an HNSW index: whether by a walk or a scan, among which ids, and on which threads."""
 
 import math
 from collections.abc import Callable
@@ -8,66 +8,71 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base import arguments
+from ..base.fast_calls import Direct
 from ..base.filters import Selection, chosen
 from ..base.threads import in_pieces
 from ..kernels import table
-from ..kernels.hnsw import codes as codes_kernels
-from ..kernels.hnsw import layout as kernels
-from ..kernels.hnsw import remove as hnsw_remove
-from ..kernels.hnsw import search as hnsw_search
-from .state import Settings, State
+from ..kernels.hnsw import distance as distance_kernels
+from ..kernels.hnsw import layout
+from ..kernels.hnsw import remove as remove_kernels
+from ..kernels.hnsw import search as search_kernels
+from ..kernels.hnsw.search import SCAN, SCAN_EXACTLY, WALK
+from .state import Settings, State, accepted
 
 Grouping: TypeAlias = ArrayLike | Callable[[np.ndarray], np.ndarray] | None
 Found: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 # What a candidate of a walk costs, in slots that are scanned instead: its neighbours, one by one from memory.
 _SCANNED_A_STEP = 45
-_EVERYBODY = np.empty(0, np.uint8)
-_NOBODY = np.empty(0, np.int64)
-_AT_LEAST = 16  # queries that a thread takes at a time, so that their walks go side by side
+ALL_ALLOWED = np.empty(0, np.uint8)  # no filter
+NO_SLOTS = np.empty(0, np.int64)
+_AT_LEAST = 16  # queries that a thread takes at a time, so that their walks run side by side
+_kernels, _measures = Direct(search_kernels), Direct(distance_kernels)
 
 
 def search(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, selection: Selection, threads: int
 ) -> Found | None:
-    """ids int64 and distances float32 (n, k), see `HNSW.search_batch`; None if a query is not fit."""
+    """Return ids and distances (n, k), see `HNSW.search_batch`; None if a query cannot be measured."""
     if selection is None:
-        return _search(state, settings, queries, k, ef, _EVERYBODY, threads)
+        return _search(state, settings, queries, k, ef, ALL_ALLOWED, threads)
     ids = chosen(selection, state.live_ids)
     while True:
-        removed = state.arena[kernels.REMOVED]
+        removed = state.arrays.arena[layout.REMOVED]
         found = _search(state, settings, queries, k, ef, _allowed(state, ids), threads)
-        # When a vector is removed its slot may pass to an equal one, under an id that was not chosen.
-        if found is None or state.arena[kernels.REMOVED] == removed or np.isin(found[0], np.append(ids, -1)).all():
+        # When a vector is removed, an equal one may get its slot, under an id that was not chosen.
+        unchanged = state.arrays.arena[layout.REMOVED] == removed
+        if found is None or unchanged or np.isin(found[0], np.append(ids, -1)).all():
             return found
 
 
 def _search(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, allowed: np.ndarray, threads: int
 ) -> Found | None:
+    """Search among the slots that `allowed` marks, by a walk or by a scan."""
     ef = max(min(ef, state.present), 1)
-    if allowed is _EVERYBODY and state.entry >= 0 and not compares_all(ef, state.present):
-        found = _answer(state, settings, queries, k, hnsw_search.WALK, ef, k, _NOBODY, allowed, _NOBODY, threads)
+    if allowed is ALL_ALLOWED and state.entry >= 0 and not compares_all(ef, state.present):
+        found = _answer(state, settings, queries, k, WALK, ef, k, NO_SLOTS, allowed, NO_SLOTS, threads)
         last = min(k, state.present) - 1
         if found is None or last < 0 or (len(queries) == 1 and found[0].item(last) >= 0):
             return found
         if len(short := np.flatnonzero(found[0][:, last] < 0)):
-            # Of those it met, too many were removed or not in yet: a writer is at work.
+            # Too many of those it found were removed or not in yet: a writer is at work.
             again = _search(state, settings, queries[short], k, state.present, allowed, threads)
-            assert again is not None, "fit before, and fit now"
+            assert again is not None, "the same queries could be measured before"
             found[0][short], found[1][short] = again
         return found
-    heads = hnsw_search.told_heads(state.nodes, state.arena, state.size, state.clock, allowed)
+    heads = search_kernels.visible_heads(state.arrays.nodes, state.arrays.arena, state.size, state.clock, allowed)
     m, ef = len(heads), max(min(ef, len(heads)), 1)
     if not m or compares_all(ef, m):
-        return _answer(state, settings, queries, k, hnsw_search.SCAN_EXACTLY, ef, k, heads, allowed, _NOBODY, threads)
-    # Among as many as hold two deviations more than that, there hardly are fewer than `n` allowed ones.
+        return _answer(state, settings, queries, k, SCAN_EXACTLY, ef, k, heads, allowed, NO_SLOTS, threads)
+    # Among so many (two standard deviations more than the mean) there are hardly ever fewer than `n` allowed ones.
     wide, rank = (math.ceil((n + 2 * math.sqrt(n)) * state.size / m) for n in (ef, max(k, 1)))
     ids, distances = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     rows = np.arange(len(queries))
-    while len(rows):  # where few of the near ones are allowed the walk is made wider, until a scan is cheaper
+    while len(rows):  # where few of the near ones are allowed, the walk is widened until a scan is cheaper
         walks = wide * _SCANNED_A_STEP < m
-        how, width = (hnsw_search.WALK, wide) if walks else (hnsw_search.SCAN, ef)
+        how, width = (WALK, wide) if walks else (SCAN, ef)
         counts = np.empty(len(rows), np.int64)
         found = _answer(state, settings, queries[rows], k, how, width, rank, heads, allowed, counts, threads)
         if found is None:
@@ -79,7 +84,7 @@ def _search(
 
 
 def compares_all(ef: int, m: int) -> bool:
-    """Whether a walk of this width would see most of m vectors, or sort for longer than it takes to compare all."""
+    """Return whether a walk with this ef would see most of m vectors, or sort longer than comparing all takes."""
     return ef * 8 >= m or ef * ef >= 256 * m
 
 
@@ -87,18 +92,18 @@ def _answer(
     state: State, settings: Settings, queries: np.ndarray, k: int, how: int, ef: int, rank: int, heads: np.ndarray,
     allowed: np.ndarray, counts: np.ndarray, threads: int,
 ) -> Found | None:  # fmt: skip
-    """Answer all queries in one way; `counts` (n,) is filled with how many allowed candidates each had."""
+    """Search for all queries in one way (`how`); fill `counts` (n,) with how many allowed candidates each had."""
     n, rank, fine = len(queries), max(min(rank, ef), 1), min(measured_exactly(settings.bits, k, ef), ef)
     ids, distances = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-    graph = state[:11]  # arrays, size, clock and entry, in the order in which the kernel takes them
+    graph = (state.arrays, state.size, state.clock, state.entry)
     given = (settings.bits, settings.metric, ef, rank, fine, how, heads, allowed)
     if n == 1:
-        fit = hnsw_search.search(*graph, queries, *given, ids, distances, counts) >= 0
+        fit = accepted(_kernels.search(*graph, queries, *given, ids, distances, counts)) >= 0
         return (ids, distances) if fit else None
     unfit = []
 
     def answer(part: slice) -> None:
-        if hnsw_search.search(*graph, queries[part], *given, ids[part], distances[part], counts[part]) < 0:
+        if accepted(_kernels.search(*graph, queries[part], *given, ids[part], distances[part], counts[part])) < 0:
             unfit.append(part)
 
     in_pieces(n, answer, threads, _AT_LEAST)
@@ -109,10 +114,10 @@ def grouped(
     state: State, settings: Settings, queries: np.ndarray, k: int, ef: int, selection: Selection, grouping: Grouping,
     threads: int,
 ) -> Found | None:  # fmt: skip
-    """As `search`, with at most one result for each group."""
+    """Search as `search` does, with at most one result for each group."""
     parent_of = _parents(state, grouping)
     if selection is not None:
-        selection = chosen(selection, state.live_ids)  # asked once
+        selection = chosen(selection, state.live_ids)  # a function is called once
     ids, distances = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.inf, np.float32)
     short, most = np.arange(len(queries)), max(state.present, 1)
     width = min(max(4 * k, ef), most)
@@ -120,17 +125,30 @@ def grouped(
         found = search(state, settings, queries[short], width, width, selection, threads)
         if found is None:
             return None
-        complete = hnsw_search.first_of_each(*found, parent_of(found[0]), ids, distances, short)
+        complete = search_kernels.first_of_each(*found, parent_of(found[0]), ids, distances, short)
         if width >= most:
             break
         short, width = short[~complete.astype(bool)], min(4 * width, most)
     return ids, distances
 
 
+def distances(state: State, settings: Settings, queries: np.ndarray, ids: np.ndarray, threads: int) -> np.ndarray:
+    """Return the distances of each query (n, dim) to ids (n, c), float32 (n, c); +inf for unknown ids."""
+    arrays, out, bits, metric = state.arrays, np.empty(ids.shape, np.float32), settings.bits, settings.metric
+    slots = state.slots(ids.ravel()).reshape(ids.shape)
+
+    def compute(part: slice) -> None:
+        if accepted(_measures.distances(arrays, bits, metric, slots[part], queries[part], out[part])) < 0:
+            raise ValueError("queries must not be all zeros under metric='cosine'")
+
+    in_pieces(len(ids), compute, threads)
+    return out
+
+
 def smallest_ef(
     search_batch: Callable[..., Found], queries: np.ndarray, recall: float, k: int, n: int, threads: int
 ) -> int:
-    """The smallest ef that finds a share `recall` of the k nearest among n; see `HNSW.tune`."""
+    """Return the smallest ef that finds a share `recall` of the k nearest among n; see `HNSW.tune`."""
     limits = search_batch(queries, k, ef=n, threads=threads)[1][:, -1:]
     slack = np.float32(1e-6) * np.maximum(np.abs(limits), 1)
 
@@ -148,25 +166,29 @@ def smallest_ef(
 
 
 def measured_exactly(bits: int, k: int, ef: int) -> int:
-    """How many of the nearest by code are measured exactly at least, before their errors tell how many more."""
-    if bits == codes_kernels.INT4:
+    """Return how many of the nearest by code are measured exactly at least; their errors then decide about more."""
+    if bits == layout.INT4:
         return k + max(k // 5, 2)
-    return k + 2 if bits else ef
+    if bits == layout.INT8:
+        return k + 2
+    if bits == layout.FULL:
+        return ef
+    raise ValueError(f"no kernels for codes of {bits} bits")
 
 
 def _allowed(state: State, ids: np.ndarray) -> np.ndarray:
-    """Which slots hold one of these ids, uint8 (size,)."""
+    """Mark the slots that hold one of these ids, uint8 (size,)."""
     allowed = np.zeros(state.size, np.uint8)
     slots = state.slots(ids)
     allowed[slots[(slots >= 0) & (slots < state.size)]] = 1
-    gone = hnsw_remove.removed_since(state.nodes, state.arena, state.clock)
-    if len(gone):  # ids that another slot has now, or none
+    gone = remove_kernels.removed_since(state.arrays.nodes, state.arrays.arena, state.clock)
+    if len(gone):  # their ids are removed, or belong to another slot now
         allowed[gone[(gone < state.size) & np.isin(state.rows[gone, table.KEY], ids)]] = 1
     return allowed
 
 
 def _parents(state: State, grouping: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from ids int64 (n, c), -1 where there is none, to their parents, of the same shape."""
+    """Return a function from ids int64 (n, c), -1 where there is none, to their parents, of the same shape."""
     if callable(grouping):
         known = np.sort(state.rows[state.live(), table.KEY])
         parents = arguments.integers("group_by", grouping(known.copy()))

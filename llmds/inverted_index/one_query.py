@@ -1,60 +1,69 @@
-"""A single query of an inverted index, answered in one kernel call where that can be done."""
+"""A single query of an inverted index, answered in one kernel call where that is possible."""
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from ..base.fast_calls import Direct
-from ..kernels import fusion
 from ..kernels.inverted_index import one_query
-from ..kernels.inverted_index import tail as tail_kernels
-from ..tokenizer.tokenizer import Tokenizer, packed_short
-from .search import EVERYBODY, METHODS, NO_FACTORS, Decoded, Settings
+from ..kernels.inverted_index.layout import Ranking, SegmentArrays
+from ..tokenizer.segmentation import packed_short
+from ..tokenizer.tokenizer import Tokenizer
+from ..tokenizer.vocabulary import Vocabulary
+from .bm25 import Settings
+from .search import ALL_ALLOWED, NO_FACTORS, Workspaces
 from .state import View
 
 _direct = Direct(one_query)
-_LONGEST = 1 << 12  # characters: beside the search of a longer query its calls are nothing
-_NONE = np.empty(0, np.int32)
-_NOBODY, _NOTHING = np.empty((1, 0), np.int64), np.empty((fusion.BESIDE, 0), np.int64)
+_LONGEST = 1 << 12  # characters; in a longer query the time of a call does not matter
+NONE_GIVEN = np.empty((1, 0), np.int64)
+
+
+class _Prepared(NamedTuple):
+    """What the kernel needs for every query of a view. segment: None if the kernel cannot search this view."""
+
+    view: View
+    stop_words: Vocabulary | None
+    segment: SegmentArrays | None
+    ranking: Ranking | None
 
 
 class Single:
-    """Answers queries that come one at a time, with what all of them need made ready for the view seen last."""
+    """Answers queries one at a time, with the arguments of the kernel prepared for the view of the last query."""
 
     def __init__(self, settings: Settings, tokenizer: Tokenizer):
         self._settings, self._tokenizer = settings, tokenizer
-        self._ready: tuple[View, tuple[Any, ...] | None] = View.empty(), None  # exchanged at once
+        self._prepared = _Prepared(View.empty(), None, None, None)  # replaced as a whole
 
     def best(
-        self, view: View, text: str, k: int, decoded: Decoded, others: np.ndarray = _NOBODY
-    ) -> tuple[np.ndarray, ...] | None:
-        """As `Plan.best` for one query and k > 0: ids, scores, and what `kernels.inverted_index.one_query.search` says
-        of both these and documents `others` int64 (1, k).
+        self, view: View, text: str, k: int, workspaces: Workspaces, given_ids: np.ndarray = NONE_GIVEN
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Return the best k > 0 documents for a text: ids int64 and scores float32 (1, k), -1 and -inf after the last.
 
-        None where that cannot say: the text is long or not ASCII, its terms are not cut by the kernel, documents were
-        removed, or not all of them are in one segment.
+        And the scores float32 (1, c) of the documents given_ids int64 (1, c), 0 for unknown ids.
+
+        Returns None if the kernel cannot answer: the text is long or not ASCII, the tokenizer is not the compiled one,
+        documents were removed, or not all are in one segment.
         """
-        ready = self._ready
-        if ready[0] is not view:
-            self._ready = ready = view, self._arguments(view)
-        given, size = ready[1], len(text)
-        if given is None or size > _LONGEST or not text.isascii():
+        prepared = self._prepared
+        if prepared.view is not view:
+            self._prepared = prepared = self._prepare(view)
+        size = len(text)
+        if prepared.segment is None or size > _LONGEST or not text.isascii():
             return None
         ids, scores = np.empty((1, k), np.int64), np.empty((1, k), np.float32)
-        beside = _NOTHING if others is _NOBODY else np.empty((fusion.BESIDE, k), np.int64)
-        taken = decoded.take(view, 0, size // 2 + 1)
-        _direct.search(packed_short(text), size, *given, *taken, others, beside, ids, scores)
-        decoded.give(taken)
-        return ids, scores, beside
-
-    def _arguments(self, view: View) -> tuple[Any, ...] | None:
-        """What the kernel is given for every query."""
-        stops = self._tokenizer.stops
-        if stops is None or len(view.segments) != 1 or view.segments[0].removals or view.tail.seen[tail_kernels.LIVE]:
-            return None
-        segment, settings = view.segments[0], self._settings
-        return (
-            *stops[1:], segment.buckets, segment.dictionary, segment.ids, segment.lengths, _NONE, EVERYBODY,
-            *segment.lists, segment.block_best, segment.average, view.average, settings.form(view.average),
-            view.documents, METHODS[settings.method], settings.k1, NO_FACTORS,
+        given_scores = np.empty(given_ids.shape, np.float32)
+        workspace = workspaces.take(view, 0, size // 2 + 1)
+        code = _direct.search(
+            packed_short(text), size, prepared.stop_words, prepared.segment, prepared.ranking, workspace, ALL_ALLOWED,
+            NO_FACTORS, given_ids, given_scores, ids, scores,
         )  # fmt: skip
+        workspaces.give(workspace)
+        return (ids, scores, given_scores) if code >= 0 else None
+
+    def _prepare(self, view: View) -> _Prepared:
+        stop_words, settings = self._tokenizer.stops, self._settings
+        if stop_words is None or len(view.segments) != 1 or view.segments[0].arrays.removals or view.tail.live:
+            return _Prepared(view, None, None, None)
+        ranking = Ranking(settings.form(view.average), settings.number, settings.k1, view.documents, view.average)
+        return _Prepared(view, stop_words, view.segments[0].arrays, ranking)

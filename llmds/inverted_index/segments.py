@@ -1,15 +1,18 @@
-"""Segments of an inverted index: what they are made of, how they are made, and what of them is removed."""
+"""Segments of an inverted index: how they are made, and removals from them."""
 
 import threading
 from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels import tokenizer as tokens
+from ..base.fast_calls import Direct
+from ..kernels import tokenizer
 from ..kernels.inverted_index import blocks, segment_write, tail
-from ..kernels.inverted_index import segment as segments
+from ..kernels.inverted_index import segment as kernels
+from ..kernels.inverted_index.layout import MergeSource, NewSegment, SegmentArrays
 from .tail import Tail
 
+_direct = Direct(segment_write)
 _counting = threading.Lock()
 _ROOM = 1 << 12
 # Terms a bucket: looking a term up reads half of those.
@@ -17,250 +20,234 @@ _TERMS_A_BUCKET = 8
 
 
 class Segment(NamedTuple):
-    """Arrays of `kernels.inverted_index.segment`, which never change; and what has been removed since they were made.
+    """One segment: its arrays, and the removals from it.
 
-    Whoever has this tuple goes on seeing the documents of its moment: removals made later have larger numbers.
+    The arrays do not change. A reader that has this tuple continues to see the documents of its moment, since later
+    removals have larger numbers.
     """
 
-    ids: np.ndarray
-    lengths: np.ndarray
-    buckets: np.ndarray
-    dictionary: np.ndarray
-    postings: np.ndarray
-    block_last: np.ndarray
-    block_at: np.ndarray
-    block_best: np.ndarray
-    average: float
+    arrays: SegmentArrays
     terms: int
     entries: int
-    # All are empty until a document is removed: number of the removal of every slot, removed slots in that order; of
-    # every term: how many of those hold it, among how many that have been looked at.
-    removed: np.ndarray
+    # Empty until a document is removed: the removed slots in the order of removal; and for every term how many of those
+    # have it, of how many that have been examined.
     gone: np.ndarray
     dead: np.ndarray
     counted: np.ndarray
-    removals: int
     live: int
     length: int
 
     @classmethod
-    def of(cls, arrays: tuple[np.ndarray, ...], average: float, terms: int, entries: int) -> "Segment":
-        """A segment without removed documents: its first eight fields, and what they hold."""
-        none = np.empty(0, np.int32)
-        ids, lengths = arrays[:2]
-        held = (average, terms, entries, none, none, none, none, 0, len(ids), int(lengths.sum(dtype=np.int64)))
-        return cls._make((*arrays, *held))
+    def of(cls, arrays: SegmentArrays, terms: int, entries: int) -> "Segment":
+        """Return a segment without removed documents, given the numbers of its terms and postings."""
+        none, lengths = np.empty(0, np.int32), arrays.lengths
+        return cls(arrays, terms, entries, none, none, none, len(lengths), int(lengths.sum(dtype=np.int64)))
 
     @classmethod
     def empty(cls) -> "Segment":
-        """No documents."""
+        """Return a segment without documents."""
         return _Writer(0, 0, 0, 0.0, 0.0).finished(np.empty(0, np.int64), np.empty(0, np.int32))
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
+    def owned(self) -> list[np.ndarray]:
         """All arrays, those of removals too."""
-        return (*self[:8], *self[11:15])
-
-    @property
-    def lists(self) -> tuple[np.ndarray, ...]:
-        """Where postings are."""
-        return self.postings, self.block_last, self.block_at
+        own = [array for array in self.arrays if isinstance(array, np.ndarray)]
+        return [*own, self.gone, self.dead, self.counted]
 
     @property
     def posting_bytes(self) -> int:
-        """What postings and their blocks take."""
-        return sum(array.nbytes for array in (*self.lists, self.block_best))
+        """Bytes of postings and of the arrays of their blocks."""
+        arrays = self.arrays
+        return sum(each.nbytes for each in (arrays.postings, arrays.block_last, arrays.block_at, arrays.block_best))
 
     def slots_of(self, ids: np.ndarray, base: int, found: np.ndarray) -> None:
-        """Where `found` is -1, put `base` + the slot of each of ids, both int64 (m,), if it is a live document here."""
-        segments.find_slots(self.ids, self.removed, self.removals, ids, base, found)
+        """Set `found`, where it is -1, to `base` + the slot of each of ids, both int64 (m,), if it has a live one."""
+        kernels.find_slots(self.arrays.ids, self.arrays.removed, self.arrays.removals, ids, base, found)
 
     def removed_of(self, dfs: np.ndarray, ats: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """How many of the removed documents hold each term that `kernels.inverted_index.segment.find_terms` found,
-        int64 (m,).
+        """Return how many of the removed documents have each term that `find_terms` found, int64 (m,).
 
-        Those that were removed after this moment may be among them.
+        Documents removed after the moment of this tuple may be counted too.
         """
-        with _counting:  # readers share what they have counted
-            segments.count_removed(  # type: ignore[call-arg]
-                *self.lists, self.removed, self.gone, self.removals, dfs, ats, numbers, self.dead, self.counted,
-                np.empty(blocks.BLOCK, np.int32),
+        arrays = self.arrays
+        with _counting:  # readers share the counts
+            kernels.count_removed(
+                arrays.postings, arrays.block_last, arrays.block_at, arrays.removed, self.gone, arrays.removals, dfs,
+                ats, numbers, self.dead, self.counted, np.empty(blocks.BLOCK, np.int32),
             )  # fmt: skip
             return np.where(dfs > 0, self.dead[numbers], 0)
 
     def live_slots(self) -> np.ndarray:
-        """The slots of live documents."""
-        return np.arange(len(self.ids)) if not self.removals else np.flatnonzero(self.removed > self.removals)
+        """Return the slots of live documents."""
+        arrays = self.arrays
+        return np.flatnonzero(arrays.removed > arrays.removals) if arrays.removals else np.arange(len(arrays.ids))
 
     def without(self, slots: np.ndarray) -> "Segment":
-        """After the removal of live slots int64 (m,). O(m), the first time O(documents)."""
-        removed, gone, dead, counted = self[11:15]
+        """Return the segment after the removal of live slots int64 (m,). O(m), the first time O(documents)."""
+        arrays, gone, dead, counted = self.arrays, self.gone, self.dead, self.counted
+        removed, before = arrays.removed, arrays.removals
         if not len(removed):
-            removed = np.full(len(self.ids), segments.NEVER, np.int32)
+            removed = np.full(len(arrays.ids), kernels.NEVER, np.int32)
             dead, counted = (np.zeros(max(self.terms, 1), np.int32) for _ in range(2))
-        count = self.removals + len(slots)
+        count = before + len(slots)
         if count > len(gone):
             longer = np.zeros(max(2 * len(gone), count, 16), np.int32)
-            longer[: self.removals] = gone[: self.removals]
+            longer[:before] = gone[:before]
             gone = longer
-        gone[self.removals : count] = slots
-        removed[slots] = np.arange(self.removals + 1, count + 1)
+        gone[before:count] = slots
+        removed[slots] = np.arange(before + 1, count + 1)
         return self._replace(
-            removed=removed, gone=gone, dead=dead, counted=counted, removals=count, live=self.live - len(slots),
-            length=self.length - int(self.lengths[slots].sum(dtype=np.int64)),
+            arrays=arrays._replace(removed=removed, removals=count), gone=gone, dead=dead, counted=counted,
+            live=self.live - len(slots), length=self.length - int(arrays.lengths[slots].sum(dtype=np.int64)),
         )  # fmt: skip
 
 
 class _Writer:
-    """The arrays of a segment while it is made, which grow where they are."""
+    """The arrays of a segment that is being written, which are resized in place."""
 
     def __init__(self, terms: int, entries: int, words: int, average: float, b: float):
         bits = max(int(terms // _TERMS_A_BUCKET).bit_length() - 1, 0)
-        self.buckets = np.zeros(((1 << bits) + 1, segments.COLUMNS), np.uint32)
-        self.cursor = np.zeros(segment_write.CURSOR, np.int64)
-        self.dictionary = np.empty(words + 8 * terms + blocks.PAD + _ROOM, np.uint8)
-        self.postings = np.empty(2 * entries + blocks.PAD + _ROOM, np.uint8)
-        self.block_last, self.block_at = np.empty(_ROOM, np.int32), np.empty(_ROOM, np.uint32)
-        self.best = np.empty(_ROOM, np.float32)
         self.average = average
-        self.norm = np.float32(1 - b), np.float32(b / average if average > 0 else 0)
-        self.numbers = np.empty(2 * blocks.BLOCK, np.int32)
-
-    @property
-    def state(self) -> tuple[np.ndarray, ...]:
-        """What kernels write to."""
-        return (
-            self.cursor, self.buckets, self.dictionary, self.postings, self.block_last, self.block_at, self.best,
-            self.numbers,
-        )  # fmt: skip
+        self.new = NewSegment(
+            cursor=np.zeros(segment_write.CURSOR, np.int64),
+            buckets=np.zeros(((1 << bits) + 1, kernels.COLUMNS), np.uint32),
+            dictionary=np.empty(words + 8 * terms + blocks.PAD + _ROOM, np.uint8),
+            postings=np.empty(2 * entries + blocks.PAD + _ROOM, np.uint8),
+            block_last=np.empty(_ROOM, np.int32),
+            block_at=np.empty(_ROOM, np.uint32),
+            best=np.empty(_ROOM, np.float32),
+            numbers=np.empty(2 * blocks.BLOCK, np.int32),
+            base=np.float32(1 - b),
+            slope=np.float32(b / average if average > 0 else 0),
+        )
 
     def grow(self, lacking: int, df: int, word: int) -> None:
-        """Make room for a term with so many postings and bytes at least."""
-        number_of_blocks = -(-df // blocks.BLOCK)
+        """Make room for a term of so many postings and bytes at least."""
+        new, number_of_blocks = self.new, -(-df // blocks.BLOCK)
         if lacking == segment_write.LACKS_DICTIONARY:
-            _resize(self.dictionary, len(self.dictionary) * 5 // 4 + word + _ROOM)
+            _resize(new.dictionary, len(new.dictionary) * 5 // 4 + word + _ROOM)
         elif lacking == segment_write.LACKS_POSTINGS:
-            _resize(self.postings, len(self.postings) * 5 // 4 + number_of_blocks * blocks.PAD + _ROOM)
+            _resize(new.postings, len(new.postings) * 5 // 4 + number_of_blocks * blocks.PAD + _ROOM)
         else:
-            # The first is the one that kernels go by: if an interruption leaves the others longer, no harm is done.
-            for array in (self.best, self.block_at, self.block_last):
+            # Kernels check the last one: after an interruption in between the others are longer, which is harmless.
+            for array in (new.best, new.block_at, new.block_last):
                 _resize(array, len(array) * 5 // 4 + number_of_blocks + _ROOM)
 
     def finished(self, ids: np.ndarray, lengths: np.ndarray) -> Segment:
-        """The segment. Its arrays are no longer than they must be."""
-        words, used, number_of_blocks, terms, entries = self.cursor[:5].tolist()
+        """Return the segment, its arrays cut to the size that they need."""
+        new = self.new
+        words, used, number_of_blocks, terms, entries, _ = new.cursor.tolist()
         if max(words, used) + blocks.PAD >= 2**32:
             raise ValueError("a segment holds at most 4 GiB of postings")
-        for array, size in ((self.dictionary, words), (self.postings, used)):
+        for array, size in ((new.dictionary, words), (new.postings, used)):
             _resize(array, size + blocks.PAD)
             array[size:] = 0
-        for table in (self.block_last, self.block_at, self.best):
+        for table in (new.block_last, new.block_at, new.best):
             _resize(table, number_of_blocks)
         with np.errstate(over="ignore"):
-            best = self.best.astype(np.float16)
-        high = best.astype(np.float32) > self.best
+            best = new.best.astype(np.float16)
+        high = best.astype(np.float32) > new.best
         best[high] = np.nextafter(best[high], np.float16(0))
         best[best < np.finfo(np.float16).tiny] = 0
-        arrays = (
-            ids, lengths, self.buckets, self.dictionary, self.postings, self.block_last, self.block_at,
-            best.view(np.uint8),
+        arrays = SegmentArrays(
+            ids, lengths, new.buckets, new.dictionary, new.postings, new.block_last, new.block_at,
+            best.view(np.uint8), self.average, np.empty(0, np.int32), 0,
         )  # fmt: skip
-        return Segment.of(arrays, self.average, terms, entries)
+        return Segment.of(arrays, terms, entries)
 
 
 class Freeze:
-    """A segment made of the growing end of an index, step by step."""
+    """A segment made of the tail of an index, step by step."""
 
     def __init__(self, source: Tail, average: float, b: float):
-        used, terms = int(source.head[tail.SLOTS]), source.vocabulary.terms
-        alive = source.removed[:used] == tail.NEVER
-        ids = source.doc_ids[:used]
+        arrays, terms = source.written, source.vocabulary.terms
+        used = int(arrays.head[tail.SLOTS])
+        alive = arrays.removed[:used] == tail.NEVER
+        ids = arrays.doc_ids[:used]
         self.ascending = bool(np.all(ids[1:] > ids[:-1]))
         sequence = np.flatnonzero(alive)
         if not self.ascending:
             sequence = sequence[np.argsort(ids[sequence])]
         self.renumbered = np.full(used, -1, np.int32)
         self.renumbered[sequence] = np.arange(len(sequence))
-        self.ids, self.lengths = ids[sequence], source.lengths[sequence]
+        self.ids, self.lengths = ids[sequence], arrays.lengths[sequence]
         v_data, v_offsets = source.vocabulary.data, source.vocabulary.offsets
         hashes = np.empty(terms, np.uint32)
         starts, stops = v_offsets[:terms].astype(np.int32), v_offsets[1 : terms + 1].astype(np.int32)
-        tokens.hash_terms(v_data, starts, stops, hashes)
+        tokenizer.hash_terms(v_data, starts, stops, hashes)
         self.order = np.argsort(hashes, kind="stable").astype(np.int32)
         self.hashes = hashes[self.order]
         segment_write.order_equal_hashes(self.order, self.hashes, v_data, v_offsets)
-        self.dfs = source.terms[:terms, tail.DF]
-        most = int(source.terms[:terms, tail.DF].max(initial=0)) + int(source.head[tail.REMOVED])
+        most = int(arrays.terms[:terms, tail.DF].max(initial=0)) + int(arrays.head[tail.REMOVED])
         self.slots, self.tfs = np.empty(most + blocks.BLOCK, np.int32), np.empty(most + blocks.BLOCK, np.int32)
-        self.writer = _Writer(
-            terms, int(source.head[tail.POSTINGS]), int(v_offsets[terms]), average, b
-        )  # fmt: skip
+        self.writer = _Writer(terms, int(arrays.head[tail.POSTINGS]), int(v_offsets[terms]), average, b)
         self.source, self.reached = source, 0
 
     def step(self, budget: int) -> Segment | None:
-        """Write about so many postings; the segment, when it is done."""
-        source = self.source
+        """Write about so many postings. Returns the segment when it is complete."""
+        vocabulary = self.source.vocabulary
         while True:
-            self.reached, state = segment_write.freeze(
-                source.head, source.terms, source.slots, source.tfs, source.vocabulary.data, source.vocabulary.offsets,
-                self.order, self.hashes, self.renumbered, self.ascending, self.reached, budget, self.slots, self.tfs,
-                self.lengths, *self.writer.norm, *self.writer.state,
+            self.reached, state = _direct.freeze(
+                self.source.written, vocabulary.data, vocabulary.offsets, self.order, self.hashes, self.renumbered,
+                self.ascending, self.reached, budget, self.slots, self.tfs, self.lengths, self.writer.new,
             )  # fmt: skip
             if state == segment_write.DONE:
                 return self.writer.finished(self.ids, self.lengths)
             if state == segment_write.PAUSED:
                 return None
             term = self.order[self.reached]
-            word = int(source.vocabulary.offsets[term + 1] - source.vocabulary.offsets[term])
+            word = int(vocabulary.offsets[term + 1] - vocabulary.offsets[term])
             self.writer.grow(state, len(self.slots), word)
 
 
 class Merge:
-    """A segment made of the live documents of two, step by step. Both may lose documents meanwhile."""
+    """A segment made of the live documents of two, step by step. Documents of both may be removed meanwhile."""
 
     def __init__(self, left: Segment, right: Segment, average: float, b: float):
-        self.sources = left, right
-        self.new = tuple(np.empty(len(source.ids), np.int32) for source in self.sources)
+        self.segments = left, right
         room = left.live + right.live
         self.ids, self.lengths = np.empty(room, np.int64), np.empty(room, np.int32)
-        sides = ((side.ids, side.lengths, side.removed, side.removals) for side in self.sources)
-        segment_write.merge_documents(*next(sides), *next(sides), self.ids, self.lengths, *self.new)
-        self.states = np.zeros(segment_write.SOURCE, np.int64), np.zeros(segment_write.SOURCE, np.int64)
-        self.ends = tuple(int(side.buckets[-1, segments.DICTIONARY]) for side in self.sources)
-        for state, side, end in zip(self.states, self.sources, self.ends, strict=True):
-            segment_write.read(state, side.dictionary, end)
-        most = len(left.ids) + len(right.ids) + blocks.BLOCK
+        self.sources = _source(left.arrays), _source(right.arrays)
+        first, second = self.sources
+        _direct.merge_documents(left.arrays, right.arrays, self.ids, self.lengths, first.new_slots, second.new_slots)
+        for source in self.sources:
+            segment_write.read_term(source.state, source.dictionary, source.end)
+        most = len(left.arrays.ids) + len(right.arrays.ids) + blocks.BLOCK
         self.scratch = tuple(np.empty(most, np.int32) for _ in range(4))
         self.writer = _Writer(
-            left.terms + right.terms, left.entries + right.entries, sum(self.ends), average, b
+            left.terms + right.terms, left.entries + right.entries, first.end + second.end, average, b
         )  # fmt: skip
 
     def step(self, budget: int) -> Segment | None:
-        """Write about so many postings; the segment, when it is done."""
-        sides = [
-            (state, new, side.dictionary, end, *side.lists)
-            for state, new, side, end in zip(self.states, self.new, self.sources, self.ends, strict=True)
-        ]
+        """Write about so many postings. Returns the segment when it is complete."""
         while True:
-            state = segment_write.merge(  # type: ignore[call-arg]
-                *sides[0], *sides[1], budget, *self.scratch, self.lengths, *self.writer.norm, *self.writer.state
-            )
+            state = _direct.merge(*self.sources, budget, *self.scratch, self.lengths, self.writer.new)
             if state == segment_write.DONE:
                 return self.writer.finished(self.ids, self.lengths)
             if state == segment_write.PAUSED:
                 return None
-            df, word = (sum(int(s[f]) for s in self.states) for f in (segment_write.DF, segment_write.LENGTH))
+            states = [source.state for source in self.sources]
+            df, word = (sum(int(each[f]) for each in states) for f in (segment_write.DF, segment_write.LENGTH))
             self.writer.grow(state, df, word)
 
     def lost(self, now: list[Segment]) -> np.ndarray:
-        """The slots, in the new segment, of documents that the two have lost since the merge began."""
+        """Return the slots, in the new segment, of documents removed from the two since the merge began."""
         parts = [
-            new[later.gone[before.removals : later.removals]]
-            for new, before, later in zip(self.new, self.sources, now, strict=True)
+            source.new_slots[later.gone[before.arrays.removals : later.arrays.removals]]
+            for source, before, later in zip(self.sources, self.segments, now, strict=True)
         ]
         return np.concatenate(parts).astype(np.int64)
 
 
+def _source(arrays: SegmentArrays) -> MergeSource:
+    """Return a segment as a source of a merge, before its first term."""
+    return MergeSource(
+        np.zeros(segment_write.SOURCE, np.int64), np.empty(len(arrays.ids), np.int32),
+        int(arrays.buckets[-1, kernels.DICTIONARY]), arrays.dictionary, arrays.postings, arrays.block_last,
+        arrays.block_at,
+    )  # fmt: skip
+
+
 def _resize(array: np.ndarray, size: int) -> None:
-    """Give an array another size where it is: the system moves its pages, nothing is copied."""
+    """Resize an array in place: the system moves its pages, nothing is copied."""
     array.resize(size, refcheck=False)

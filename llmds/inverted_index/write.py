@@ -1,11 +1,12 @@
-"""How an inverted index takes documents in: into the tail, from there into segments, and segments into larger ones.
+"""Changes of an inverted index: documents are added to the tail, tails become segments, segments are merged.
 
-One merge is under way at a time, and goes on a little with every document that is added (Overmars and van Leeuwen
-1981), so no single call has to wait for it.
+One merge is in progress at a time. Every addition does a part of it (Overmars and van Leeuwen 1981), so that no single
+call has to wait for all of it.
 """
 
 import numpy as np
 
+from ..base.fast_calls import Direct
 from ..kernels.inverted_index import tail as kernels
 from ..kernels.inverted_index import tail_write
 from ..tokenizer.vocabulary import Terms
@@ -13,27 +14,28 @@ from .segments import Freeze, Merge, Segment
 from .state import View
 from .tail import Tail
 
-# Postings of a tail that is made a segment; and of one that a bulk call fills, for which no search waits.
+_direct = Direct(tail_write)
+# So many postings in a tail are made a segment; the second number is for tails that a bulk call fills.
 SINGLE, BULK = 1 << 17, 1 << 23
-# Postings that one step writes, and for each that is added.
+# Postings that one step of a long call writes, and postings that are merged for each one that is added.
 _STEP, _SHARE = 1 << 20, 16
-# Of texts without markup; fewer only cost room.
+# In texts without markup. If there are fewer, the room reserved is too large.
 _CHARACTERS_A_POSTING = 10
-# A segment is written anew, and a tail made one, when more of its documents than this are removed, and more than live.
+# A segment is rewritten, or a tail made one, when more of its documents than this are removed, and more than are live.
 _SWEEP = 32
 
 
 class Writer:
-    """The view of an index, and the work that is under way to make the next one. The caller keeps writers apart."""
+    """The present view of an index, and the merge in progress. The caller admits one writer at a time."""
 
     def __init__(self, view: View, b: float):
         self.view, self.b = view, b
         self.merge: Merge | None = None
-        self.leaving = np.empty(0, np.int64)  # what segments are to lose, until they have
-        self.published = True  # not between a change and what makes it seen
+        self.leaving = np.empty(0, np.int64)  # ids to be removed from segments, until they are
+        self.published = True  # False while a change is not visible yet
 
     def add(self, ids: np.ndarray, terms: Terms, most: int) -> None:
-        """Add documents in place of those that have their ids; a tail of `most` postings is made a segment."""
+        """Add documents in place of those that have their ids. A tail of `most` postings is made a segment."""
         self._begin()
         vocabulary, numbers = self.view.tail.vocabulary.intern(terms)
         self._set_tail(self.view.tail.with_vocabulary(vocabulary))
@@ -43,31 +45,28 @@ class Writer:
         reached = 0
         try:
             while True:
-                reached, lacking, amount = tail_write.add(  # type: ignore[call-arg]
-                    *self.view.tail.state, ids, numbers, terms.ends, reached, counts
-                )
+                reached, lacking, amount = _direct.add(self.view.tail.written, ids, numbers, ends, reached, counts)
                 if lacking == tail_write.DONE:
                     break
                 self._set_tail(self.view.tail.with_room(lacking, amount))
         finally:
             self.publish()
-        head = self.view.tail.head
+        head = self.view.tail.written.head
         full = self.view.tail.size >= most or head[kernels.SLOTS] >= most
         if full or head[kernels.REMOVED] > max(_SWEEP, int(head[kernels.LIVE])):
             self.freeze()
         self.step(_SHARE * len(numbers))
 
     def expect(self, documents: int, characters: int) -> None:
-        """Make room for a bulk load, so that less is copied while it comes."""
-        if not self.view.tail.head[kernels.SLOTS]:
+        """Make room for a bulk load, so that less is copied during it."""
+        if not self.view.tail.written.head[kernels.SLOTS]:
             postings = min(characters // _CHARACTERS_A_POSTING, BULK)
             self._set_tail(Tail.empty(min(documents, BULK), postings, postings * 4 // 3))
 
     def remove(self, doc_id: int) -> bool:
-        """Remove a document; whether it was there."""
+        """Remove a document. Returns whether it was there."""
         self._begin()
-        tail = self.view.tail
-        if tail_write.remove(*tail.state[:8], doc_id):  # type: ignore[call-arg]
+        if _direct.remove(self.view.tail.written, doc_id):
             self.publish()
             return True
         ids = np.array([doc_id], np.int64)
@@ -78,11 +77,11 @@ class Writer:
         return True
 
     def publish(self) -> None:
-        """Let readers see what the tail has, and no longer what that replaces; go on where an interruption came."""
+        """Make the changes of the tail visible, and remove what they replace. Completes an interrupted change, too."""
         view, tail = self.view, self.view.tail
-        first, last = int(tail.seen[kernels.SLOTS]), int(tail.head[kernels.SLOTS])
-        # Whoever is interrupted comes here again with the same ids: what he wrote to segments is written once more.
-        for ids in (self.leaving, tail.doc_ids[first:last]):
+        first, last = int(tail.seen.head[kernels.SLOTS]), int(tail.written.head[kernels.SLOTS])
+        # After an interruption this runs again with the same ids, and writes the same to the segments.
+        for ids in (self.leaving, tail.written.doc_ids[first:last]):
             if len(ids):
                 view = _losing(view, ids)
         self.view = View.of(view.segments, tail.published())
@@ -90,7 +89,7 @@ class Writer:
         self.published = True
 
     def _begin(self) -> None:
-        """Before a change: finish the last one, where an interruption came."""
+        """Complete the last change if it was interrupted, before the next one."""
         if not self.published:
             self.publish()
         self.published = False
@@ -99,7 +98,7 @@ class Writer:
         """Make a segment of the tail, if it has documents."""
         self.publish()
         view = self.view
-        if not view.tail.head[kernels.SLOTS]:
+        if not view.tail.written.head[kernels.SLOTS]:
             return
         work = Freeze(view.tail, view.average, self.b)
         while (segment := work.step(_STEP)) is None:
@@ -108,7 +107,7 @@ class Writer:
         self.view = View.of((*view.segments, *kept), Tail.empty())
 
     def step(self, budget: int) -> bool:
-        """Go on with merging, for about so many postings; whether anything is left to do."""
+        """Merge about so many postings. Returns whether anything is left to merge."""
         if self.merge is None:
             pair = _due(self.view.segments)
             if pair is None:
@@ -119,15 +118,15 @@ class Writer:
         return True
 
     def settle(self) -> None:
-        """Do all merging that is due."""
+        """Do all merges that are due."""
         while self.step(_STEP):
             pass
 
     def compact(self) -> None:
-        """Bring everything into one segment, without removed documents."""
+        """Merge everything into one segment, without removed documents."""
         self.settle()
         self.freeze()
-        while len(self.view.segments) > 1 or any(segment.removals for segment in self.view.segments):
+        while len(self.view.segments) > 1 or any(segment.arrays.removals for segment in self.view.segments):
             *_, left, right = (Segment.empty(), *self.view.segments)
             self.merge = Merge(left, right, self.view.average, self.b)
             while (segment := self.merge.step(_STEP)) is None:
@@ -135,13 +134,14 @@ class Writer:
             self._replace(segment)
 
     def _replace(self, segment: Segment) -> None:
-        """Put a merged segment in the place of its sources, and have it lose what they lost meanwhile."""
+        """Put a merged segment in the place of its sources, without the documents removed from them meanwhile."""
         merge, self.merge = self.merge, None
         assert merge is not None
         segments = list(self.view.segments)
-        places = [i for i, each in enumerate(segments) if any(each.ids is source.ids for source in merge.sources)]
-        now = {id(segments[i].ids): segments[i] for i in places}
-        lost = merge.lost([now.get(id(source.ids), source) for source in merge.sources])
+        sources = {id(source.arrays.ids) for source in merge.segments}
+        places = [i for i, each in enumerate(segments) if id(each.arrays.ids) in sources]
+        now = {id(segments[i].arrays.ids): segments[i] for i in places}
+        lost = merge.lost([now.get(id(source.arrays.ids), source) for source in merge.segments])
         if len(lost):
             segment = segment.without(lost)
         segments[places[0] : places[-1] + 1] = [segment] if segment.live else []
@@ -152,7 +152,7 @@ class Writer:
 
 
 def _losing(view: View, ids: np.ndarray) -> View:
-    """Without the documents of segments that have these ids."""
+    """Return the view without the documents of segments that have these ids."""
     for i, segment in enumerate(view.segments):
         found = np.full(len(ids), -1, np.int64)
         segment.slots_of(ids, 0, found)
@@ -162,11 +162,11 @@ def _losing(view: View, ids: np.ndarray) -> View:
 
 
 def _due(segments: tuple[Segment, ...]) -> tuple[Segment, Segment] | None:
-    """Two segments to be merged: neighbours of which the older is not much larger, the newest first; or one alone."""
+    """Return two segments to be merged: neighbours of similar size, the newest first; or one to be rewritten."""
     for left, right in zip(segments[-2::-1], segments[:0:-1], strict=True):
         if left.entries < 2 * right.entries:
             return left, right
     for segment in segments:
-        if segment.removals > max(_SWEEP, segment.live):
+        if segment.arrays.removals > max(_SWEEP, segment.live):
             return Segment.empty(), segment
     return None

@@ -78,17 +78,22 @@ def weigh(indptr, indices, values, idf):
                 values[entry] *= scale
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _row_times_dense(indptr, indices, values, row, dense, product):
+    """Set product, float32 (d,), to that row of X times dense, float32 (t, d)."""
+    for column in range(product.shape[0]):
+        product[column] = 0
+    for entry in range(indptr[row], indptr[row + 1]):
+        value, source = values[entry], dense[indices[entry]]
+        for column in range(source.shape[0]):
+            product[column] += value * source[column]
+
+
 @njit(cache=True, nogil=True)
 def times_dense(indptr, indices, values, start, stop, dense, out):
     """Set rows start..stop-1 of out to those of X @ dense; dense (t, d) and out (n, d) float32. O(entries * d)."""
     for row in range(start, stop):
-        target = out[row]
-        for column in range(target.shape[0]):
-            target[column] = 0
-        for entry in range(indptr[row], indptr[row + 1]):
-            value, source = values[entry], dense[indices[entry]]
-            for column in range(source.shape[0]):
-                target[column] += value * source[column]
+        _row_times_dense(indptr, indices, values, row, dense, out[row])
 
 
 @njit(cache=True, nogil=True)
@@ -99,12 +104,7 @@ def add_gram_times_dense(indptr, indices, values, start, stop, dense, out):
     """
     product = np.empty(dense.shape[1], np.float32)
     for row in range(start, stop):
-        for column in range(product.shape[0]):
-            product[column] = 0
-        for entry in range(indptr[row], indptr[row + 1]):
-            value, source = values[entry], dense[indices[entry]]
-            for column in range(source.shape[0]):
-                product[column] += value * source[column]
+        _row_times_dense(indptr, indices, values, row, dense, product)
         for entry in range(indptr[row], indptr[row + 1]):
             value, target = values[entry], out[indices[entry]]
             for column in range(target.shape[0]):

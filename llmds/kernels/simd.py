@@ -1,8 +1,8 @@
-"""What Numba's own loops do not reach: vector instructions over rows of bytes, and prefetching.
+"""Vector instructions over rows of bytes, and prefetching, which Numba does not generate from loops.
 
-These functions exist inside compiled code alone. An offset is in items of the array, which must be C-contiguous;
-nothing is checked. All are written in portable vector IR; where the machine has AVX-512 VNNI, one instruction
-of it stands for the four that LLVM would make of the same sum.
+These functions can be called in compiled code only. An offset is in items of the array, which must be C-contiguous;
+nothing is checked. All are written in portable vector IR. On machines with AVX-512 VNNI, one of its instructions
+replaces the four that LLVM would generate for the same sum.
 """
 
 import sys
@@ -23,55 +23,56 @@ _EIGHT, _FLOATS = ir.VectorType(_I32, 8), ir.VectorType(_FLOAT, 8)
 
 
 def _has(context: Any, *features: str) -> bool:
-    """Whether the machine that is compiled for has these."""
+    """Return whether the target machine has these CPU features."""
     have = context.codegen()._get_host_cpu_features().split(",")
     return all(f"+{feature}" in have for feature in features)
 
 
 def _at(context: Any, builder: Any, signature: Any, arguments: Any, which: int, offset: Any) -> Any:
-    """The address of an item of an array argument, as bytes."""
+    """Return the address of an item of an array argument, as bytes."""
     array = context.make_array(signature.args[which])(context, builder, arguments[which])
     return builder.bitcast(builder.gep(array.data, [offset]), _I8.as_pointer())
 
 
 def _line(builder: Any, address: Any, offset: Any) -> Any:
-    """The 64 bytes at an address of bytes plus an offset."""
+    """Load the 64 bytes at an address of bytes plus an offset."""
     line = builder.load(builder.bitcast(builder.gep(address, [offset]), _BYTES.as_pointer()))
     line.align = 1
     return line
 
 
 def _word(builder: Any, address: Any) -> Any:
-    """The eight bytes at an address, the first one lowest."""
+    """Load the eight bytes at an address, the first one lowest."""
     word = builder.load(builder.bitcast(address, _I64.as_pointer()))
     word.align = 1
     return word if sys.byteorder == "little" else _call(builder, "llvm.bswap.i64", _I64, word)
 
 
 def _same(builder: Any, value: Any, vector: Any) -> Any:
-    """A vector whose numbers are all `value`."""
+    """Return a vector whose numbers are all `value`, computed at run time."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, _I32(0))
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
 
 
 def _all(vector: Any, value: float) -> Any:
+    """Return a constant vector whose numbers are all `value`."""
     return ir.Constant(vector, [value] * vector.count)
 
 
 def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """A call of an LLVM intrinsic."""
+    """Call an LLVM intrinsic."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
 def _add_products(context: Any, builder: Any, sums: Any, unsigned: Any, signed: Any) -> Any:
-    """sums int32 (16,) plus the products of 64 unsigned with 64 signed bytes, four to a sum."""
+    """Add to sums int32 (16,) the products of 64 unsigned with 64 signed bytes, four to a sum."""
     if _has(context, "avx512f", "avx512vnni"):
         words = (builder.bitcast(line, _SUMS) for line in (unsigned, signed))
         return _call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, sums, *words)
     for half in (0, LINE // 2):
         pairs = []
-        for first in (0, 1):  # LLVM knows this shape: products of neighbours, added at once
+        for first in (0, 1):  # a pattern that LLVM recognises: products of neighbours, added in one instruction
             lanes = ir.Constant(ir.VectorType(_I32, 16), [half + first + 2 * lane for lane in range(16)])
             a, b = (builder.shuffle_vector(line, line, lanes) for line in (unsigned, signed))
             a, b = builder.zext(a, ir.VectorType(_I16, 16)), builder.sext(b, ir.VectorType(_I16, 16))
@@ -81,7 +82,7 @@ def _add_products(context: Any, builder: Any, sums: Any, unsigned: Any, signed: 
 
 
 def _add_line(context: Any, builder: Any, sums: Any, line: Any, probe: list, packed: bool) -> Any:
-    """sums plus the products of a line of codes with one line of a probe or, if `packed`, with two."""
+    """Add to sums the products of a line of codes with one line of a probe or, if `packed`, with two."""
     if not packed:
         return _add_products(context, builder, sums, line, probe[0])
     low, high = builder.and_(line, _all(_BYTES, 15)), builder.lshr(line, _all(_BYTES, 4))
@@ -89,12 +90,12 @@ def _add_line(context: Any, builder: Any, sums: Any, line: Any, probe: list, pac
 
 
 def _lanes(*firsts: int) -> Any:
-    """A choice of 16 numbers from two vectors: in each four, these of the first four of one vector or of the other."""
+    """Return a shuffle of two vectors of 16: in each four, the numbers at `firsts` (16 and up: of the second)."""
     return ir.Constant(_SUMS, [four + first for four in range(0, 16, 4) for first in firsts])
 
 
 def _four_sums(builder: Any, totals: list) -> Any:
-    """The sum of each of four vectors of 16 numbers. All but the last steps stay within four lanes, which is fast."""
+    """Return the sum of each of four vectors of 16. All but the last steps stay within four lanes, which is fast."""
     a, b = (
         builder.add(*(builder.shuffle_vector(left, right, _lanes(i, i + 16, i + 1, i + 17)) for i in (0, 2)))
         for left, right in (totals[:2], totals[2:])
@@ -107,7 +108,7 @@ def _four_sums(builder: Any, totals: list) -> Any:
 
 
 def _keys_of(builder: Any, distances: Any, slots: Any) -> Any:
-    """As `hnsw.key_of`, of four."""
+    """Return the keys of four candidates, as `hnsw.layout.key_of`."""
     bits = builder.bitcast(distances, _FOUR)
     ordered = builder.xor(bits, builder.and_(builder.ashr(bits, _all(_FOUR, 31)), _all(_FOUR, 0x7FFFFFFF)))
     high = builder.shl(builder.zext(ordered, slots.type), _all(slots.type, 32))
@@ -115,7 +116,7 @@ def _keys_of(builder: Any, distances: Any, slots: Any) -> Any:
 
 
 def _estimates(packed: bool) -> Any:
-    """Code generator of four estimates from `lines` lines of codes each."""
+    """Return the code generator of four estimates from `lines` lines of codes each."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (_, _, start, lines, _, at, _, own, scale, shift, _, _, to) = arguments
@@ -161,12 +162,13 @@ def _estimates(packed: bool) -> Any:
 def _estimate(
     codes: Any, probe: Any, slots: Any, terms: Any, distances: Any, keys: Any, packed: bool
 ) -> tuple[Any, Any]:
+    """Return signature and code generator of an intrinsic."""
     i, f = types.int64, types.float32
     return types.none(codes, probe, i, i, slots, i, terms, f, f, f, distances, keys, i), _estimates(packed)
 
 
 def _estimate_int8(typingctx, codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
-    """Fill distances[to : to + 4] (float32) and keys[to : to + 4] (int64, see `hnsw.key_of`) with four estimates.
+    """Estimate four distances: distances[to : to + 4], float32, and keys[to : to + 4], int64 (`hnsw.layout.key_of`).
 
     Of the four slots[at : at + 4] (int64): own + terms[slot, 0] + terms[slot, 1] * (scale * sum - shift), infinity for
     NaN, where the sum is that of codes[slot, j] (uint8) * probe[start + j] (int8), j < 64 * lines. `codes` has `lines`
@@ -176,14 +178,14 @@ def _estimate_int8(typingctx, codes, probe, start, lines, slots, at, terms, own,
 
 
 def _estimate_int4(typingctx, codes, probe, start, lines, slots, at, terms, own, scale, shift, distances, keys, to):
-    """The same for two codes a byte: in each line, the low halves stand for the 64 items before those of the high."""
+    """Do the same for two codes a byte: in each line, the low halves are the 64 items before those of the high."""
     return _estimate(codes, probe, slots, terms, distances, keys, packed=True)
 
 
 def _insert(typingctx, pool, start, size, key):
-    """Let `key` into the ascending pool[start : start + size] (int64), whose largest falls out.
+    """Insert `key` into the ascending pool[start : start + size] (int64), whose largest value is dropped.
 
-    `size` is a multiple of 8, and pool[start - 1] is there and smaller than all. Ends where nothing moves any more.
+    `size` is a multiple of 8, and pool[start - 1] exists and is smaller than all. Stops where nothing moves any more.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -202,7 +204,7 @@ def _insert(typingctx, pool, start, size, key):
         present = builder.load(here)
         shifted = builder.load(builder.bitcast(before, _KEYS.as_pointer()))
         present.align = shifted.align = 8
-        # In order, an item stays, or the key takes its place, or its predecessor does.
+        # An item stays, or the key takes its place, or the item before it does.
         later = _call(builder, "llvm.smax.v8i64", _KEYS, shifted, key)
         written = builder.store(_call(builder, "llvm.smin.v8i64", _KEYS, present, later), here)
         written.align = 8
@@ -215,7 +217,7 @@ def _insert(typingctx, pool, start, size, key):
 
 
 def _prefetch(typingctx, array, offset, size):
-    """Ask for the cache lines of `size` items from the item at `offset` on."""
+    """Prefetch the cache lines of `size` items from the item at `offset` on."""
 
     def codegen(context, builder, signature, arguments):
         first = _at(context, builder, signature, arguments, 0, arguments[1])
@@ -229,7 +231,7 @@ def _prefetch(typingctx, array, offset, size):
 
 
 def _float_at(typingctx, array, offset):
-    """The float32 in the four bytes from `offset` on of a uint8 array."""
+    """Load the float32 in the four bytes from `offset` on of a uint8 array."""
 
     def codegen(context, builder, signature, arguments):
         address = _at(context, builder, signature, arguments, 0, arguments[1])
@@ -241,7 +243,7 @@ def _float_at(typingctx, array, offset):
 
 
 def _word_at(typingctx, array, offset):
-    """The uint64 in the eight bytes from `offset` on of a uint8 array, the first byte lowest."""
+    """Load the uint64 in the eight bytes from `offset` on of a uint8 array, the first byte lowest."""
 
     def codegen(context, builder, signature, arguments):
         address = _at(context, builder, signature, arguments, 0, arguments[1])
@@ -276,7 +278,7 @@ def _unpack(typingctx, data, at, width, numbers, place):
 
 
 def _add_up(typingctx, numbers, place, before):
-    """Make each of numbers[place:place + 8] (int32) the sum of `before`, all up to it, and 1 for each; the last."""
+    """Replace numbers[place:place + 8] (int32) by running sums from `before` on, plus 1 each; return the last."""
 
     def codegen(context, builder, signature, arguments):
         address = builder.bitcast(_at(context, builder, signature, arguments, 0, arguments[1]), _EIGHT.as_pointer())
@@ -295,7 +297,7 @@ def _add_up(typingctx, numbers, place, before):
 
 
 def _at_least(typingctx, numbers, place, limit):
-    """Which of numbers[place:place + 64] (int32) are `limit` or more: uint64, the first one lowest."""
+    """Return which of numbers[place:place + 64] (int32) are `limit` or more: uint64, the first one lowest."""
 
     def codegen(context, builder, signature, arguments):
         address = _at(context, builder, signature, arguments, 0, arguments[1])
@@ -320,7 +322,7 @@ def _put_float(typingctx, array, offset, value):
 
 
 def _half_at(typingctx, array, offset):
-    """The float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
+    """Load the float16 in the two bytes from `offset` on of a uint8 array, finite, as float32."""
 
     def codegen(context, builder, signature, arguments):
         address = _at(context, builder, signature, arguments, 0, arguments[1])
@@ -331,17 +333,17 @@ def _half_at(typingctx, array, offset):
         wide = builder.zext(bits, _I32)
         sign = builder.shl(builder.and_(wide, _I32(0x8000)), _I32(16))
         rest = builder.bitcast(builder.shl(builder.and_(wide, _I32(0x7FFF)), _I32(13)), _FLOAT)
-        scaled = builder.fmul(rest, ir.Constant(_FLOAT, 2.0**112))  # the exponents begin elsewhere
+        scaled = builder.fmul(rest, ir.Constant(_FLOAT, 2.0**112))  # the two formats have different exponent biases
         return builder.bitcast(builder.or_(builder.bitcast(scaled, _I32), sign), _FLOAT)
 
     return types.float32(array, types.int64), codegen
 
 
 def _mix_parts(typingctx, rows, source, target, signs, part):
-    """Multiply eight parts of a row with signs, mix what stands at one place in each of them, and put that together.
+    """Multiply eight parts of a row with signs, and transform the eight numbers at each position of the parts.
 
     rows float32, the parts of `part` numbers (a multiple of 8) each from the item `source` on; signs float32, row 1 of
-    two. What comes of the numbers at place p, their Hadamard transform, goes to the eight items from target + 8 p on.
+    two. The Hadamard transform of the numbers at position p goes to the eight items from target + 8 p on.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -366,7 +368,7 @@ def _mix_parts(typingctx, rows, source, target, signs, part):
                 for i in (i for i in range(8) if not i & step):
                     a, b = numbers[i], numbers[i + step]
                     numbers[i], numbers[i + step] = builder.fadd(a, b), builder.fsub(a, b)
-            for _ in range(3):  # each time the number of a vector loses a bit to the lanes, and gains one of theirs
+            for _ in range(3):  # a transpose: each turn swaps one bit of the vector number with one of the lane number
                 pairs = zip(numbers[:4], numbers[4:], strict=True)
                 numbers = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in (low, high)]
             for i, vector in enumerate(numbers):
@@ -379,10 +381,10 @@ def _mix_parts(typingctx, rows, source, target, signs, part):
 
 
 def _classify(typingctx, raw, data, block, masks, row):
-    """Put 64 ASCII characters in lower case, and say what they are.
+    """Copy 64 ASCII characters in lower case, and classify them.
 
-    From raw[64 * block:] to data[64 * block:], both uint8; bit i stands for byte i. masks[row * block:] (uint64) are
-    filled with five words: letters, digits and `_`; letters; apostrophes; first bytes of wide characters; none.
+    From raw[64 * block:] to data[64 * block:], both uint8. masks[row * block:] (uint64) are filled with five words,
+    whose bit i belongs to byte i: letters, digits and `_`; letters; apostrophes; first bytes of wide characters; zeros.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -409,7 +411,7 @@ def _classify(typingctx, raw, data, block, masks, row):
 
 
 def _lowest_bit(typingctx, bits):
-    """The number of the lowest bit that is set, int64, of a uint64 that is not 0."""
+    """Return the number of the lowest set bit, int64, of a uint64 that is not 0."""
 
     def codegen(context, builder, signature, arguments):
         return _call(builder, "llvm.cttz.i64", _I64, arguments[0], ir.Constant(ir.IntType(1), 1))
@@ -418,7 +420,7 @@ def _lowest_bit(typingctx, bits):
 
 
 def _count_bits(typingctx, bits):
-    """How many bits of a uint64 are set, int64."""
+    """Return how many bits of a uint64 are set, int64."""
 
     def codegen(context, builder, signature, arguments):
         return _call(builder, "llvm.ctpop.i64", _I64, arguments[0])
@@ -427,7 +429,7 @@ def _count_bits(typingctx, bits):
 
 
 def _hash_lines(typingctx, data, start, lines):
-    """A uint64 that depends on every bit of data[start : start + 64 * lines] (uint8) and on its place; not yet mixed.
+    """Hash data[start : start + 64 * lines] (uint8) to a uint64 that depends on every bit and its position; not mixed.
 
     Eight sums of products of the two halves of a word, each word under a key of its own lane and line (as in XXH3,
     Collet 2019); the words themselves are added across, so that a half that meets a zero is not lost.

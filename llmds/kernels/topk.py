@@ -1,9 +1,11 @@
-"""The best documents: a heap of scores, the worst of them at the root, in arrays of which `found` items are in use.
+"""The k best documents: a heap of (score, id) pairs, and a pool of keys that hold a score and a place.
 
-ids int64 (k,), scores float32 (k,), k > 0. Of equal scores the smaller id is better.
+The heap has its worst document at the root: ids int64 (k,), scores float32 (k,), k > 0, of which the first `found` are
+in use. Of equal scores the smaller id is better.
 
-For a k of up to POOLED there are pools beside them, int64 (`room(k)`,): keys of documents that come in the order of
-their ids, the best first, each 2**31 - 1 less the bits of the score, << 32 | the document's place. Scores are positive.
+For k up to POOLED a pool is faster, where documents come in ascending order of their ids and scores are positive: int64
+(`pool_size(k)`,), sorted keys, the best first. A key is 2**31 - 1 less the bits of the score, << 32 | the place of the
+document.
 """
 
 import numpy as np
@@ -17,54 +19,54 @@ _EMPTY, _MOST = np.int64(2**63 - 1), np.int64(2**31 - 1)
 
 
 @njit_no_nrt(cache=True)
-def room(k):
-    """How long a pool for the best k is: 0 where a heap is quicker."""
+def pool_size(k):
+    """Return the length of a pool for the best k; 0 where a heap is faster."""
     return _FIRST + ((k + _LANES - 1) & ~(_LANES - 1)) if k <= POOLED else np.int64(0)
 
 
 @njit_no_nrt(cache=True)
-def clear(pool):
-    """Make a pool that has room empty."""
+def clear_pool(pool):
+    """Make a pool, of a length above 0, empty."""
     pool[0], pool[_FIRST - 1] = 0, -1
     for i in range(_FIRST, pool.shape[0]):
         pool[i] = _EMPTY
 
 
 @njit_no_nrt(cache=True)
-def keep(pool, place, bits):
-    """Put a document, which comes after all that were put before, into the pool. O(k / 8), mostly less."""
+def push_to_pool(pool, place, bits):
+    """Add a document, whose place is after those of all added before. O(k / 8), mostly less."""
     size = min((pool[0] & ~(_LANES - 1)) + _LANES, pool.shape[0] - _FIRST)
     insert(pool, np.int64(_FIRST), size, (_MOST - bits) << 32 | place)
     pool[0] += 1
 
 
 @njit_no_nrt(cache=True)
-def least(pool, k):
-    """The least bits of a score with which a document that comes now is among the best k."""
+def pool_limit(pool, k):
+    """Return the smallest bits of a score with which the next document is among the best k."""
     return _MOST + 1 - (pool[_FIRST + k - 1] >> 32)
 
 
 @njit_no_nrt(cache=True)
-def take(pool, documents, ids, scores, found):
-    """Offer what a pool has to a heap; how many items that has after it. documents int64: ids by place."""
+def pool_to_heap(pool, documents, ids, scores, found):
+    """Add the documents of a pool to a heap. Returns how many the heap has then. documents int64: ids by place."""
     held = np.int64(0)
     while held < ids.shape[0] and pool[_FIRST + held] != _EMPTY:
         held += 1
     empty = found == 0
     for i in range(held):
-        # The worst first, they are a heap as they come; the best first, most of the others do not get in.
+        # From the worst to the best they form a heap as they are; from the best on, most others are refused at once.
         key = pool[_FIRST + (held - 1 - i if empty else i)]
         doc_id, total = documents[key & 0xFFFFFFFF], np.int32(_MOST - (key >> 32)).view(np.float32)
         if empty:
             ids[i], scores[i] = doc_id, total
         else:
-            found = offer(ids, scores, found, doc_id, total)
+            found = push_to_heap(ids, scores, found, doc_id, total)
     return held if empty else found
 
 
 @njit_no_nrt(cache=True)
-def offer(ids, scores, found, doc_id, total):
-    """Offer an item to the heap; how many it has after that. O(log k)."""
+def push_to_heap(ids, scores, found, doc_id, total):
+    """Add a document to the heap if it is among the best k. Returns how many the heap has then. O(log k)."""
     size = ids.shape[0]
     if found < size:
         at = found
@@ -82,22 +84,22 @@ def offer(ids, scores, found, doc_id, total):
 
 
 @njit(cache=True, nogil=True)
-def finish_all(ids, scores, found):
-    """Put the items of the heaps in rows of ids, scores (n, k) in order, best first; rows end in -1, -inf.
+def sort_heaps(ids, scores, found):
+    """Sort the heaps in the rows of ids, scores (n, k), best first; unused entries become -1, -inf.
 
-    found int64 (n,): items of each. O(n k log k).
+    found int64 (n,): documents in each. O(n k log k).
     """
     for row in range(ids.shape[0]):
-        finish(ids[row], scores[row], found[row])
+        sort_heap(ids[row], scores[row], found[row])
 
 
 @njit_no_nrt(cache=True)
-def finish(ids, scores, found):
-    """Put the items of one heap in order, best first; the rest becomes -1, -inf. O(k log k)."""
+def sort_heap(ids, scores, found):
+    """Sort one heap, best first; unused entries become -1, -inf. O(k log k)."""
     ordered = np.int64(1)
     while ordered < found and _worse(scores[ordered - 1], ids[ordered - 1], scores[ordered], ids[ordered]):
         ordered += 1
-    if ordered >= found:  # as `take` leaves them
+    if ordered >= found:  # as `pool_to_heap` leaves them
         for i in range(found // 2):
             other = found - 1 - i
             ids[i], ids[other], scores[i], scores[other] = ids[other], ids[i], scores[other], scores[i]
@@ -112,7 +114,7 @@ def finish(ids, scores, found):
 
 @njit_no_nrt(cache=True)
 def _sink(ids, scores, size, doc_id, total):
-    """Put an item in place of the root of a heap of `size` items."""
+    """Replace the root of a heap of `size` documents."""
     at = 0
     while True:
         child = 2 * at + 1

@@ -55,8 +55,8 @@ class KVCache(Structure):
         Shape and numeric type of an entry.
     store : bool
         If False, no entries are kept to be read: for an engine that has the tensors elsewhere, or for simulation.
-    eviction : {"lru", "lfu", "slru", "tinylfu", "s3fifo", "lhd"}
-        The policy that chooses the cached page to evict.
+    eviction : str
+        The policy that chooses the cached page to evict, one of `llmds.kernels.kv_cache.eviction.table.POLICIES`.
     verify : bool
         If False, ids are not compared before a page is shared, only their hashes: for research.
     max_pinned : int, optional
@@ -274,7 +274,8 @@ class KVCache(Structure):
         `blocks`, `token_ids` are content ids as in `attach_blocks`.
         """
         tokens = self._entry.ids("token_ids", token_ids, blocks)
-        return int(self._matched(tokens, np.array([0, len(tokens)]), ragged.salts(salt, 1), blocks)[0])
+        salts = np.array((arguments.integer("salt", salt),))
+        return int(self._matched(tokens, np.array([0, len(tokens)]), salts, blocks)[0])
 
     def match_prefix_many(
         self, token_ids: ArrayLike, indptr: ArrayLike, *, salt: ArrayLike = 0, blocks: bool = False
@@ -316,7 +317,10 @@ class KVCache(Structure):
         return hashes
 
     def events(self) -> Events:
-        """Return which pages became findable, or no longer are, since the last call; ValueError if none are kept."""
+        """Return which pages became findable or were forgotten since the last call. O(events).
+
+        ValueError if none are kept.
+        """
         if not self._arrays.pool[layout.EVENTS]:
             raise ValueError("events=0 keeps no events")
         _, lost, stored, hashes, parents = self.call(_events.read)

@@ -87,7 +87,8 @@ def new(settings: dict[int, int]) -> Arrays:
     size = settings[layout.MAX_PAGES] * settings[layout.PAGE_SIZE] * settings[layout.ENTRY_BYTES]
     # zeros that nobody has touched take no memory yet: the operating system provides it when they are written
     store = np.zeros(size if settings[layout.STORED] else 0, np.uint8)
-    return Arrays(new_pool(settings), *sequences.new(16), np.zeros(0, np.uint8), store)
+    seqs, tables = sequences.new(16)
+    return Arrays(new_pool(settings), seqs, tables, np.zeros(0, np.uint8), store)
 
 
 def new_pool(settings: dict[int, int]) -> np.ndarray:

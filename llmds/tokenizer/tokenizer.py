@@ -13,7 +13,6 @@ import numpy as np
 
 from ..base import arguments
 from ..kernels import tokenizer as kernels
-from .segmentation import packed_short as packed_short
 from .segmentation import segment, segment_short
 from .vocabulary import Terms, Vocabulary
 

@@ -376,7 +376,7 @@ def test_every_type_shares_one_compilation():
     door.record_request(3, ticket=np.int16(0))
     for dtype in (np.int8, np.uint64):
         door.should_admit_many(np.array([2, 2], dtype)[::-1], np.array([3, 4], dtype))
-    door.should_admit(1, tenant=np.int8(3)), door.retry_after(np.int16(3), tenant=4), door.retry_after()
+    door.should_admit(1, tenant=np.int8(3)), door.retry_after(np.int16(3), tenant=4), door.retry_after(), len(door)
     door.should_admit_many([2, 2], [3, 4], np.array([5, 6], np.int8)), door.set_limits(1, 2), door.set_limits(1, 2.5, 3)
     names = ("new", "admit", "admit_many", "record", "expire", "retry_after", "set_limits")
     assert {len(getattr(kernels, name).signatures) for name in names} == {1}

@@ -5,13 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from llmds.hnsw import state as states
 from llmds.hnsw.index import HNSW
-from llmds.kernels.hnsw import build as hnsw_build
-from llmds.kernels.hnsw import distance as hnsw_distance
-from llmds.kernels.hnsw import layout as kernels
-from llmds.kernels.hnsw import remove as hnsw_remove
-from llmds.kernels.hnsw import search as hnsw_search
-from llmds.kernels.hnsw import walk as hnsw_walk
+from llmds.kernels.hnsw import build, check, codes, compact, distance, layout, link, remove, search, walk
 from tests import face
 from tests.hnsw.model import KINDS, METRICS, built, clustered, exact, recall
 
@@ -265,6 +261,16 @@ def test_bad_settings_are_refused(arguments, error):
         HNSW(**{"dim": 3, **arguments})
 
 
+@pytest.mark.parametrize(
+    "table, argument", [("METRICS", "metric"), ("QUANTIZATIONS", "quantization"), ("VECTORS", "vectors")]
+)
+def test_a_name_without_kernels_is_refused(monkeypatch, table, argument):
+    """A new line in a table is not enough: its number must be known to the kernels."""
+    monkeypatch.setitem(getattr(states, table), "new", 7)
+    with pytest.raises(ValueError, match="no kernels"):
+        HNSW(3, **{argument: "new"})
+
+
 def test_what_walks_measure_by_follows_from_the_dimensions():
     chosen = [HNSW(dim).quantization for dim in (1, 23, 24, 95, 96, 1000)]
     assert chosen == [None, None, "int8", "int8", "int4", "int4"]
@@ -287,7 +293,7 @@ def test_every_type_shares_one_compilation(kind):
     index.distances(frozen[:1], some_ids[None]), index.get_vectors(some_ids), index.tune(frozen, 0.5, 1)
     index.update(np.int16(1), frozen[0]), index.remove_many(some_ids), index.remove(np.uint64(2))
     index.shrink_to_fit(), index.stats(), index.check()
-    for module in (kernels, hnsw_build, hnsw_distance, hnsw_remove, hnsw_search, hnsw_walk):
+    for module in (build, check, codes, compact, distance, layout, link, remove, search, walk):
         for name, value in vars(module).items():
             if hasattr(value, "signatures") and value.py_func.__module__ == module.__name__:
                 assert len(value.signatures) <= 1, name

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from llmds.base import threads
+from llmds.hnsw import write
 from llmds.hnsw.index import HNSW
 from llmds.kernels import table
-from llmds.kernels.hnsw import build as hnsw_build
 from llmds.kernels.hnsw import layout as kernels
-from llmds.kernels.hnsw import remove as hnsw_remove
 from tests import face
 from tests.hnsw.model import KINDS, METRICS, all_distances, built, clustered, exact, kept, recall
 
@@ -89,7 +88,7 @@ def test_twins_stay_findable_when_the_linked_one_goes(kind):
     same = [300, 301, 302, 303, 304]
     while same:
         assert [vec_id for vec_id, _ in index.search(vectors[300], len(same), ef=305)] == same
-        linked = [vec_id for vec_id in same if index._state.nodes[slot_of(index, vec_id), kernels.LEVEL] >= 0]
+        linked = [vec_id for vec_id in same if index.arrays.nodes[slot_of(index, vec_id), kernels.LEVEL] >= 0]
         assert len(linked) == 1
         index.remove(linked[0])
         index.check()
@@ -200,7 +199,7 @@ def test_memory_is_counted_and_given_back():
     assert index.nbytes - before < 20 * 1000  # the upper layers alone may grow
     index.shrink_to_fit()
     assert index.nbytes < before / 8
-    assert index.nbytes == sum(array.nbytes for array in index._state.arrays)
+    assert index.nbytes == sum(array.nbytes for array in index.arrays)
     index.check()
     index.add_many(clustered(100, 40, 18), np.arange(100, 200))
     index.check()
@@ -250,6 +249,8 @@ def test_one_seed_makes_one_graph_and_another_makes_another():
 
 def interrupts(monkeypatch, module, name, when, turn):
     """Let the turn-th call of a kernel be interrupted before it does anything, or after all."""
+    warm = built(clustered(3, 6, 1), M=4, ef_construction=20)  # the first call of a kernel replaces what is patched
+    warm.remove(0)
     calls, original = [], getattr(module, name)
 
     def interrupted(*arguments):
@@ -274,7 +275,7 @@ def test_an_interrupted_bulk_add_leaves_a_whole_prefix(monkeypatch, kernel, when
     vectors = np.concatenate([clustered(560, 6, 20), np.repeat(clustered(20, 6, 21), 2, axis=0)])
     index = HNSW(6, seed=1, M=4, ef_construction=20)
     with monkeypatch.context() as patch:
-        interrupts(patch, hnsw_build, kernel, when, turn)
+        interrupts(patch, write.build, kernel, when, turn)
         with pytest.raises(KeyboardInterrupt):
             index.add_many(vectors, np.arange(600), threads=how_many)
     index.check()
@@ -293,7 +294,7 @@ def test_an_add_into_used_slots_that_is_interrupted_leaves_a_whole_prefix(monkey
     index = built(vectors[:600], M=4, ef_construction=20)
     index.remove_many(np.arange(200, 600))
     with monkeypatch.context() as patch:
-        interrupts(patch, hnsw_build, kernel, when, 20)
+        interrupts(patch, write.build, kernel, when, 20)
         with pytest.raises(KeyboardInterrupt):
             index.add_many(vectors[600:], np.arange(600, 900))
     index.check()
@@ -313,7 +314,7 @@ def test_an_interrupted_removal_leaves_the_rest(monkeypatch, when, turn):
     index = built(vectors)
     with monkeypatch.context() as patch:
         patch.setattr(threads, "SECONDS_A_CALL", 0.0)  # one by one
-        interrupts(patch, hnsw_remove, "remove", when, turn)
+        interrupts(patch, write.removal, "remove", when, turn)
         with pytest.raises(KeyboardInterrupt):
             index.remove_many(np.arange(100))
     index.check()
@@ -324,7 +325,7 @@ def test_an_interrupted_removal_leaves_the_rest(monkeypatch, when, turn):
     assert len(index) == 200
 
 
-@pytest.mark.parametrize("module, kernel", [*((hnsw_build, kernel) for kernel in STEPS), (hnsw_remove, "remove")])
+@pytest.mark.parametrize("module, kernel", [*((write.build, kernel) for kernel in STEPS), (write.removal, "remove")])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("new", ["elsewhere", "the same"])
 def test_an_interrupted_update_leaves_the_old_vector_or_the_new(monkeypatch, module, kernel, when, new):

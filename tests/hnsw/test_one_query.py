@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmds import HNSW
-from llmds.hnsw import search as hnsw_searcher
+from llmds.hnsw import search as searching
 from tests.hnsw.model import METRICS, clustered
 
 N, DIM = 2000, 32
@@ -31,7 +31,7 @@ def short_way(index, query, k, ef):
 def long_way(index, query, k, ef=None):
     """Through the same kernel, by itself as by the short way: walks side by side may end elsewhere."""
     ef, present = max(index.ef_search if ef is None else ef, k), index._state.present
-    return pairs(*hnsw_searcher.search(index._state, index._settings, query[None], min(k, present), ef, None, 1))
+    return pairs(*searching.search(index._state, index._settings, query[None], min(k, present), ef, None, 1))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -63,7 +63,7 @@ class Scene:
         elif what < 0.97:
             index.shrink_to_fit()
         else:
-            index.reserve(len(index._state.nodes) + 10)
+            index.reserve(len(index.arrays.nodes) + 10)
         self.writes += 1
 
     def expect(self, holds, what):

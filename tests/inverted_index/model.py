@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from llmds.inverted_index import index as module
-from llmds.inverted_index import search as inverted_searcher
+from llmds.inverted_index import search as searching
 from llmds.inverted_index import write as writer
 from llmds.inverted_index.index import InvertedIndex
-from llmds.kernels import fusion
 
 DELTAS = {"bm25+": 1.0, "bm25l": 0.5}
 METHODS = ["lucene", "robertson", "atire", "bm25+", "bm25l"]
@@ -116,7 +115,7 @@ class Small:
         tails_of(self.patch, tails)
         self.patch.setattr(writer, "_SHARE", share)
         self.patch.setattr(writer, "_SWEEP", sweep)
-        self.patch.setattr(inverted_searcher, "_LARGE", large)
+        self.patch.setattr(searching, "_LARGE", large)
 
     def undo(self):
         self.patch.undo()
@@ -174,21 +173,16 @@ def ranked(ids, scores):
     return ids[order], scores[order]
 
 
-def also_told(index, texts, doc_ids, allowed):
-    """A ranking tells the scores of documents given to it, bit for bit, in a batch and one at a time."""
+def given_documents_are_scored(index, texts, doc_ids, allowed):
+    """A search returns the scores of documents given to it, bit for bit, in a batch and one at a time."""
     given, k = np.tile(doc_ids, (len(texts), 1)), len(doc_ids)
     expected = index.score_many(texts, given)
-    ids, _, told = index.ranking(texts, k, given, filter=allowed, threads=1)
-    np.testing.assert_array_equal(told, expected)
-    for row, text in enumerate(texts if allowed is None else []):
-        one = index._ranking_of_one(text, k, given[:1])
-        if one is not None:
-            np.testing.assert_array_equal(one[0][0], ids[row])
-            said = one[2][fusion.TOLD].view(np.float32)[:k], *one[2][[fusion.DENSE_AT, fusion.TEXT_AT]].view(np.int32)
-            np.testing.assert_array_equal(said[0], expected[row])
-            crossed = fusion.cross(given[:1], ids[row : row + 1])
-            for mine, other in zip((said[1][:k], said[2][:k], one[2][fusion.TEXT_ONLY]), crossed, strict=True):
-                np.testing.assert_array_equal(mine, other[0])
+    ids, best_scores, scores = index.search_and_score(texts, k, given, filter=allowed, threads=1)
+    np.testing.assert_array_equal(scores, expected)
+    for row, text in enumerate(texts):
+        one = index.search_and_score([text], k, given[:1], filter=allowed)
+        for mine, of_batch in zip(one, (ids, best_scores, scores), strict=True):
+            np.testing.assert_array_equal(mine[0], of_batch[row])
 
 
 def top_k_is_exact(index, collection, queries, ks=(1, 10, 100), allowed=None, **model):
@@ -203,7 +197,8 @@ def top_k_is_exact(index, collection, queries, ks=(1, 10, 100), allowed=None, **
     expected = [ranked(collection.ids[keep], row[keep]) for row in scores]
     for query, row in zip(queries, scores, strict=True):
         np.testing.assert_allclose(row, collection.scores(query, **model), rtol=1e-5)
-    also_told(index, texts, np.append(np.random.default_rng(n).permutation(collection.ids)[:200], -1), allowed)
+    some = np.append(np.random.default_rng(n).permutation(collection.ids)[:200], -1)
+    given_documents_are_scored(index, texts, some, allowed)
     for k in (*ks, n):
         singles = [index.search(text, k, filter=allowed) for text in texts]
         for found, (ids, wanted) in zip(singles, expected, strict=True):

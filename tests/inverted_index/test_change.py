@@ -169,7 +169,7 @@ def test_a_stream_ranks_as_a_fresh_build_at_every_checkpoint(tails, monkeypatch)
             assert sorted(documents) == sorted(index._view.ids().tolist())
     assert most > 2
     index.shrink_to_fit()
-    assert len(index._view.segments) == 1 and not index._view.segments[0].removals
+    assert len(index._view.segments) == 1 and not index._view.segments[0].arrays.removals
     same_rankings(index, fresh(documents, reversed), queries, 100)
 
 
@@ -207,7 +207,8 @@ def test_documents_leave_while_a_merge_is_under_way(small, budget):
         index._writer.step(budget)
         if index._writer.merge is None or any(each is None for each in sources):
             break
-        inside = [int(doc_id) for source in index._view.segments[1:3] for doc_id in source.ids if doc_id in documents]
+        ids = np.concatenate([source.arrays.ids for source in index._view.segments[1:3]]).tolist()
+        inside = [doc_id for doc_id in ids if doc_id in documents]
         if inside and rounds % 2:
             doc_id = inside[chance.integers(len(inside))]
             index._writer.remove(doc_id)
@@ -241,9 +242,9 @@ def test_a_merge_whose_sources_lose_everything(small):
     index.add_document(7, "a")
     index._writer.settle()
     index.check()
-    assert sum(len(each.ids) for each in index._view.segments) <= 3 and [i for i, _ in index.search("a")] == [7]
+    assert sum(len(each.arrays.ids) for each in index._view.segments) <= 3 and [i for i, _ in index.search("a")] == [7]
     index.shrink_to_fit()
-    assert index._view.segments[0].ids.tolist() == [7]
+    assert index._view.segments[0].arrays.ids.tolist() == [7]
     index.remove_document(7), index.shrink_to_fit(), index.check()
     assert index._view.segments == () and len(index) == 0
 
@@ -270,7 +271,7 @@ def test_a_segment_most_of_which_is_removed_is_written_anew():
         assert index.get_document_frequency("all") == len(index) == 1999 - doc_id
         assert doc_id % 20 or len(index.search("all", 2000)) == len(index)
     index.check()
-    assert sum(len(segment.ids) for segment in index._view.segments) < 50 and index.nbytes < before / 5
+    assert sum(len(segment.arrays.ids) for segment in index._view.segments) < 50 and index.nbytes < before / 5
     assert index.stats()["total_terms"] == 11
 
 
@@ -280,7 +281,7 @@ def test_memory_is_what_the_arrays_hold():
     loose = index.nbytes
     index.shrink_to_fit()
     view, stats = index._view, index.stats()
-    parts = [*view.segments[0].arrays, *view.tail[:-1], *view.tail.vocabulary]
+    parts = [*view.segments[0].owned, *view.tail.owned]
     assert index.nbytes == sum(array.nbytes for array in parts) < loose
     assert stats["bytes_per_posting"] == index.nbytes / stats["total_postings"] < 4
     assert stats["posting_bytes"] < 2 * stats["total_postings"] and stats["segments"] == 1
@@ -329,14 +330,14 @@ def test_check_finds_what_is_broken_in_the_tail(seed):
     """What is in use is vouched for elsewhere (but for ids, and room to spare)."""
     index, _ = filled(40)
     chance = np.random.default_rng(seed)
-    end = index._view.tail
+    end, terms = index._view.tail.written, index._view.tail.vocabulary.terms
     head, live = end.head, np.flatnonzero(end.removed[: end.head[tail.SLOTS]] == tail.NEVER)
     firsts = end.terms[end.terms[:, tail.FIRST] > 0, tail.FIRST]
     vouched = {
         "head": range(tail.HEAD), "lengths": live, "removed": live,
         "forward_starts": range(head[tail.SLOTS]), "forward": range(head[tail.FORWARD]),
         "slots": np.concatenate([firsts, firsts - 1]), "tfs": firsts,
-        "terms": np.flatnonzero(np.arange(end.vocabulary.terms * tail.COLUMNS) % tail.COLUMNS != tail.AT),
+        "terms": np.flatnonzero(np.arange(terms * tail.COLUMNS) % tail.COLUMNS != tail.AT),
     }  # fmt: skip
     for name, places in vouched.items():
         array = getattr(end, name).reshape(-1)
@@ -356,9 +357,9 @@ def test_check_finds_what_is_broken_in_a_segment(seed):
     index.shrink_to_fit()
     chance = np.random.default_rng(seed)
     segment = index._view.segments[0]
-    assert len(segment.block_last) > 4
+    assert len(segment.arrays.block_last) > 4
     for name in ("lengths", "buckets", "dictionary", "postings", "block_last", "block_at", "block_best"):
-        array, missed = getattr(segment, name).reshape(-1), 0
+        array, missed = getattr(segment.arrays, name).reshape(-1), 0
         used = len(array) - (segments.PAD if name in ("dictionary", "postings") else 0)
         for place in chance.choice(used, 40):
             old = array[place].copy()

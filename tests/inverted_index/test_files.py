@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmds.base import files as storage
-from llmds.inverted_index import search as inverted_searcher
+from llmds.inverted_index import search as searching
 from llmds.inverted_index.index import InvertedIndex
 from llmds.kernels.inverted_index import blocks
 from llmds.kernels.inverted_index import segment as segments
@@ -24,7 +24,7 @@ NAMES = ("ids", "lengths", "buckets", "dictionary", "postings", "block_last", "b
 @pytest.fixture(autouse=True)
 def kept(monkeypatch):
     """Searches keep what they work out of however small a segment, damaged or not."""
-    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)
+    monkeypatch.setattr(searching, "_LARGE", 1)
 
 
 def upper(term):
@@ -136,7 +136,7 @@ def test_mapping_does_not_read_postings(tmp_path):
     path = tmp_path / "index.npz"
     index, _ = filled(600)
     index.save(path)
-    data, postings = bytearray(path.read_bytes()), index._view.segments[0].postings
+    data, postings = bytearray(path.read_bytes()), index._view.segments[0].arrays.postings
     found = data.find(postings[200:260].tobytes())
     assert found > 0
     data[found] ^= 1

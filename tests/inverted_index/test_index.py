@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmds.inverted_index import index as module
 from llmds.inverted_index.index import InvertedIndex
-from llmds.kernels import topk as best
+from llmds.kernels import topk
 from llmds.kernels.inverted_index import (
     blocks,
     bm25,
@@ -376,7 +376,7 @@ def test_every_type_shares_one_compilation():
     index.explain("b", 8), index.stats(), index.shrink_to_fit(), index.check()
     for _ in range(3):
         index.search_batch(["b c"] * 200, threads=2)
-    homes = (best, blocks, bm25, maxscore, segment_check, segment_write, segments, tail, tail_check, tail_write)
+    homes = (topk, blocks, bm25, maxscore, segment_check, segment_write, segments, tail, tail_check, tail_write)
     kernels = {kernel for home in homes for kernel in vars(home).values() if hasattr(kernel, "signatures")}
     assert len(kernels) > 60
     for kernel in kernels:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from llmds.inverted_index import one_query as inverted_single
-from llmds.inverted_index import search as inverted_searcher
+from llmds.inverted_index import one_query
+from llmds.inverted_index import search as searching
 from llmds.inverted_index.index import InvertedIndex
 from llmds.retrieval_pipeline import RetrievalPipeline
 from tests.inverted_index.model import METHODS, agrees, filled
@@ -18,7 +18,7 @@ QUERIES += [" \n\x00.", "w1's", "w1_w2 w2"]
 
 def one_call(index, query, k=10):
     """What the kernel that goes all the way says, or None."""
-    return index._single.best(index._view, query, k, index._decoded)
+    return index._single.best(index._view, query, k, index._workspaces)
 
 
 def as_in_a_batch(index, queries=QUERIES, ks=(1, 3, 1000)):
@@ -32,7 +32,7 @@ def as_in_a_batch(index, queries=QUERIES, ks=(1, 3, 1000)):
 @pytest.mark.parametrize("large", [1, 1 << 30])
 @pytest.mark.parametrize("method", METHODS)
 def test_one_call_says_what_the_steps_say(method, large, monkeypatch):
-    monkeypatch.setattr(inverted_searcher, "_LARGE", large)
+    monkeypatch.setattr(searching, "_LARGE", large)
     index, model = filled(method=method)
     index.shrink_to_fit()
     assert all(one_call(index, query) is not None for query in QUERIES)
@@ -55,7 +55,7 @@ def test_whatever_one_call_cannot_say_takes_the_steps():
     assert one_call(index, "w1") is None  # documents lie in the growing end
     as_in_a_batch(index)
     index.shrink_to_fit()
-    for query in ("naïve w1", "w1 " * (inverted_single._LONGEST // 3 + 1)):
+    for query in ("naïve w1", "w1 " * (one_query._LONGEST // 3 + 1)):
         assert one_call(index, query) is None
         as_in_a_batch(index, [query])
     assert one_call(index, "w1") is not None
@@ -93,7 +93,7 @@ def test_loaded_and_mapped_indexes_answer_alike(tmp_path):
 
 
 def test_threads_have_what_they_work_with_to_themselves(monkeypatch):
-    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)
+    monkeypatch.setattr(searching, "_LARGE", 1)
     index, _ = filled(900)
     index.shrink_to_fit()
     expected = [index.search(query, 50) for query in QUERIES]

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from llmds.inverted_index import search as inverted_searcher
+from llmds.inverted_index import search as searching
 from llmds.inverted_index import write as writer
 from llmds.inverted_index.index import InvertedIndex
 from tests.inverted_index.model import tails_of
@@ -23,7 +23,7 @@ def restless(monkeypatch):
     """Threads take turns so often that they meet in the middle of everything; segments come and go all the time."""
     tails_of(monkeypatch, 300)
     monkeypatch.setattr(writer, "_SHARE", 4)
-    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)  # whatever can be kept for later searches, is
+    monkeypatch.setattr(searching, "_LARGE", 1)  # whatever can be kept for later searches, is
     before = sys.getswitchinterval()
     sys.setswitchinterval(2e-5)
     yield
@@ -241,7 +241,7 @@ def between_lines(at, work, other):
     lines = 0
 
     def begin(frame, event, argument):
-        return line if frame.f_code.co_filename == inverted_searcher.__file__ else None
+        return line if frame.f_code.co_filename == searching.__file__ else None
 
     def line(frame, event, argument):
         nonlocal lines
@@ -263,7 +263,7 @@ def between_lines(at, work, other):
 
 def test_what_searches_keep_is_never_taken_for_another_moments(monkeypatch):
     """Of two views, one searched between any two lines of a search of the other: as threads may come to run."""
-    monkeypatch.setattr(inverted_searcher, "_LARGE", 1)
+    monkeypatch.setattr(searching, "_LARGE", 1)
     index, queries = InvertedIndex(), ["a b", "c b a", "d"]
     index.add_documents(range(900), ["a " * (i % 3 + 1) + "b" * (i % 2) + " c " * (i % 5) for i in range(900)])
     index.shrink_to_fit()
@@ -277,7 +277,7 @@ def test_what_searches_keep_is_never_taken_for_another_moments(monkeypatch):
         reader = InvertedIndex()
         reader._writer.view = view
         expected = reader.search_batch(queries, 90, threads=1)
-        reader._decoded = index._decoded
+        reader._workspaces = index._workspaces
         readers.append((reader, expected))
 
     def search(reader, expected):

@@ -39,7 +39,9 @@ def test_reciprocal_ranks_add_up(left, right, top_k):
     sides = padded([left]), padded([right])
     places = fusion.cross(*sides)[:2]
     found, fused = room(top_k)
-    fusion.reciprocal_rank(sides[0], places[0], sides[1], places[1], 60, found, fused)
+    none = np.empty((1, 0), np.float32)
+    dense, text = (fusion.Side(*side, none) for side in zip(sides, (none, none), places, strict=True))
+    assert fusion.fuse(fusion.RECIPROCAL_RANK, dense, text, 0.5, found, fused)
     expected = {
         key: sum(np.float32(1 / (61 + side.index(key))) for side in (left, right) if key in side)
         for key in {*left, *right}
@@ -71,12 +73,20 @@ def test_weighted_sums_are_those_of_both_sides_normalised(near, matched, table, 
     text_of_dense = np.where((dense_at < 0) & (dense_ids >= 0), columns[1][dense_ids], asked)
     dense_of_text = np.where((text_at < 0) & (text_ids >= 0), columns[0][text_ids], asked)
     found, fused = room(top_k)
-    fusion.weighted(
-        dense_ids, dense, dense_at, text_of_dense, text_ids, text, text_at, dense_of_text, weight, found, fused
-    )
+    sides = fusion.Side(dense_ids, dense, dense_at, text_of_dense), fusion.Side(text_ids, text, text_at, dense_of_text)
+    assert fusion.fuse(fusion.WEIGHTED, *sides, weight, found, fused)
     both = {*near, *matched}
     sides = [normalised({key: float(table[key][side]) for key in both}) for side in (0, 1)]
     expected = {key: np.float32(weight * sides[0][key] + (1 - weight) * sides[1][key]) for key in both}
     order = sorted(both, key=lambda key: (-expected[key], key))[:top_k]
     assert found[0].tolist() == order + [-1] * (top_k - len(order))
     assert fused[0, : len(order)].tolist() == pytest.approx([expected[key] for key in order])
+
+
+@pytest.mark.parametrize("rule", [-1, 2, 99])
+def test_a_rule_without_a_formula_is_refused(rule):
+    side = fusion.Side(padded([[1, 2]]), np.ones((1, WIDTH), np.float32), np.full((1, WIDTH), -1, np.int32),
+                       np.ones((1, WIDTH), np.float32))  # fmt: skip
+    found, fused = np.full((1, 2), -7), np.full((1, 2), -7, np.float32)
+    assert not fusion.fuse(rule, side, side, 0.5, found, fused)
+    assert (found == -7).all() and (fused == -7).all()

@@ -3,13 +3,13 @@
 import numpy as np
 
 from llmds.kernels.cmsketch import counters as sketch
-from llmds.kernels.kv_cache import hashes as kv_ids
+from llmds.kernels.kv_cache import hashes
 from tests.kv_cache.model import Model
 
 
 def content_hash(page):
     """The 64 bits by which a page is known again."""
-    return int(kv_ids.content_hash(np.array([[page.path[-1][1], page.path[0]]]), 0))
+    return int(hashes.content_hash(np.array([[page.path[-1][1], page.path[0]]]), 0))
 
 
 class PolicyModel(Model):

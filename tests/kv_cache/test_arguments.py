@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from llmds.kernels.kv_cache import attach as kv_attach
-from llmds.kernels.kv_cache import change as kernels
-from llmds.kernels.kv_cache import match as kv_match
+from llmds.kernels.kv_cache import attach, change, match
 from llmds.kv_cache.cache import KVCache
 from llmds.paged_allocator import OutOfPagesError
 from tests import face
@@ -170,7 +168,7 @@ def test_every_type_shares_one_compilation():
     cache.match_prefix([1], blocks=np.bool_(True)), cache.pin(np.array([1], np.int8), salt=np.uint8(1))
     cache.attach(20, [1], salt=np.uint8(3)), cache.attach_many([21], [1], [0, 1], salt=np.array([1], np.int16))
     cache.unpin([]), cache.pin([], blocks=True), cache.block_hashes(np.arange(9, dtype=np.int16), salt=np.int8(1))
-    used = [kv_attach.attach, kernels.append, kv_match.match_many, kv_match.pin, kv_match.unpin, kv_match.page_names]
+    used = [attach.attach, change.append, match.match_many, match.pin, match.unpin, match.page_names]
     assert [len(kernel.signatures) for kernel in used] == [1] * len(used)
 
 

@@ -130,7 +130,8 @@ def test_no_number_a_policy_keeps_can_be_changed_unseen_and_then_crash(policy):
 
 
 def test_names():
-    assert tuple(POLICIES) == NAMES == table.POLICIES == ("lru", "lfu", "slru", "tinylfu", "s3fifo", "lhd"), "in files"
+    assert tuple(POLICIES) == NAMES == table.POLICIES
+    assert NAMES[:6] == ("lru", "lfu", "slru", "tinylfu", "s3fifo", "lhd"), "files hold these numbers"
     with pytest.raises(ValueError, match="eviction"):
         KVCache(2, 4, eviction="mru")
     assert [KVCache(2, 4, eviction=policy).eviction for policy in NAMES] == list(NAMES)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmds.base import files as storage
-from llmds.kernels.kv_cache import check as kv_faults
+from llmds.base import files
+from llmds.kernels.kv_cache import check
 from llmds.kv_cache.cache import KVCache
 from tests import face
 from tests.kv_cache.cases import filled
@@ -44,7 +44,7 @@ def test_no_damaged_file_passes_or_crashes(tmp_path, options):
 
 
 def test_every_number_of_a_fault_has_words():
-    assert len(kv_faults.FAULTS) == len(set(kv_faults.FAULTS)) == 15
+    assert len(check.FAULTS) == len(set(check.FAULTS)) == 15
 
 
 def test_no_number_in_the_bookkeeping_can_be_changed_unseen_and_then_crash(tmp_path):
@@ -106,7 +106,7 @@ def test_files_of_version_1_are_read(old, tmp_path):
 
 def test_no_damaged_file_of_version_1_passes_or_crashes(old):
     _, path = old
-    whole = storage.read(path, "KVCache", 2)
+    whole = files.read(path, "KVCache", 2)
     chance = np.random.default_rng(5)
     for _ in range(400):
         arrays = {name: array.copy() for name, array in whole.items()}

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from llmds.kernels.kv_cache import hashes as kv_ids
+from llmds.kernels.kv_cache.hashes import page_name, root_name
 from llmds.kv_cache.cache import KVCache
 from llmds.paged_allocator import OutOfPagesError
 from tests import face
@@ -59,7 +59,7 @@ def test_entries_that_are_no_numbers_are_the_same_if_their_bits_are():
 def colliding(first, second, other):
     """A second id that gives the page (other, it) the name of (first, second), by running the hash backwards."""
     words = np.array([first, second], np.int64).view(np.uint8)
-    before = kv_ids.root_name(0)
+    before = root_name(0)
 
     def once(token):
         state = (before * 0x9FB21C651E98DF25 + 16) ^ (16 * 0x9E3779B97F4A7C15)
@@ -68,7 +68,7 @@ def colliding(first, second, other):
 
     it = once(first) ^ second ^ once(other)
     pair = np.array([other, it], np.uint64).view(np.uint8)
-    assert kv_ids.page_name(words, 0, 16, before) == kv_ids.page_name(pair, 0, 16, before)
+    assert page_name(words, 0, 16, before) == page_name(pair, 0, 16, before)
     return pair.view(np.int64).tolist()
 
 
@@ -297,7 +297,7 @@ def test_events_tell_a_router_what_is_there():
     cache.attach(0, prompt)
     told, hashes = cache.events(), cache.block_hashes(prompt)
     assert told.stored.tolist() == [True] * 3 and told.hashes.tolist() == hashes.tolist() and told.lost == 0
-    assert told.parents.tolist()[1:] == hashes.tolist()[:2] and told.parents[0] == kv_ids.root_name(0)
+    assert told.parents.tolist()[1:] == hashes.tolist()[:2] and told.parents[0] == root_name(0)
     assert len(cache.events().stored) == 0
     cache.detach(0), cache.attach(1, [8, 8, 9, 9], salt=3)
     told = cache.events()

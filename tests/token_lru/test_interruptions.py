@@ -7,10 +7,10 @@ import weakref
 import numpy as np
 import pytest
 
-from llmds import token_lru
 from llmds.base import arena as growing
 from llmds.kernels import token_lru as kernels
 from llmds.token_lru import TokenLRU
+from llmds.token_lru import cache as token_lru_cache
 from tests.token_lru.model import Value, tokens_of
 
 
@@ -107,7 +107,7 @@ def test_a_change_from_inside_a_change_is_refused():
 def test_an_interruption_just_after_a_kernel_leaves_the_cache_whole(monkeypatch, step):
     cache = TokenLRU(10, len)
     cache.put(1, "111"), cache.put("a", "aaa"), cache.put("b", "bbb")
-    module = token_lru._direct if step in ("put", "put_outside") else kernels
+    module = token_lru_cache._direct if step in ("put", "put_outside") else kernels
     whole = getattr(module, step)
 
     def interrupted(*arguments):
@@ -196,7 +196,7 @@ def test_threads_share_a_cache_and_no_key_gets_anothers_value():
 def test_get_asks_again_where_a_put_came_between(monkeypatch):
     cache = TokenLRU(4, len)
     cache.put(1, "1111")
-    get, others = token_lru._direct.get, [2, 3]
+    get, others = token_lru_cache._direct.get, [2, 3]
 
     def slow(arena, key):
         found = get(arena, key)
@@ -204,6 +204,6 @@ def test_get_asks_again_where_a_put_came_between(monkeypatch):
             cache.put(others.pop(), "xxxx")  # evicts key 1 and takes its row
         return found
 
-    monkeypatch.setattr(token_lru._direct, "get", slow)
+    monkeypatch.setattr(token_lru_cache._direct, "get", slow)
     assert cache.get(1) is None
     assert cache.get(2) == "xxxx"

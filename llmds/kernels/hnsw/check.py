@@ -1,11 +1,14 @@
-"""What must hold of the arrays of `hnsw`. Safe on any contents, in this order: nodes, chains, links, tree, vectors."""
+"""Checking the invariants of the graph's arrays, and counting what statistics need.
+
+The checks are safe on any contents, in this order: nodes, chains, links, tree, vectors.
+"""
 
 import numpy as np
 
 from .. import table
 from ..compiling import njit, optimize_for_size
 from ..simd import float_at, half_at
-from .build import equal
+from .distance import equal
 from .layout import (
     CHILDREN,
     COSINE,
@@ -26,9 +29,9 @@ from .layout import (
 
 @njit(cache=True)
 def first_fault_of_nodes(nodes, upper, arena, step, top):
-    """The first slot whose numbers are out of range, or not those of its level; -1 if none.
+    """Return the first slot whose numbers are out of range or do not agree with its level; -1 if none. O(n).
 
-    -2: rows of `upper` are lost, or belong to two. O(n).
+    -2: rows of `upper` belong to no node, or to two.
     """
     optimize_for_size()
     entry, rows = arena[ENTRY], arena[UPPER_TOP]
@@ -67,7 +70,7 @@ def first_fault_of_nodes(nodes, upper, arena, step, top):
 
 @njit(cache=True)
 def first_fault_of_chains(nodes, top):
-    """The first slot that hangs on another than it says, or although it is linked; -1 if none, -2 if on none. O(n)."""
+    """Return the first slot whose chain of twins is broken; -1 if none, -2 if a twin is in no chain. O(n)."""
     optimize_for_size()
     reached, twins = 0, 0
     for slot in range(top):
@@ -77,7 +80,7 @@ def first_fault_of_chains(nodes, top):
         if nodes[slot, LEVEL] < 0:
             continue
         before, at = np.int64(slot), np.int64(nodes[slot, TWIN])
-        while at >= 0:  # ends: everyone in it says who is before, so none comes twice
+        while at >= 0:  # ends: each twin names the one before it, so none comes twice
             if nodes[at, LEVEL] != TWINNED or nodes[at, CHILDREN] != before or nodes[at, PARENT] != slot:
                 return np.int64(slot)
             reached += 1
@@ -89,8 +92,11 @@ def first_fault_of_chains(nodes, top):
 
 @njit(cache=True)
 def first_fault_of_links(nodes, links, upper, top, strict, start, stop):
-    """The first slot of start..stop-1 with a neighbour out of range, itself, one that comes twice or after the end, or
-    whose parent does not link back; -1 if none. If `strict`, neighbours must be linked in that tier. O(n M^2)."""
+    """Return the first of the slots start..stop-1 whose links are wrong; -1 if none. O(n M^2).
+
+    A neighbour is out of range, the slot itself, repeated or after the end of the row, or the parent is not linked both
+    ways. If `strict`, neighbours must be linked in that tier.
+    """
     optimize_for_size()
     width = links.shape[1]
     for slot in range(start, stop):
@@ -116,8 +122,10 @@ def first_fault_of_links(nodes, links, upper, top, strict, start, stop):
 
 @njit(cache=True)
 def first_fault_of_tree(nodes, top):
-    """The first linked slot that is its own ancestor, has a parent that is not linked or miscounts its children; -1 if
-    none. O(n)."""
+    """Return the first linked slot that is its own ancestor, has an unlinked parent, or miscounts its children. O(n).
+
+    -1 if there is none.
+    """
     optimize_for_size()
     children, seen = np.zeros(top, np.int64), np.full(top, -1, np.int64)
     for slot in range(top):
@@ -141,11 +149,17 @@ def first_fault_of_tree(nodes, top):
 
 
 @njit(cache=True)
-def first_fault_of_vectors(vectors, codes, terms, nodes, dim, stride, metric, start, stop):
-    """The first live slot of start..stop-1 whose vector is not finite, not padded with zeros, not of length 1 under
-    COSINE, or not that of its twin, or whose terms are not finite; -1 if none. O(n dim)."""
+def first_fault_of_vectors(arrays, dim, stride, metric, start, stop):
+    """Return the first live slot of start..stop-1 whose vector is wrong; -1 if none. O(n dim).
+
+    It is not finite, not padded with zeros, not of length 1 under COSINE, or not equal to that of its twin. arrays are
+    the graph's (`layout.Arrays`).
+    """
     optimize_for_size()
+    vectors, codes, terms, nodes = arrays.vectors, arrays.codes, arrays.terms, arrays.nodes
     width, half = vectors.shape[1], vectors.shape[1] == 2 * stride
+    if width != 0 and width != 4 * stride and not half:
+        return np.int64(start)
     for slot in range(start, stop):
         if nodes[slot, LEVEL] < TWINNED:
             continue
@@ -166,7 +180,7 @@ def first_fault_of_vectors(vectors, codes, terms, nodes, dim, stride, metric, st
 
 @njit(cache=True)
 def unreachable(nodes, links, entry, top):
-    """How many linked slots no way of links leads to from `entry` in tier 0. O(n M)."""
+    """Return how many linked slots cannot be reached from `entry` by links of tier 0. O(n M)."""
     optimize_for_size()
     seen, waiting = np.zeros(top, np.uint8), np.empty(top, np.int64)
     seen[entry] = 1
@@ -189,7 +203,7 @@ def unreachable(nodes, links, entry, top):
 
 @njit(cache=True)
 def degrees(nodes, links, upper, top, tiers):
-    """float64 (tiers, 2): for each tier its nodes and their links. O(n M)."""
+    """Count the nodes and the links of each tier, float64 (tiers, 2). O(n M)."""
     optimize_for_size()
     found = np.zeros((tiers, 2), np.float64)
     for slot in range(top):
@@ -212,7 +226,7 @@ def degrees(nodes, links, upper, top, tiers):
 
 @njit(cache=True)
 def arena_fault(arena, top):
-    """0 if ids and slots lead to one another. Slots in limbo are neither held nor free. O(n)."""
+    """Return 0 if ids and slots lead to one another, else 1. Slots in limbo are neither used nor free. O(n)."""
     optimize_for_size()
     head, rows, buckets = table.parts(arena)
     live = 0
@@ -229,6 +243,7 @@ def arena_fault(arena, top):
 
 @njit(cache=True)
 def _sound(nodes, rows, row, room, slot, tier, top, strict):
+    """Return whether the links of `slot` in rows[row] are right, see `first_fault_of_links`."""
     optimize_for_size()
     ended = False
     for e in range(room):

@@ -1,7 +1,7 @@
 """Vectors as short codes, and distances estimated from codes alone.
 
 A vector x of `dim` numbers is centred, padded with zeros to D, rotated, and rounded: y = R (x - centre) is close to
-scale * (u - middle), with D codes u of 4 or 8 bits. The rotation spreads what any one number says over all of
+scale * (u - middle), with D codes u of 4 or 8 bits. The rotation spreads what any one number holds over all of
 them, so that the same few steps fit every vector (as in RaBitQ, Gao and Long 2024, and in QuIP); the scale is the one
 that gives y's own length back along y, which keeps estimates of near vectors unbiased (RaBitQ again).
 
@@ -11,9 +11,9 @@ State, owned by the caller:
     terms   float32 (capacity, 2)     the distance to a probe is its OWN + terms[ADD] + terms[TIMES] * (its dot product)
     frame   float32 (2, D)            row 0 the centre, zeros beyond dim; row 1 the signs of each round, scaled
 
-A probe is what estimates start from: int8 (D,) beside float32 (3,), OWN and how to scale a dot product of codes. It is
+Estimates start from a probe: int8 (D,) beside float32 (3,), OWN and the scale of a dot product of codes. It is
 made of a vector in full (`probe`), or of a row of codes (`probe_of_codes`). Distances are squared Euclidean, or
-negated inner products.
+negated inner products. With bits that are neither INT4 nor INT8 all results are NaN or infinite.
 """
 
 import numpy as np
@@ -21,22 +21,22 @@ import numpy as np
 from ..compiling import always_inline, njit, njit_no_nrt, optimize_for_size
 from ..hashing import mix
 from ..simd import estimate_int4, estimate_int8, mix_parts
+from .layout import DONE, FARTHEST, INT4, INT8, L2, REFUSED, Stored, known
 
-INT4, INT8 = 4, 8
 ADD, TIMES = 0, 1
 OWN, SCALE, SHIFT, PARAMETERS = 0, 1, 2, 3
 
 # Rounds of the rotation. In each, every number is mixed with seven others far away: after three, with 511. If there
-# are fewer, some meet again, and without other signs would part again.
+# are fewer, some are mixed twice, and with the same signs that would undo the first mixing.
 _ROUNDS = 3
 # Steps of 4 bits end at 2.5 standard deviations: of a normal distribution this loses the least.
 _REACH = np.float32(2.5)
-_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}
+_REORDERED = {"reassoc", "contract", "nsz"}
 
 
 @njit(cache=True)
 def new_frame(size):
-    """The frame of vectors padded to `size`, centred at zero."""
+    """Return the frame of vectors padded to `size`, centred at zero."""
     optimize_for_size()
     frame = np.zeros((2, size), np.float32)
     for d in range(size):
@@ -45,9 +45,9 @@ def new_frame(size):
     return frame
 
 
-@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_REORDERED)
 def rotated(source, row, dim, frame, work):
-    """Rotate source[row] (float32, its first `dim`) about the centre: the result is work[0], work float32 (2, D). O(D).
+    """Rotate source[row] (float32, its first `dim`) about the centre into work[0], work float32 (2, D). O(D).
 
     Each round flips signs, then mixes eight parts of the row (butterflies of a Hadamard transform), then transposes.
     """
@@ -61,9 +61,9 @@ def rotated(source, row, dim, frame, work):
         mix_parts(work, at * size, (1 - at) * size, frame, size >> 3)
 
 
-@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_REORDERED)
 def _hadamard(a, b, c, d, e, f, g, h):
-    """The Hadamard transform of eight numbers; its own inverse, up to a factor."""
+    """Return the Hadamard transform of eight numbers; it is its own inverse, up to a factor."""
     a, b, c, d, e, f, g, h = a + e, b + f, c + g, d + h, a - e, b - f, c - g, d - h
     a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
     return a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
@@ -89,9 +89,9 @@ def unrotated(frame, work, target, row):
         target[row, d] = work[at, d] + frame[0, d]
 
 
-@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_REORDERED)
 def _squares(work):
-    """The sum of squares of work[0]."""
+    """Return the sum of squares of work[0]."""
     squares = np.float32(0)
     for d in range(work.shape[1]):
         squares += work[0, d] * work[0, d]
@@ -100,16 +100,16 @@ def _squares(work):
 
 @njit_no_nrt(cache=True)
 def _largest(work):
-    """The largest absolute value of work[0]. Its bits are compared: so the loop becomes one of vectors."""
+    """Return the largest absolute value of work[0]. Bits are compared, because LLVM vectorises that loop."""
     largest = np.int32(0)
     for d in range(work.shape[1]):
         largest = max(largest, np.float32(work[0, d]).view(np.int32) & 0x7FFFFFFF)
     return np.int32(largest).view(np.float32)
 
 
-@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_REORDERED)
 def _own(source, row, dim, frame, squares, product):
-    """What a vector adds to any distance: its squared length from the centre, or what centring took from products."""
+    """Return what a vector adds to any distance: its own squared length, or the centre's part of a product."""
     if not product:
         return squares
     own = np.float32(0)
@@ -119,19 +119,27 @@ def _own(source, row, dim, frame, squares, product):
 
 
 @njit_no_nrt(cache=True)
-def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
-    """Write the code of source[row] (float32, its first `dim`) to codes[slot] and terms[slot]. O(D)."""
+def encode(source, row, dim, frame, stored, work, slot):
+    """Write the code of source[row] (float32, its first `dim`) to `slot` of `stored`. O(D).
+
+    work is float32 (2, D).
+    """
+    codes, terms = stored.codes, stored.terms
     rotated(source, row, dim, frame, work)
     squares, largest = _squares(work), _largest(work)
-    middle, top = np.float32(7.5), np.float32(15)
-    step = _REACH * np.sqrt(squares / np.float32(work.shape[1])) / middle
-    if bits == INT8:
+    if stored.bits == INT8:
         middle, top, step = np.float32(128), np.float32(255), largest / np.float32(127)
+    elif stored.bits == INT4:
+        middle, top = np.float32(7.5), np.float32(15)
+        step = _REACH * np.sqrt(squares / np.float32(work.shape[1])) / middle
+    else:
+        terms[slot, ADD], terms[slot, TIMES] = np.nan, np.nan
+        return
     inverse = np.float32(1) / step if step > 0 else np.float32(0)
     if not inverse < np.inf:
         inverse = np.float32(0)  # so short that steps underflow
     along = _round(work, inverse, middle, top)
-    if bits == INT8:
+    if stored.bits == INT8:
         for d in range(work.shape[1]):
             codes[slot, d] = np.uint8(work[1, d])
     else:
@@ -141,15 +149,15 @@ def encode(source, row, dim, frame, bits, product, work, codes, terms, slot):
                 codes[slot, 64 * line + j] = low | (high << np.uint8(4))
     scale = squares / along if along > 0 else np.float32(0)
     if not scale < np.inf:
-        scale = np.float32(0)  # so long that squares overflow: nothing is known but that it is far off
-    own = _own(source, row, dim, frame, squares, product)
+        scale = np.float32(0)  # so long that squares overflow: all that is known is that it is far away
+    own = _own(source, row, dim, frame, squares, stored.product)
     terms[slot, ADD] = own if own == own else np.float32(np.inf)
-    terms[slot, TIMES] = -scale if product else np.float32(-2) * scale
+    terms[slot, TIMES] = -scale if stored.product else np.float32(-2) * scale
 
 
-@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_REORDERED)
 def _round(work, inverse, middle, top):
-    """Fill work[1] with the codes of work[0], as float32; returns their inner product with it."""
+    """Fill work[1] with the codes of work[0], as float32; return their inner product with it."""
     along = np.float32(0)
     for d in range(work.shape[1]):
         code = min(max(np.floor(work[0, d] * inverse + middle + np.float32(0.5)), np.float32(0)), top)
@@ -159,116 +167,136 @@ def _round(work, inverse, middle, top):
 
 
 @njit(cache=True, nogil=True)
-def encode_many(source, dim, frame, bits, product, codes, terms, slots):
-    """`encode` source[i] to slots[i] (int64 (n,)) for all its rows. O(n D)."""
+def encode_many(source, dim, frame, codes, terms, bits, metric, slots):
+    """Write the codes of all rows of `source` (float32, their first `dim`) to slots int64 (n,) of codes and terms.
+
+    Returns DONE, or REFUSED. O(n D).
+    """
     optimize_for_size()
-    work = np.empty(frame.shape, np.float32)
+    if not known(bits, metric):
+        return REFUSED
+    stored, work = Stored(codes, codes, terms, bits, metric != L2), np.empty(frame.shape, np.float32)
     for i in range(source.shape[0]):
-        encode(source, i, dim, frame, bits, product, work, codes, terms, slots[i])
+        encode(source, i, dim, frame, stored, work, slots[i])
+    return DONE
 
 
 @njit_no_nrt(cache=True)
-def probe(source, row, dim, frame, bits, product, work, probes, parameters, p):
-    """Make probes[p] (uint8 (D,), signed bytes by their bits) and parameters[p] of source[row] (float32, first `dim`).
+def probe(source, row, dim, frame, bits, product, work, probes, p):
+    """Make probe p (`Probes`: signed bytes (D,), by their bits) of source[row] (float32, its first `dim`). O(D).
 
-    O(D).
+    work is float32 (2, D); work[0] holds the rotated vector afterwards.
     """
     rotated(source, row, dim, frame, work)
     squares, largest = _squares(work), _largest(work)
     inverse = np.float32(127) / largest if largest > 0 else np.float32(0)
     if not inverse < np.inf:
         inverse, largest = np.float32(0), np.float32(0)
-    total = _round_signed(work, inverse, probes, p)
-    _set_parameters(
-        parameters, p, _own(source, row, dim, frame, squares, product), largest / np.float32(127), bits, np.int64(total)
-    )
+    total = _round_signed(work, inverse, probes.rows, p)
+    own = _own(source, row, dim, frame, squares, product)
+    _set_parameters(probes.parameters, p, own, largest / np.float32(127), bits, np.int64(total))
 
 
 @njit_no_nrt(cache=True)
-def _round_signed(work, inverse, probes, p):
-    """Fill probes[p] with work[0] / its largest * 127, as signed bytes; returns their sum."""
+def _round_signed(work, inverse, rows, p):
+    """Fill rows[p] with work[0] * inverse, rounded, as signed bytes; return their sum."""
     total = np.int32(0)
     for d in range(work.shape[1]):
         code = np.int32(np.floor(work[0, d] * inverse + np.float32(0.5)))
-        probes[p, d] = np.uint8(code & 255)
+        rows[p, d] = np.uint8(code & 255)
         total += code
     return total
 
 
 @njit_no_nrt(cache=True)
 def _set_parameters(parameters, p, own, scale, bits, total):
-    middle = np.float32(7.5) if bits == INT4 else np.float32(128)
+    """Fill parameters[p] for a probe whose bytes sum to `total`."""
+    middle = np.float32(np.nan)
+    if bits == INT4:
+        middle = np.float32(7.5)
+    elif bits == INT8:
+        middle = np.float32(128)
     parameters[p, OWN], parameters[p, SCALE] = own, scale
     parameters[p, SHIFT] = scale * middle * np.float32(total)
 
 
 @njit_no_nrt(cache=True)
-def probe_of_codes(codes, terms, slot, bits, product, probes, parameters, p):
-    """Make probes[p] and parameters[p] of the code of `slot`. O(D)."""
-    total = np.int32(0)
-    scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
-    if bits == INT8:
+def probe_of_codes(stored, slot, probes, p):
+    """Make probe p (`Probes`) of the code in `slot`. O(D)."""
+    codes, terms, rows, total = stored.codes, stored.terms, probes.rows, np.int32(0)
+    scale = -terms[slot, TIMES] if stored.product else np.float32(-0.5) * terms[slot, TIMES]
+    if stored.bits == INT8:
         for d in range(codes.shape[1]):
             code = np.int32(codes[slot, d]) - 128
-            probes[p, d] = np.uint8(code & 255)
+            rows[p, d] = np.uint8(code & 255)
             total += code
-    else:
+    elif stored.bits == INT4:
         scale *= np.float32(0.5)
         for line in range(codes.shape[1] // 64):
             for j in range(64):  # twice the distance from the middle, a whole number
                 low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
-                probes[p, 128 * line + j] = np.uint8((2 * np.int32(low) - 15) & 255)
-                probes[p, 128 * line + 64 + j] = np.uint8((2 * np.int32(high) - 15) & 255)
+                rows[p, 128 * line + j] = np.uint8((2 * np.int32(low) - 15) & 255)
+                rows[p, 128 * line + 64 + j] = np.uint8((2 * np.int32(high) - 15) & 255)
                 total += 2 * np.int32(low + high) - 30
-    _set_parameters(parameters, p, terms[slot, ADD], scale, bits, np.int64(total))
+    _set_parameters(probes.parameters, p, terms[slot, ADD], scale, stored.bits, np.int64(total))
 
 
 @njit_no_nrt(cache=True)
-def estimate(codes, terms, bits, probes, parameters, p, slots, row, m, distances, keys):
-    """Fill distances[:m] (float32, never NaN) with those estimated of codes[slots[row, :m]] from probe p, and keys[:m]
-    (int64) with their keys as candidates. O(m D).
+def estimate(stored, probes, p, candidates, row, m):
+    """Fill the first m distances (float32, never NaN) and keys of `candidates`, estimated from probe p. O(m D).
 
-    distances, keys and a row of `slots` (int64) have room for three more: codes are read four rows at a time.
+    The slots are candidates.slots[row, :m]. Three more are written to, because codes are read four rows at a time.
     """
     always_inline()
-    lines, start, first = codes.shape[1] >> 6, p * probes.shape[1], row * slots.shape[1]
+    codes, terms, rows, parameters = stored.codes, stored.terms, probes.rows, probes.parameters
+    slots, distances, keys = candidates.slots, candidates.distances, candidates.keys
+    lines, start, first = codes.shape[1] >> 6, p * rows.shape[1], row * slots.shape[1]
     own, scale, shift = parameters[p, OWN], parameters[p, SCALE], parameters[p, SHIFT]
     for e in range(m, (m + 3) & ~3):
         slots[row, e] = slots[row, m - 1]
     for e in range(0, m, 4):
-        if bits == INT4:
-            estimate_int4(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
+        if stored.bits == INT4:
+            estimate_int4(codes, rows, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
+        elif stored.bits == INT8:
+            estimate_int8(codes, rows, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
         else:
-            estimate_int8(codes, probes, start, lines, slots, first + e, terms, own, scale, shift, distances, keys, e)
+            for i in range(e, e + 4):
+                distances[i], keys[i] = np.inf, FARTHEST
 
 
 @njit_no_nrt(cache=True)
-def decoded(codes, terms, slot, bits, product, work):
-    """What the code of `slot` stands for, rotated, in work[0] (float32 (2, D)). O(D)."""
+def decoded(stored, slot, work):
+    """Fill work[0] (float32 (2, D)) with the rotated vector that the code of `slot` represents. O(D)."""
     optimize_for_size()
-    scale = -terms[slot, TIMES] if product else np.float32(-0.5) * terms[slot, TIMES]
-    if bits == INT8:
+    codes, terms = stored.codes, stored.terms
+    scale = -terms[slot, TIMES] if stored.product else np.float32(-0.5) * terms[slot, TIMES]
+    if stored.bits == INT8:
         for d in range(codes.shape[1]):
             work[0, d] = scale * (np.float32(codes[slot, d]) - np.float32(128))
-    else:
+    elif stored.bits == INT4:
         for line in range(codes.shape[1] // 64):
             for j in range(64):
                 low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
                 work[0, 128 * line + j] = scale * (np.float32(low) - np.float32(7.5))
                 work[0, 128 * line + 64 + j] = scale * (np.float32(high) - np.float32(7.5))
+    else:
+        for d in range(work.shape[1]):
+            work[0, d] = np.nan
 
 
-@njit_no_nrt(cache=True, fastmath=_IN_ANY_ORDER)
+@njit_no_nrt(cache=True, fastmath=_REORDERED)
 def along(codes, slot, bits, turned, q):
-    """The inner product of turned[q] (float32 (n, D)), a vector rotated, with the code of `slot`, unscaled. O(D)."""
+    """Return the inner product of turned[q] (float32 (n, D)), a rotated vector, with a code, unscaled. O(D)."""
     total = np.float32(0)
     if bits == INT8:
         for d in range(codes.shape[1]):
             total += turned[q, d] * (np.float32(codes[slot, d]) - np.float32(128))
-    else:
+    elif bits == INT4:
         for line in range(codes.shape[1] // 64):
             for j in range(64):
                 low, high = codes[slot, 64 * line + j] & 15, codes[slot, 64 * line + j] >> 4
                 total += turned[q, 128 * line + j] * (np.float32(low) - np.float32(7.5))
                 total += turned[q, 128 * line + 64 + j] * (np.float32(high) - np.float32(7.5))
+    else:
+        total = np.float32(np.nan)
     return total

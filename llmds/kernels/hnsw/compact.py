@@ -1,4 +1,4 @@
-"""Copying the graph of `hnsw` without its dead slots."""
+"""Copying the graph without its dead slots."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from .layout import CHILDREN, LEVEL, PARENT, TIER, TWIN, TWINNED, UPPER, ZERO, r
 
 @njit(cache=True)
 def live_slots(nodes, top):
-    """The slots below `top` that are linked or twins, ascending int64. O(n)."""
+    """Return the slots below `top` that are linked or twins, int64, ascending. O(n)."""
     optimize_for_size()
     live, m = np.empty(top, np.int64), 0
     for slot in range(top):
@@ -20,9 +20,9 @@ def live_slots(nodes, top):
 
 @njit(cache=True)
 def compact(nodes, links, upper, live, new_nodes, new_links, new_upper):
-    """Write what `live` slots hold to the first rows of the new arrays, links led to where their targets are now.
+    """Copy the `live` slots (int64, ascending) to the first rows of the new arrays, with links to the new slots.
 
-    Links to slots that are not live, or not linked in that tier, are left out. Rows of the new arrays hold -1 before.
+    Links to slots that are not live, or not linked in that tier, are left out. The new arrays must be filled with -1.
     Returns how many rows of new_upper are used. O(n M).
     """
     optimize_for_size()
@@ -54,6 +54,7 @@ def compact(nodes, links, upper, live, new_nodes, new_links, new_upper):
 
 @njit(cache=True)
 def _relink(nodes, rows, row, room, tier, place, new_rows, new_row):
+    """Copy rows[row, :room] to new_rows[new_row], links to a slot becoming links to place[slot]."""
     optimize_for_size()
     m = 0
     for e in range(room):

@@ -1,62 +1,67 @@
-"""Removing from the graph of `hnsw`: who was linked to a removed node is linked to a neighbour of it instead.
+"""Removing from the graph: nodes linked to a removed node are linked to a neighbour of it instead.
 
-A removed slot dies at once, for readers of a later clock, and waits in limbo until those before have left; then
-`reclaim` makes it free.
+A removed slot is dead at once for readers of a later clock, and waits in limbo until those before have left; then
+`reclaim` frees it.
 """
 
 import numpy as np
 
 from .. import table
 from ..compiling import njit, njit_no_nrt, optimize_for_size
-from . import codes as _codes
-from .build import link_to, tightened
 from .distance import fetch, measure, origin_of, probe_of_slot
 from .layout import (
     BORN,
     CHILDREN,
     DEAD,
     DIED,
+    DONE,
     ENTRY,
     HIDDEN,
-    L2,
     LEVEL,
     LIMBO,
     LIMBO_END,
     NEVER,
     PARENT,
+    REFUSED,
     REMOVED,
     TIER,
     TWIN,
     TWINNED,
     ZERO,
     free_upper,
+    known,
     row_of,
+    stored_of,
 )
+from .link import link_to, room_to_prune, tightened
 
 _ONE = np.int64(1)
-_TRIES = 12  # neighbours of a removed node that are weighed as a substitute
+_TRIES = 12  # neighbours of a removed node that are tried as a substitute
 
 
 @njit(cache=True)
-def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids, start, stop, heir, clock, size):
-    """Remove ids[start:stop] (int64), which are there, as of `clock`. `size` is the bytes of a probe.
+def remove(arrays, bits, metric, ids, start, stop, heir, clock, size):
+    """Remove ids[start:stop] (int64), which must be present, as of `clock`. `size` is the bytes of a probe.
 
-    If `heir` is not -1, it is the one of them, and the vector whose id is HIDDEN has that id then.
+    If `heir` is not -1, it is the one of them, and the vector whose id is HIDDEN gets that id. Returns DONE, or
+    REFUSED.
 
-    O(M^3) comparisons to find who is linked to a node, O(M D) for each of those.
+    O(M^3) comparisons to find the nodes linked to a node, O(M D) for each of those.
     """
     optimize_for_size()
+    if not known(bits, metric):
+        return REFUSED
+    stored, nodes, links, upper, arena = (
+        stored_of(arrays, bits, metric), arrays.nodes, arrays.links, arrays.upper, arrays.arena,
+    )  # fmt: skip
     head, rows, buckets = table.parts(arena)
     width, origin = links.shape[1], origin_of(metric)
-    probes, parameters = np.empty((2, size), np.uint8), np.empty((2, _codes.PARAMETERS), np.float32)
-    lists, keys = np.empty((2, width + 4), np.int64), np.empty(width + 4, np.int64)
-    order = np.empty(width + 1, np.int64)
-    own, others = np.empty(width + 4, np.float32), np.empty(width + 4, np.float32)
+    pruning, order = room_to_prune(width, size), np.empty(width + 1, np.int64)
     new = table.find(rows, buckets, HIDDEN) if heir >= 0 else np.int64(-1)
     if new >= 0:
         table.remove(rows, buckets, new)
     for i in range(start, stop):
-        slot = table.find(rows, buckets, ids[i])  # now: an id may have passed to the slot of one removed before
+        slot = table.find(rows, buckets, ids[i])  # only now: the removal before may have moved the id to another slot
         table.remove(rows, buckets, slot)
         head[table.COUNT] -= 1
         if new >= 0:
@@ -74,15 +79,9 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
             nodes[slot, LEVEL] = DEAD
             for t in range(np.int64(nodes[slot, TIER]), -1, -1):
                 tier = np.int64(t)
-                _unlink(
-                    bits, metric != L2, vectors, codes, terms, nodes, upper, links if tier == 0 else upper,
-                    width if tier == 0 else width >> 1, tier, slot, origin, probes, parameters, lists, keys, order,
-                    own, others,
-                )  # fmt: skip
-            _hand_over_children(
-                bits, metric != L2, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own,
-                others,
-            )  # fmt: skip
+                rows_of_tier, room = (links, width) if tier == 0 else (upper, width >> 1)
+                _unlink(stored, nodes, upper, rows_of_tier, room, tier, slot, origin, pruning, order)
+            _hand_over_children(stored, nodes, links, slot, pruning)
             if arena[ENTRY] == slot:
                 arena[ENTRY] = _highest(nodes, head[table.TOP])
         nodes[dead, LEVEL] = DEAD
@@ -94,6 +93,7 @@ def remove(vectors, codes, terms, nodes, links, upper, arena, bits, metric, ids,
             arena[LIMBO] = dead
         arena[LIMBO_END] = dead
         arena[REMOVED] += 1
+    return DONE
 
 
 @njit(cache=True)
@@ -116,7 +116,7 @@ def reclaim(nodes, upper, arena, oldest):
 
 @njit(cache=True)
 def removed_since(nodes, arena, clock):
-    """The slots (int64) that were removed after this clock, one that is being read. O(those in limbo)."""
+    """Return the slots (int64) that were removed after this clock, which a reader has. O(slots in limbo)."""
     optimize_for_size()
     rows = table.parts(arena)[1]
     gone, m = np.empty(0, np.int64), 0
@@ -135,7 +135,7 @@ def removed_since(nodes, arena, clock):
 
 @njit(cache=True)
 def free_slots(arena, most):
-    """How many of the slots that were ever used are free; `most`, if there are more. O(most)."""
+    """Return how many of the slots that were ever used are free, at most `most`. O(most)."""
     optimize_for_size()
     head, rows, _ = table.parts(arena)
     slot, free = head[table.FREE], 0
@@ -147,7 +147,7 @@ def free_slots(arena, most):
 
 @njit_no_nrt(cache=True)
 def _unchain(nodes, twin):
-    """Take a twin out of its chain; readers that stand on it still find the rest."""
+    """Take a twin out of its chain; readers that have reached it still find the rest."""
     before, after = nodes[twin, CHILDREN], nodes[twin, TWIN]
     nodes[before, TWIN] = after
     if after >= 0:
@@ -156,7 +156,7 @@ def _unchain(nodes, twin):
 
 @njit(cache=True)
 def _highest(nodes, top):
-    """A linked slot of the highest level, the first such; -1 if none is linked. O(n)."""
+    """Return the first linked slot of the highest level; -1 if none is linked. O(n)."""
     optimize_for_size()
     best = np.int64(-1)
     for slot in range(top):
@@ -166,11 +166,11 @@ def _highest(nodes, top):
 
 
 @njit_no_nrt(cache=True)
-def _unlink(
-    bits, product, vectors, codes, terms, nodes, upper, rows, room, tier, slot, origin, probes, parameters, lists,
-    keys, order, own, others,
-):  # fmt: skip
-    """Undo the links to `slot` in one tier, from its neighbours and from theirs."""
+def _unlink(stored, nodes, upper, rows, room, tier, slot, origin, pruning, order):
+    """Remove the links to `slot` in one tier, from its neighbours and from theirs.
+
+    order int64 (room,) is filled with the neighbours of `slot`, its heirs.
+    """
     optimize_for_size()
     row = row_of(nodes, upper, slot, tier)
     heirs = ZERO
@@ -180,7 +180,7 @@ def _unlink(
             break
         if nodes[heir, LEVEL] >= 0 and nodes[heir, TIER] >= tier:
             order[heirs] = heir
-            fetch(bits, vectors, codes, terms, heir)
+            fetch(stored, heir)
             heirs += 1
     for h in range(heirs):
         near = row_of(nodes, upper, order[h], tier)
@@ -197,23 +197,18 @@ def _unlink(
                 if rows[there, place] < 0:
                     break
                 if rows[there, place] == slot:
-                    _substitute(
-                        bits, product, vectors, codes, terms, rows, there, room, place, base, origin, probes,
-                        parameters, lists, keys, order, heirs, own, others,
-                    )  # fmt: skip
+                    _substitute(stored, rows, there, room, place, base, origin, pruning, order, heirs)
                     break
 
 
 @njit_no_nrt(cache=True)
-def _substitute(
-    bits, product, vectors, codes, terms, rows, row, room, place, base, origin, probes, parameters, lists, keys,
-    order, heirs, own, others,
-):  # fmt: skip
-    """Put a good one of order[:heirs] in rows[row, place], or else close the gap.
+def _substitute(stored, rows, row, room, place, base, origin, pruning, order, heirs):
+    """Replace rows[row, place], a link of `base`, by a link to one of order[:heirs], or else close the gap.
 
-    Good is the nearest to the base that is not linked yet and nearer to the base than to whom the base is linked to.
+    It is the nearest to the base that is not linked yet and nearer to the base than to the base's other neighbours.
     """
     optimize_for_size()
+    probes, slots, own, others = pruning.probes, pruning.own.slots, pruning.own.distances, pruning.others.distances
     last = room - 1
     while rows[row, last] < 0:
         last -= 1
@@ -225,15 +220,15 @@ def _substitute(
         for e in range(last):
             known |= rows[row, e] == order[h]
         if not known:
-            lists[0, m] = order[h]
+            slots[0, m] = order[h]
             m += 1
     if m == 0:
         return
-    probe_of_slot(bits, product, vectors, codes, terms, base, probes, parameters, ZERO)
-    measure(bits, product, vectors, codes, terms, probes, parameters, ZERO, lists, ZERO, m, own, keys)
+    probe_of_slot(stored, base, probes, ZERO)
+    measure(stored, probes, ZERO, pruning.own, ZERO, m)
     for e in range(last):
-        lists[1, e] = rows[row, e]
-        fetch(bits, vectors, codes, terms, lists[1, e])
+        slots[1, e] = rows[row, e]
+        fetch(stored, slots[1, e])
     for _ in range(min(m, _TRIES)):
         nearest = ZERO
         for e in range(m):
@@ -244,26 +239,25 @@ def _substitute(
         tight = tightened(limit, origin)
         if not limit < np.inf:
             return
-        probe_of_slot(bits, product, vectors, codes, terms, lists[0, nearest], probes, parameters, _ONE)
-        measure(bits, product, vectors, codes, terms, probes, parameters, _ONE, lists, _ONE, last, others, keys)
-        apart = True
+        probe_of_slot(stored, slots[0, nearest], probes, _ONE)
+        measure(stored, probes, _ONE, pruning.others, _ONE, last)
+        nearer = True
         for e in range(last):
-            apart &= others[e] >= tight
-        if apart:
-            rows[row, last] = lists[0, nearest]
+            nearer &= others[e] >= tight
+        if nearer:
+            rows[row, last] = slots[0, nearest]
             return
 
 
 @njit_no_nrt(cache=True)
-def _hand_over_children(
-    bits, product, vectors, codes, terms, nodes, links, slot, probes, parameters, lists, keys, own, others
-):
+def _hand_over_children(stored, nodes, links, slot, pruning):
     """Give the children of `slot` other parents: its own parent, or one another.
 
-    No one becomes its own ancestor: neither that parent nor a child that has one already descends from a child that
-    has none. Only where all of them are full does a child stay without.
+    No node becomes its own ancestor: neither that parent nor a child that has a new parent already descends from a
+    child that has none. A child stays without a parent only where all of them are full.
     """
     optimize_for_size()
+    slots, keys = pruning.own.slots, pruning.own.keys
     width, most = links.shape[1], links.shape[1] >> 1
     parent, hosts = np.int64(nodes[slot, PARENT]), ZERO
     if parent >= 0:
@@ -287,14 +281,11 @@ def _hand_over_children(
         hosts += 1
     first = np.int64(1 if parent >= 0 else 0)
     for h in range(hosts):
-        lists[1, h] = keys[h]  # measuring overwrites keys
+        slots[1, h] = keys[h]  # measuring overwrites keys
     for h in range(first, hosts):
-        child = lists[1, h]
+        child = slots[1, h]
         host = np.int64(nodes[child, PARENT])
         if host >= 0:
             for base, other in ((host, child), (child, host)):
-                probe_of_slot(bits, product, vectors, codes, terms, other, probes, parameters, _ONE)
-                link_to(
-                    bits, product, vectors, codes, terms, nodes, links, base, width, ZERO, base, other, probes,
-                    parameters, lists, keys, own, others,
-                )  # fmt: skip
+                probe_of_slot(stored, other, pruning.probes, _ONE)
+                link_to(stored, nodes, links, base, width, ZERO, base, other, pruning)

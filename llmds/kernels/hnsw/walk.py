@@ -1,6 +1,6 @@
-"""Walking the graph of `hnsw` (Malkov and Yashunin 2018, algorithm 2): greedily down, then best first in one tier.
+"""Walking the graph (Malkov and Yashunin 2018, algorithm 2): greedily down, then best first in one tier.
 
-Walks of several probes go on side by side, each a step at a time: while one computes, what the others will read
+Walks of several probes run side by side, each a step at a time: while one computes, what the others will read
 next is on its way from memory.
 
 A pool is where a walk keeps the nearest found: a row of int64, keys in ascending order from POOL on, filled up with
@@ -15,28 +15,24 @@ from .distance import fetch, measure
 from .layout import FARTHEST, TIER, ZERO, distance_of, row_of, slot_of
 
 POOL = 8  # columns before the keys; the last of them is smaller than any key
-WALKS = 6  # walks side by side: enough to hide memory, few enough to stay in the fastest cache
+WALKS = 6  # walks side by side: enough to hide memory latency, few enough to stay in the fastest cache
 
 
 @njit(cache=True)
 def pool_width(ef):
-    """Columns of a pool for ef keys."""
+    """Return the columns of a pool for ef keys."""
     return POOL + (ef + 7) // 8 * 8
 
 
 @njit_no_nrt(cache=True)
-def descend(
-    bits, product, vectors, codes, terms, nodes, upper, count, entry, tier, probes, parameters, p, slots,
-    distances, keys,
-):  # fmt: skip
-    """The key of the node that greedy walks reach from `entry` down to the tier above `tier`.
+def descend(stored, nodes, upper, count, entry, tier, probes, p, candidates):
+    """Return the key of the node that greedy walks from `entry` reach in the tier above `tier`. O(log n M D).
 
-    slots int64 (1, M + 3), distances float32 and keys int64 (M + 3,) are room to work in.
+    stored, probes and candidates are groups of `layout`; candidates.slots is (1 or more, M + 3).
     """
-    width = upper.shape[1] - 1
+    slots, keys, width, one = candidates.slots, candidates.keys, upper.shape[1] - 1, np.int64(1)
     slots[0, 0] = entry
-    one = np.int64(1)
-    measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, one, distances, keys)
+    measure(stored, probes, p, candidates, ZERO, one)
     best = keys[0]
     for t in range(np.int64(nodes[entry, TIER]), tier, -1):
         better = True
@@ -52,8 +48,8 @@ def descend(
                     slots[0, m] = slot
                     m += 1
             for e in range(m):
-                fetch(bits, vectors, codes, terms, slots[0, e])
-            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, ZERO, m, distances, keys)
+                fetch(stored, slots[0, e])
+            measure(stored, probes, p, candidates, ZERO, m)
             for e in range(m):
                 if keys[e] < best and nodes[slot_of(keys[e]), TIER] >= t:
                     best, better = keys[e], True
@@ -62,26 +58,26 @@ def descend(
 
 @njit(cache=True)
 def walk_many(
-    bits, product, vectors, codes, terms, nodes, upper, links, tier, count, probes, parameters, starts, ef,
-    rank, origin, stretch, pools, slots, distances, keys,
+    stored, nodes, upper, links, tier, count, probes, starts, ef, rank, origin, stretch, pools, candidates
 ):  # fmt: skip
-    """Best-first search in one tier for n probes: fills pools (n, pool_width(ef)) with the ef nearest found.
+    """Search one tier best first for n probes: fill pools (n, pool_width(ef)) with the ef nearest found.
 
     starts int64 (n,) are the keys to begin at; FARTHEST: no walk, an empty pool. `links` is that of the tier, or
     `upper` itself. Candidates farther than the ef nearest are never expanded, so one sorted pool with marks is
     both of the algorithm's heaps.
 
     A walk also ends when the next to expand is more than `stretch` (float32) times as far from `origin` as the
-    rank-th nearest found: one that is surrounded need not look on (Al-Jazzazi et al. 2025, adaptive beam search).
-    An origin of -inf ends none.
+    rank-th nearest found: what lies farther out is not worth expanding (Al-Jazzazi et al. 2025, adaptive beam search).
+    With an origin of -inf no walk ends this way.
 
-    slots int64 (WALKS, M' + 3), distances float32 and keys int64 (M' + 3,), M' the most links of a node, are room to
-    work in.
+    stored, probes and candidates are groups of `layout`; candidates.slots is (WALKS, M' + 3), M' the most links of a
+    node.
     """
+    slots, keys = candidates.slots, candidates.keys
     n, width = starts.shape[0], links.shape[1] - (tier > 0)
     lanes, words = min(WALKS, n), (count + 63) >> 6
     visited = np.zeros((lanes, words), np.int64)
-    log = np.empty((lanes, words + width), np.int64)  # whom a walk has visited, to be forgotten without a sweep
+    log = np.empty((lanes, words + width), np.int64)  # the slots a walk has visited, to clear only these
     room = np.zeros((5, lanes), np.int64)
     probe_of, row_at, place, logged, new = room[0], room[1], room[2], room[3], room[4]
     probe_of[:] = -1
@@ -91,14 +87,14 @@ def walk_many(
             if probe_of[lane] >= 0:
                 m = new[lane] = _gather(links, row_at[lane], width, count, visited, slots, lane)
                 for e in range(m):
-                    fetch(bits, vectors, codes, terms, slots[lane, e])
-                logged[lane] = _note(log, lane, logged[lane], words, slots, m)
+                    fetch(stored, slots[lane, e])
+                logged[lane] = _append(log, lane, logged[lane], words, slots, m)
                 continue
             while following < n and starts[following] == FARTHEST:
                 clear(pools, following)
                 following += 1
             if following < n:
-                _forget(visited, log, lane, logged[lane], words)
+                _clear_visited(visited, log, lane, logged[lane], words)
                 clear(pools, following)
                 pools[following, POOL] = starts[following]
                 slot = slot_of(starts[following])
@@ -113,7 +109,7 @@ def walk_many(
             if p < 0:
                 continue
             m, nearest = new[lane], FARTHEST
-            measure(bits, product, vectors, codes, terms, probes, parameters, p, slots, lane, m, distances, keys)
+            measure(stored, probes, p, candidates, lane, m)
             for e in range(m):
                 if keys[e] < pools[p, POOL + ef - 1]:
                     insert(pools, p * pools.shape[1] + POOL, pools.shape[1] - POOL, keys[e])
@@ -130,7 +126,7 @@ def walk_many(
                 prefetch(links, max(row_at[lane], ZERO) * links.shape[1], width)
                 pools[p, at] |= 1
                 walking = True
-                if lanes == 1:  # nobody else works meanwhile: the one after that will find its row here
+                if lanes == 1:  # no other walk runs meanwhile: prefetch the row after that, too
                     while at < POOL + ef and pools[p, at] & 1:
                         at += 1
                     if at < POOL + ef:
@@ -142,14 +138,14 @@ def walk_many(
 
 @njit_no_nrt(cache=True)
 def _gather(links, row, width, count, visited, slots, lane):
-    """Write the neighbours in links[row] that were not visited yet to slots[lane]; how many. They are visited now."""
+    """Write the neighbours in links[row] not visited yet to slots[lane], mark them, and return their number."""
     m, bound = np.uint64(0), np.uint64(count)
     for e in range(width if row >= 0 else 0):
         slot = np.uint64(np.int64(links[row, e]))
         if slot >= bound:
             if links[row, e] < 0:
                 break
-            continue  # unknown to this reader
+            continue  # newer than this reader's state
         word, bit = visited[lane, slot >> np.uint64(6)], np.int64(1) << np.int64(slot & np.uint64(63))
         slots[lane, m] = slot
         m += np.uint64(word & bit == 0)
@@ -158,8 +154,8 @@ def _gather(links, row, width, count, visited, slots, lane):
 
 
 @njit_no_nrt(cache=True)
-def _note(log, lane, logged, most, slots, m):
-    """Append slots[lane, :m] to the log, unless it has `most` or more; its new length."""
+def _append(log, lane, logged, most, slots, m):
+    """Append slots[lane, :m] to the log, unless it has `most` or more; return its new length."""
     if logged >= most:
         return logged
     for e in range(m):
@@ -176,8 +172,8 @@ def clear(pools, p):
 
 
 @njit_no_nrt(cache=True)
-def _forget(visited, log, lane, logged, most):
-    """Make visited[lane] all zeros: what is logged, or, if that is not all, everything."""
+def _clear_visited(visited, log, lane, logged, most):
+    """Make visited[lane] all zeros: the words that are logged, or all if the log is full."""
     if logged >= most:
         for word in range(visited.shape[1]):
             visited[lane, word] = 0

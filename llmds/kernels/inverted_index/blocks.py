@@ -1,7 +1,7 @@
 """Blocks of up to 128 postings, compressed: ascending documents as gaps, and term frequencies.
 
-Both are packed at a width that suits most of a block; what does not fit is an exception, whose high bits lie
-apart (PFor: Zukowski, Heman, Nes and Boncz 2006; Yan, Ding and Suel 2009). A block is, in bytes:
+Both are packed at a width that suits most of a block; what does not fit is an exception, whose high bits are stored
+separately (PFor: Zukowski, Heman, Nes and Boncz 2006; Yan, Ding and Suel 2009). A block is, in bytes:
 
     the width of gaps, | the width of frequencies << 5, if that is 6 or less and nothing is an exception;
     or the width of gaps | 7 << 5, and the width of frequencies, | 0x40 if gaps have exceptions, | 0x80 if they have
@@ -12,7 +12,7 @@ Packed numbers follow one another from the lowest bit on, each run of them ends 
 distance to the document before, less 1; frequencies are less 1, too.
 
 Decoders are safe on any bytes, if `PAD` of them follow the place where a block begins. Arrays that a block is
-decoded to have BLOCK items from its place on, whatever its size.
+decoded to must have BLOCK items from its place on, whatever its size.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ PAD = 6 + 2 * BLOCK * (4 + 1 + 4) + 64
 
 @njit_no_nrt(cache=True)
 def encode(slots, tfs, first, n, before, numbers, data, at):
-    """Write the n postings from slots[first] and tfs[first] on to data[at:], which has room for PAD. Where they end.
+    """Write the n postings from slots[first] and tfs[first] on to data[at:], which has room for PAD. Returns their end.
 
     slots int32 ascend from above `before` (-1 where there is none), tfs int32 are 1 or more. numbers int32
     (2 * BLOCK,) is scratch.
@@ -60,7 +60,7 @@ def encode(slots, tfs, first, n, before, numbers, data, at):
 
 @njit_no_nrt(cache=True)
 def _write(numbers, base, n, width, exceptions, high, data, at):
-    """Write low bits, places and high bits; where they end."""
+    """Write low bits, places and high bits. Returns where they end."""
     at = _pack(numbers, base, n, width, data, at)
     if exceptions > 0:
         found = 0
@@ -75,7 +75,7 @@ def _write(numbers, base, n, width, exceptions, high, data, at):
 
 @njit_no_nrt(cache=True)
 def _header(data, at):
-    """(width of gaps, whether they have exceptions, width of frequencies, whether they have, where the rest begins)."""
+    """Return the width of gaps, whether they have exceptions, the same of frequencies, and where the rest begins."""
     width, tf_width = np.int64(data[at]) & _WIDTH, np.int64(data[at]) >> 5
     if tf_width < _LONG:
         return width, np.int64(0), tf_width, np.int64(0), at + 1
@@ -85,17 +85,17 @@ def _header(data, at):
 
 @njit_no_nrt(cache=True)
 def decode_slots(data, at, n, before, slots, row):
-    """Fill slots[row:row + n] (int32) with the documents of the block of n at data[at:]. The last one.
+    """Fill slots[row:row + n] (int32) with the documents of the block of n at data[at:]. Returns the last one.
 
-    before: the last document of the block before, -1 where there is none. Documents are below MOST. Of other bytes
-    come ascending numbers all the same, or the last one is negative.
+    before: the last document of the block before, -1 where there is none. Documents are below MOST. From bytes that
+    are no block it decodes ascending numbers all the same, or returns a negative one.
     """
     width, patched, _, tf_patched, announced = _header(data, at)
     body = announced + 2 * (patched + tf_patched)
     excess = _unpack_all(data, body, n, width, slots, row)
     if patched:
         excess += _patch(data, announced, body + ((n * width + 7) >> 3), n, width, slots, row)
-    if excess >= MOST:  # sums of int32 might come round again
+    if excess >= MOST:  # sums of int32 might overflow
         return np.int64(-1)
     for i in range(0, n & ~7, 8):
         before = add_up(slots, row + i, before)
@@ -116,7 +116,7 @@ def decode_tfs(data, at, n, tfs, row):
 
 @njit_no_nrt(cache=True)
 def tf_at(data, at, n, i):
-    """The frequency of posting i of the block of n at data[at:]."""
+    """Return the frequency of posting i of the block of n at data[at:]."""
     width, patched, body, announced = _frequencies(data, at, n)
     found = _number(data, body, i, width)
     if patched:
@@ -130,7 +130,7 @@ def tf_at(data, at, n, i):
 
 @njit_no_nrt(cache=True)
 def _frequencies(data, at, n):
-    """(width of frequencies, whether they have exceptions, where low bits begin, where their number stands)."""
+    """Return the width of frequencies, if they have exceptions, where low bits begin, and where their number is."""
     width, patched, tf_width, tf_patched, announced = _header(data, at)
     body = announced + 2 * (patched + tf_patched) + ((n * width + 7) >> 3)
     if patched:
@@ -141,7 +141,7 @@ def _frequencies(data, at, n):
 
 @njit_no_nrt(cache=True)
 def _fitting(numbers, base, n):
-    """(width, exceptions, width of their high bits) that take the fewest bits."""
+    """Return the width, the number of exceptions and the width of their high bits that take the fewest bits."""
     largest = np.int64(0)
     first, last = np.uint64(base), np.uint64(base + n)  # an index that might be negative costs a test at every step
     for i in range(first, last):
@@ -164,7 +164,7 @@ def _fitting(numbers, base, n):
 
 @njit_no_nrt(cache=True)
 def _bits(value):
-    """How many bits a number of 0 to 2**31 - 1 has."""
+    """Return how many bits a number of 0 to 2**31 - 1 has."""
     bits = np.int64(0)
     for step in (16, 8, 4, 2, 1):
         if value >> (bits + step) > 0:
@@ -174,7 +174,7 @@ def _bits(value):
 
 @njit_no_nrt(cache=True)
 def _pack(numbers, base, n, width, data, at):
-    """Write the low `width` bits of n numbers; where they end."""
+    """Write the low `width` bits of n numbers. Returns where they end."""
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     word, filled = np.uint64(0), np.int64(0)
     for i in range(np.uint64(base), np.uint64(base + n)):
@@ -196,7 +196,7 @@ def _pack(numbers, base, n, width, data, at):
 
 @njit_no_nrt(cache=True)
 def _unpack_all(data, at, n, width, numbers, row):
-    """Fill numbers[row:row + n]; the sum of those that may be large."""
+    """Fill numbers[row:row + n]. Returns the sum of those that may be large."""
     excess = np.int64(0)
     if width <= _FAST:
         for i in range(0, n, 8):
@@ -211,7 +211,7 @@ def _unpack_all(data, at, n, width, numbers, row):
 
 @njit_no_nrt(cache=True)
 def _number(data, at, i, width):
-    """Number i of those packed at data[at:]."""
+    """Return number i of those packed at data[at:]."""
     bit = i * width
     word = word_at(data, at + (bit >> 3)) >> np.uint64(bit & 7)
     return np.int64(word & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)))
@@ -219,7 +219,7 @@ def _number(data, at, i, width):
 
 @njit_no_nrt(cache=True)
 def _patch(data, announced, places, n, width, numbers, row):
-    """Add the high bits of exceptions; the sum of what was added."""
+    """Add the high bits of exceptions. Returns the sum of what was added."""
     excess = np.int64(0)
     exceptions, high = min(np.int64(data[announced]), n), np.int64(data[announced + 1]) & _WIDTH
     for j in range(exceptions):

@@ -1,22 +1,6 @@
-"""Immutable segments of an inverted index: what a reader does. `inverted_index.segment_write` makes them.
+"""Immutable segments of an inverted index, for readers; `segment_write` makes them.
 
-State, owned by the caller. Documents have slots 0..n-1 in ascending order of their ids; terms are in the order of
-their hashes (`tokens.hash_term`), then of their lengths, then of their bytes.
-
-    ids          int64 (n,)           ascending
-    lengths      int32 (n,)           number of terms, repeated ones counted
-    buckets      uint32 (2**b + 1, 3) for all terms whose hashes begin with b bits: where in `dictionary` the first one
-                                      lies (DICTIONARY), where in `postings` (POSTINGS), how many are before it (TERMS)
-    dictionary   uint8                records: the term's length, its df, the size of its postings (varints), its bytes
-    postings     uint8                what has df <= BLOCK is one block (`blocks`); more is the number of its first
-                                      block, uint32, and all blocks, of BLOCK postings but for the last
-    block_last   int32 (m,)           the last slot of each of those blocks
-    block_at     uint32 (m,)          where it lies in `postings`
-    block_best   uint8 (2 * m,)       float16: no posting of it has less than this norm / tf, with the norm of average
-                                      length `average` (`bm25`)
-
-Both uint8 arrays end with PAD zeros, so that what lies in them may be decoded whatever it is. A reader beside
-a writer is safe: nothing here changes. What is removed is counted outside (`removed`, see `find_slots`).
+`layout.SegmentArrays` has the meaning of the arrays.
 """
 
 import numpy as np
@@ -26,13 +10,14 @@ from ..simd import word_at
 from ..tokenizer import same_bytes
 from .blocks import BLOCK, PAD, decode_slots, tf_at
 
+# Columns of `buckets`, and the number of no removal: see `layout.SegmentArrays`.
 DICTIONARY, POSTINGS, TERMS, COLUMNS = 0, 1, 2, 3
 NEVER = 2**31 - 1
 
 
 @njit_no_nrt(cache=True)
 def varint(data, at):
-    """(the number that begins at data[at], where it ends): seven bits a byte, the lowest first; at most 8 bytes."""
+    """Return (the number that begins at data[at], where it ends): seven bits a byte, lowest first; at most 8 bytes."""
     number, shift = np.int64(data[at]) & 127, 7
     while data[at] >= 128 and shift < 56:
         at += 1
@@ -43,9 +28,9 @@ def varint(data, at):
 
 @njit_no_nrt(cache=True)
 def find_term(buckets, dictionary, data, start, stop, hashed):
-    """(df, where its postings lie, which term it is) of the term data[start:stop]; df is 0 if there is none.
+    """Find the term data[start:stop]. Returns (df, where its postings begin, its number); df is 0 if there is none.
 
-    hashed int64: its `tokens.hash_term`.
+    hashed int64: its `tokenizer.hash_term`.
     """
     bits = np.int64(0)
     while (np.int64(1) << bits) < buckets.shape[0] - 1:
@@ -67,9 +52,9 @@ def find_term(buckets, dictionary, data, start, stop, hashed):
 
 @njit_no_nrt(cache=True, nogil=True)
 def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbers, totals):
-    """Fill dfs int32, ats int64, numbers int32, all (m,), by `find_term` for m terms as `tokens` has them.
+    """Fill dfs int32, ats int64, numbers int32, all (m,), with what `find_term` returns for m terms.
 
-    totals int64 (m,): dfs are added to them.
+    The terms are data[starts[i]:stops[i]], as in `kernels.tokenizer`. totals int64 (m,): dfs are added to them.
     """
     for i in range(starts.shape[0]):
         df, at, number = find_term(
@@ -81,7 +66,7 @@ def find_terms(buckets, dictionary, data, starts, stops, hashes, dfs, ats, numbe
 
 @njit_no_nrt(cache=True)
 def find_slot(ids, doc_id):
-    """The slot of an id, or -1. O(log n), and O(1) where ids follow one another."""
+    """Return the slot of an id, or -1. O(log n), and O(1) where ids are consecutive."""
     if ids.shape[0] > 0 and 0 <= doc_id - ids[0] < ids.shape[0] and ids[doc_id - ids[0]] == doc_id:
         return doc_id - ids[0]
     low, high = np.int64(0), np.int64(ids.shape[0])
@@ -96,10 +81,9 @@ def find_slot(ids, doc_id):
 
 @njit_no_nrt(cache=True, nogil=True)
 def find_slots(ids, removed, removals, wanted, base, found):
-    """Where found int64 (m,) is -1, put `base` + the slot of wanted[i] (int64), if a document there has that id.
+    """Set found int64 (m,), where it is -1, to `base` + the slot of the id wanted[i], int64, if it has a live one.
 
-    removed int32: empty if none ever was, else an entry a slot, the number of its removal, from 1 on, or NEVER;
-    only the first `removals` count. O(m log n).
+    ids, removed, removals: see `layout.SegmentArrays`. O(m log n).
     """
     for i in range(wanted.shape[0]):
         if found[i] < 0 <= wanted[i]:
@@ -110,7 +94,10 @@ def find_slots(ids, removed, removals, wanted, base, found):
 
 @njit_no_nrt(cache=True)
 def frequency(postings, block_last, block_at, df, at, slot, slots):
-    """How often the term with these postings stands in `slot`. slots int32 (BLOCK,) is scratch. O(log df + BLOCK)."""
+    """Return how often the term with these postings occurs in `slot`. O(log df + BLOCK).
+
+    df and at: see `find_term`. slots int32 (BLOCK,) is scratch.
+    """
     n, before = df, np.int64(-1)
     if df > BLOCK:
         first = np.int64(word_at(postings, at) & np.uint64(0xFFFFFFFF))
@@ -137,9 +124,9 @@ def frequency(postings, block_last, block_at, df, at, slot, slots):
 
 @njit_no_nrt(cache=True, nogil=True)
 def frequencies(postings, block_last, block_at, dfs, ats, order, slot, slots, found):
-    """Fill found int64 (m,) with how often each of the terms order int32 (m,) stands in `slot`.
+    """Fill found int64 (m,) with how often each of the terms order int32 (m,) occurs in `slot`.
 
-    dfs, ats: what `find_terms` said of all terms. The rest as in `frequency`.
+    dfs, ats: what `find_terms` found for all terms. The other arguments are those of `frequency`.
     """
     for i in range(order.shape[0]):
         term = np.int64(order[i])
@@ -151,10 +138,12 @@ def frequencies(postings, block_last, block_at, dfs, ats, order, slot, slots, fo
 def count_removed(
     postings, block_last, block_at, removed, gone, removals, dfs, ats, numbers, dead, counted, slots
 ):  # fmt: skip
-    """Bring dead int32 (terms,) up to date for numbers int32 (m,): how many of the removed documents hold the term.
+    """Update dead int32 (terms,) for the terms numbers int32 (m,): how many of the removed documents have the term.
 
-    gone int32: the removed slots in the order of their removals, of which counted[term] (int32) were looked at.
-    dfs, ats: see `find_terms`. slots int32 (BLOCK,) is scratch. O(removals since * log df), at most O(df).
+    gone int32: the removed slots in the order of their removals, the first counted[term] (int32) of which are in
+    dead[term] already. dfs, ats: see `find_terms`. slots int32 (BLOCK,) is scratch.
+
+    O(removals since * log df), at most O(df).
     """
     for i in range(numbers.shape[0]):
         term, df = np.int64(numbers[i]), np.int64(dfs[i])
@@ -171,7 +160,7 @@ def count_removed(
 
 @njit_no_nrt(cache=True)
 def _removed_of(postings, block_last, block_at, removed, removals, df, at, slots):
-    """How many of a term's documents are removed."""
+    """Return how many of a term's documents are removed."""
     total, block, before = np.int64(0), np.int64(0), np.int64(-1)
     if df > BLOCK:
         block = np.int64(word_at(postings, at) & np.uint64(0xFFFFFFFF))

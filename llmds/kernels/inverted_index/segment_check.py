@@ -1,4 +1,4 @@
-"""Segments of an inverted index (`segments`): the examination of arrays that nobody vouches for."""
+"""Segments of an inverted index: checks of arrays from a file, whose contents may be anything."""
 
 import numpy as np
 
@@ -12,19 +12,19 @@ WHOLE, DOCUMENTS, DICTIONARIES, BLOCKS, LISTS, LENGTHS, BOUNDS = 0, 1, 2, 3, 4, 
 FAULTS = (
     "",
     "documents are not in the order of their ids, or lengths are negative",
-    "a term is not where its hash leads, or the dictionary does not end where it should",
-    "a block of postings lies outside, or ends with no document",
-    "a term's postings are out of order, or more or fewer than its frequency",
+    "a term is not in the bucket of its hash, or the dictionary does not end where it should",
+    "a block of postings is outside of the array, or its last slot is not a document",
+    "a term's postings are out of order, or not as many as its document frequency",
     "the postings do not add up to the lengths of documents",
-    "the best posting of a block is not what it announces",
+    "the best posting of a block is not the one stored for it",
 )
 
 
 @njit_no_nrt(cache=True, nogil=True)
 def outer_fault(ids, lengths, buckets, dictionary, postings_size, block_last, block_at, counts):
-    """The first of FAULTS that shows without a look at postings, WHOLE if none. O(documents + dictionary).
+    """Return the first of FAULTS outside of the postings, WHOLE if there is none. O(documents + dictionary).
 
-    counts int64 (2,) is filled with how many terms and postings there are. Safe on any contents, if lengths has an
+    Fills counts int64 (2,) with the numbers of terms and of postings. Safe on any contents, if lengths has an
     entry for each of ids, block_at one for each of block_last, buckets 2**n + 1 rows, n <= 31, and dictionary PAD bytes
     or more.
     """
@@ -79,7 +79,7 @@ def _row_is(buckets, row, at, where, term):
 
 @njit_no_nrt(cache=True)
 def _ascends(dictionary, one, one_length, other, other_length):
-    """Whether a term comes before another one of the same hash."""
+    """Return whether a term comes before another one of the same hash."""
     if one_length != other_length:
         return one_length < other_length
     for i in range(one_length):
@@ -90,7 +90,10 @@ def _ascends(dictionary, one, one_length, other, other_length):
 
 @njit(cache=True, nogil=True)
 def inner_fault(lengths, dictionary, postings, block_last, block_at, block_best, base, slope):
-    """The first of FAULTS that shows in postings, WHOLE if none, after `outer_fault` found none. O(postings)."""
+    """Return the first of FAULTS in the postings, WHOLE if there is none, after `outer_fault` found none. O(postings).
+
+    base, slope float32: norm = base + slope * length.
+    """
     words, n = np.zeros(lengths.shape[0], np.int64), lengths.shape[0]
     slots, tfs = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.int32)
     at, where, block = np.int64(0), np.int64(0), np.int64(0)
@@ -135,7 +138,7 @@ def inner_fault(lengths, dictionary, postings, block_last, block_at, block_best,
 
 @njit_no_nrt(cache=True)
 def _is_best(best, least):
-    """Whether a float16 is the least norm / tf of a block, rounded down; the smallest ones are 0."""
+    """Return whether a float16 is the smallest norm / tf of a block, rounded down; very small ones are 0."""
     return 0 <= best <= least * np.float32(1.000001) and (
         best * np.float32(1.001) >= least or best > np.float32(65000) or (best == 0 and least < np.float32(6.2e-5))
     )

@@ -1,14 +1,7 @@
-"""Immutable segments of an inverted index: how they are made, of growing postings or of two other segments.
+"""Immutable segments of an inverted index, for the writer: made from a tail, or from two other segments.
 
-A writer's state beside the arrays of a segment (`segments`), which it fills from their beginning on:
-
-    cursor       int64 (6,)       bytes of DICTIONARY and POSTINGS, BLOCKS, TERMS and ENTRIES (postings) written;
-                                  BUCKETS: how many rows of `buckets` are
-    best         float32 (m,)     what `block_best` is made of
-    numbers      int32 (2 * BLOCK,) scratch
-
-Terms must come in the order of segments. Every call is bounded: it returns when `budget` postings are written, or when
-room is lacking, and goes on where it was when called again.
+The arrays that are written are `layout.NewSegment`. Terms must come in the order of segments. Every call is bounded: it
+returns after about `budget` postings, or when an array lacks room, and continues from there when it is called again.
 """
 
 import numpy as np
@@ -22,9 +15,10 @@ from .segment import POSTINGS as WHERE
 from .segment import TERMS as BEFORE
 from .tail import COLUMNS, FIRST, SLOTS
 
+# Fields of `cursor` (and DICTIONARY, 0).
 POSTINGS, BLOCKS, TERMS, ENTRIES, BUCKETS, CURSOR = 1, 2, 3, 4, 5, 6
 DONE, PAUSED, LACKS_DICTIONARY, LACKS_POSTINGS, LACKS_BLOCKS = 0, 1, 2, 3, 4
-# Where a source of a merge stands: the next record, its postings, and what it says.
+# State of a source of a merge: where its next record begins and where its postings do, and the fields of the record.
 AT, LIST, HASH, WORD, LENGTH, DF, SIZE, SOURCE = 0, 1, 2, 3, 4, 5, 6, 7
 END = 1 << 32  # the hash of no term
 _AHEAD = 8  # terms
@@ -32,7 +26,7 @@ _AHEAD = 8  # terms
 
 @njit_no_nrt(cache=True)
 def put_varint(data, at, number):
-    """Write a number of 0 to 2**56 - 1; where it ends."""
+    """Write a number of 0 to 2**56 - 1. Returns where it ends."""
     while number >= 128:
         data[at] = np.uint8((number & 127) | 128)
         number >>= 7
@@ -42,25 +36,25 @@ def put_varint(data, at, number):
 
 
 @njit_no_nrt(cache=True)
-def _lacking(cursor, dictionary, postings, block_last, length, df):
-    """What lacks room for one more term, or DONE."""
+def _lacking(new, length, df):
+    """Return what lacks room for one more term, or DONE."""
+    cursor = new.cursor
     blocks = (df + BLOCK - 1) >> 7
-    if cursor[DICTIONARY] + length + 24 + PAD > dictionary.shape[0]:
+    if cursor[DICTIONARY] + length + 24 + PAD > new.dictionary.shape[0]:
         return np.int64(LACKS_DICTIONARY)
-    if cursor[POSTINGS] + blocks * PAD + 4 + PAD > postings.shape[0]:
+    if cursor[POSTINGS] + blocks * PAD + 4 + PAD > new.postings.shape[0]:
         return np.int64(LACKS_POSTINGS)
-    if df > BLOCK and cursor[BLOCKS] + blocks > block_last.shape[0]:
+    if df > BLOCK and cursor[BLOCKS] + blocks > new.block_last.shape[0]:
         return np.int64(LACKS_BLOCKS)
     return np.int64(DONE)
 
 
 @njit_no_nrt(cache=True)
-def _put(
-    data, start, length, hashed, slots, tfs, df, lengths, base, slope, cursor, buckets, dictionary, postings,
-    block_last, block_at, best, numbers,
-):  # fmt: skip
+def _put(data, start, length, hashed, slots, tfs, df, lengths, new):
     """Write a term, for which there is room: its bytes data[start:start + length], its df postings, ascending."""
-    _open_buckets(cursor, buckets, hashed)
+    cursor, dictionary, postings, numbers = new.cursor, new.dictionary, new.postings, new.numbers
+    base, slope = new.base, new.slope
+    _open_buckets(cursor, new.buckets, hashed)
     begin = cursor[POSTINGS]
     at = begin
     if df <= BLOCK:
@@ -73,15 +67,15 @@ def _put(
         before = np.int64(-1)
         for first in range(0, df, BLOCK):
             n = min(df - first, np.int64(BLOCK))
-            block_at[block] = at
+            new.block_at[block] = at
             at = encode(slots, tfs, np.int64(first), n, before, numbers, postings, at)
             before = np.int64(slots[first + n - 1])
-            block_last[block] = before
+            new.block_last[block] = before
             smallest = np.float32(np.inf)
             for i in range(np.uint64(first), np.uint64(first + n)):
                 ratio = (base + slope * np.float32(lengths[np.uint64(np.uint32(slots[i]))])) / np.float32(tfs[i])
                 smallest = min(smallest, ratio)
-            best[block] = smallest
+            new.best[block] = smallest
             block += 1
         cursor[BLOCKS] = block
     cursor[POSTINGS] = at
@@ -97,7 +91,7 @@ def _put(
 
 @njit_no_nrt(cache=True)
 def _open_buckets(cursor, buckets, hashed):
-    """Note, for all buckets up to that of a hash, that their terms begin here."""
+    """Set, for all buckets up to that of a hash, where their terms begin: here."""
     bits = np.int64(0)
     while (np.int64(1) << bits) < buckets.shape[0] - 1:
         bits += 1
@@ -110,7 +104,7 @@ def _open_buckets(cursor, buckets, hashed):
 
 @njit_no_nrt(cache=True)
 def finish(cursor, buckets):
-    """Note where the last terms end."""
+    """Set where the last terms end."""
     while cursor[BUCKETS] < buckets.shape[0]:
         row = cursor[BUCKETS]
         buckets[row, DICTIONARY], buckets[row, WHERE] = cursor[DICTIONARY], cursor[POSTINGS]
@@ -120,20 +114,21 @@ def finish(cursor, buckets):
 
 @njit(cache=True, nogil=True)
 def freeze(
-    head, terms, tail_slots, tail_tfs, v_data, v_offsets, order, hashes, renumbered, ascending, reached, budget, slots,
-    tfs, lengths, base, slope, cursor, buckets, dictionary, postings, block_last, block_at, best, numbers,
+    tail, v_data, v_offsets, order, hashes, renumbered, ascending, reached, budget, slots, tfs, lengths, new
 ):  # fmt: skip
-    """Write terms order[reached:] of growing postings (`bm25`); (how far it came, DONE, PAUSED or what lacks room).
+    """Write the terms order[reached:] of a tail. Returns (the entry reached; DONE, PAUSED or what lacks room).
 
-    order int32: terms of the vocabulary (`tokens`) as segments have them, hashes uint32 those of each in that
-    order. renumbered int32: the slot in the new segment of every old one, -1 where it is to be left out; `ascending` if
-    those ascend. slots, tfs int32: scratch, an entry for each of the largest df. lengths: of the new slots.
+    tail: `layout.TailArrays`; v_data, v_offsets: its vocabulary (`kernels.tokenizer`); new: `layout.NewSegment`.
+    order int32: the numbers of the terms in the order of segments, hashes uint32 their hashes in that order. renumbered
+    int32: the slot in the new segment of every old one, -1 if it is left out; `ascending` if these slots ascend. slots,
+    tfs int32: scratch, an entry for each posting of the largest df. lengths int32: of the new slots.
     """
+    head, terms, tail_slots, tail_tfs = tail.head, tail.terms, tail.slots, tail.tfs
     written = np.int64(0)
     for i in range(reached, order.shape[0]):
         if written > budget:
             return np.int64(i), np.int64(PAUSED)
-        if i + 2 * _AHEAD < order.shape[0]:  # terms lie all over the place, in the order of their hashes
+        if i + 2 * _AHEAD < order.shape[0]:  # in the order of hashes, terms are at random places
             far, near = np.int64(order[i + 2 * _AHEAD]), np.int64(order[i + _AHEAD])
             prefetch(terms, far * COLUMNS, 1)
             prefetch(v_offsets, far, 1)
@@ -154,17 +149,14 @@ def freeze(
         if df == 0:
             continue
         length = v_offsets[term + 1] - v_offsets[term]
-        lacking = _lacking(cursor, dictionary, postings, block_last, length, df)
+        lacking = _lacking(new, length, df)
         if lacking != DONE:
             return np.int64(i), lacking
         if not ascending:
             sort(slots, tfs, df)
-        _put(
-            v_data, v_offsets[term], length, np.int64(hashes[i]), slots, tfs, df, lengths, base, slope, cursor,
-            buckets, dictionary, postings, block_last, block_at, best, numbers,
-        )  # fmt: skip
+        _put(v_data, v_offsets[term], length, np.int64(hashes[i]), slots, tfs, df, lengths, new)
         written += df + 8
-    finish(cursor, buckets)
+    finish(new.cursor, new.buckets)
     return np.int64(order.shape[0]), np.int64(DONE)
 
 
@@ -193,33 +185,32 @@ def sort(slots, tfs, n):
 
 
 @njit_no_nrt(cache=True, nogil=True)
-def merge_documents(
-    a_ids, a_lengths, a_removed, a_removals, b_ids, b_lengths, b_removed, b_removals, ids, lengths, a_new, b_new
-):  # fmt: skip
-    """Fill ids, lengths with the live documents of two segments in the order of their ids; how many.
+def merge_documents(left, right, ids, lengths, left_new, right_new):
+    """Fill ids, lengths with the live documents of two segments in the order of their ids. Returns how many. O(n).
 
-    a_new, b_new int32: the new slot of every document, -1 for removed ones (`segments.find_slots`). O(documents).
+    left, right: `layout.SegmentArrays`. Fills left_new, right_new int32 with the new slot of every document, -1 for
+    removed ones.
     """
     n, a, b = np.int64(0), np.int64(0), np.int64(0)
-    while a < a_ids.shape[0] or b < b_ids.shape[0]:
-        if b == b_ids.shape[0] or (a < a_ids.shape[0] and a_ids[a] <= b_ids[b]):
-            a_new[a] = -1
-            if a_removed.shape[0] == 0 or a_removed[a] > a_removals:
-                ids[n], lengths[n], a_new[a] = a_ids[a], a_lengths[a], n
+    while a < left.ids.shape[0] or b < right.ids.shape[0]:
+        if b == right.ids.shape[0] or (a < left.ids.shape[0] and left.ids[a] <= right.ids[b]):
+            left_new[a] = -1
+            if left.removed.shape[0] == 0 or left.removed[a] > left.removals:
+                ids[n], lengths[n], left_new[a] = left.ids[a], left.lengths[a], n
                 n += 1
             a += 1
         else:
-            b_new[b] = -1
-            if b_removed.shape[0] == 0 or b_removed[b] > b_removals:
-                ids[n], lengths[n], b_new[b] = b_ids[b], b_lengths[b], n
+            right_new[b] = -1
+            if right.removed.shape[0] == 0 or right.removed[b] > right.removals:
+                ids[n], lengths[n], right_new[b] = right.ids[b], right.lengths[b], n
                 n += 1
             b += 1
     return n
 
 
 @njit_no_nrt(cache=True, nogil=True)
-def read(source, dictionary, end):
-    """Read the record at source[AT]; END as its hash where there is none. source int64 (SOURCE,), zeros at first."""
+def read_term(source, dictionary, end):
+    """Read the record at source[AT], with the hash END after the last. source int64 (SOURCE,), zeros at first."""
     if source[AT] >= end:
         source[HASH], source[DF] = END, 0
         return
@@ -230,51 +221,42 @@ def read(source, dictionary, end):
 
 
 @njit_no_nrt(cache=True, nogil=True)
-def merge(
-    a, a_new, a_dictionary, a_end, a_postings, a_block_last, a_block_at, b, b_new, b_dictionary, b_end, b_postings,
-    b_block_last, b_block_at, budget, slots, tfs, merged_slots, merged_tfs, lengths, base, slope, cursor, buckets,
-    dictionary, postings, block_last, block_at, best, numbers,
-):  # fmt: skip
-    """Write the terms of two segments, from where sources a and b (`read`) stand; DONE, PAUSED or what lacks room.
+def merge(left, right, budget, slots, tfs, merged_slots, merged_tfs, lengths, new):
+    """Write the terms of two segments from their present states on. Returns DONE, PAUSED or what lacks room.
 
-    a_new, b_new, lengths: as `merge_documents` filled them; a_end, b_end: bytes of each dictionary that are in use.
-    slots, tfs, merged_slots, merged_tfs int32: scratch, an entry for each document of both, and BLOCK more.
+    left, right: `layout.MergeSource`; new: `layout.NewSegment`. Their new slots and lengths int32 are those that
+    `merge_documents` filled in. slots, tfs, merged_slots, merged_tfs int32: scratch, an entry for each document of
+    both, and BLOCK more.
     """
-    written = np.int64(0)
+    written, a, b = np.int64(0), left.state, right.state
     while a[HASH] != END or b[HASH] != END:
         if written > budget:
             return np.int64(PAUSED)
-        side = _compare(a, a_dictionary, b, b_dictionary)
+        side = _compare(a, left.dictionary, b, right.dictionary)
         df = (a[DF] if side <= 0 else np.int64(0)) + (b[DF] if side >= 0 else np.int64(0))
         length = a[LENGTH] if side <= 0 else b[LENGTH]
-        lacking = _lacking(cursor, dictionary, postings, block_last, length, df)
+        lacking = _lacking(new, length, df)
         if lacking != DONE:
             return lacking
         n = np.int64(0)
         if side <= 0:
-            n = _gather(a, a_postings, a_block_last, a_block_at, a_new, slots, tfs, n)
+            n = _gather(a, left.postings, left.block_last, left.block_at, left.new_slots, slots, tfs, n)
         run = n
         if side >= 0:
-            n = _gather(b, b_postings, b_block_last, b_block_at, b_new, slots, tfs, n)
+            n = _gather(b, right.postings, right.block_last, right.block_at, right.new_slots, slots, tfs, n)
         if 0 < run < n and slots[run] < slots[run - 1]:
             _merge_runs(slots, tfs, run, n, merged_slots, merged_tfs)
         if n > 0:
             if side <= 0:
-                _put(
-                    a_dictionary, a[WORD], length, a[HASH], slots, tfs, n, lengths, base, slope, cursor, buckets,
-                    dictionary, postings, block_last, block_at, best, numbers,
-                )  # fmt: skip
+                _put(left.dictionary, a[WORD], length, a[HASH], slots, tfs, n, lengths, new)
             else:
-                _put(
-                    b_dictionary, b[WORD], length, b[HASH], slots, tfs, n, lengths, base, slope, cursor, buckets,
-                    dictionary, postings, block_last, block_at, best, numbers,
-                )  # fmt: skip
+                _put(right.dictionary, b[WORD], length, b[HASH], slots, tfs, n, lengths, new)
         written += df + 8
         if side <= 0:
-            _next(a, a_dictionary, a_end)
+            _next(a, left.dictionary, left.end)
         if side >= 0:
-            _next(b, b_dictionary, b_end)
-    finish(cursor, buckets)
+            _next(b, right.dictionary, right.end)
+    finish(new.cursor, new.buckets)
     return np.int64(DONE)
 
 
@@ -282,12 +264,12 @@ def merge(
 def _next(source, dictionary, end):
     source[AT] = source[WORD] + source[LENGTH]
     source[LIST] += source[SIZE]
-    read(source, dictionary, end)
+    read_term(source, dictionary, end)
 
 
 @njit_no_nrt(cache=True)
 def _compare(a, a_dictionary, b, b_dictionary):
-    """-1, 0 or 1: whether a's term comes before b's, is the same, or comes after it."""
+    """Return -1, 0 or 1: the term of a comes before that of b, is the same, or comes after it."""
     if a[HASH] != b[HASH]:
         return np.int64(-1) if a[HASH] < b[HASH] else np.int64(1)
     if a[LENGTH] != b[LENGTH]:
@@ -301,7 +283,7 @@ def _compare(a, a_dictionary, b, b_dictionary):
 
 @njit_no_nrt(cache=True)
 def _gather(source, postings, block_last, block_at, new, slots, tfs, n):
-    """Append a term's postings in documents that stay; how many there are then."""
+    """Append a term's postings in documents that are not removed. Returns how many there are then."""
     df, at, before = source[DF], source[LIST], np.int64(-1)
     block = np.int64(0)
     if df > BLOCK:
@@ -331,7 +313,7 @@ def _gather(source, postings, block_last, block_at, new, slots, tfs, n):
 
 @njit_no_nrt(cache=True)
 def _merge_runs(slots, tfs, run, n, merged_slots, merged_tfs):
-    """Bring two ascending runs, that end at `run` and at n, into one."""
+    """Merge two ascending runs, which end at `run` and at n, into one."""
     left, right = np.int64(0), run
     for i in range(n):
         if right == n or (left < run and slots[left] < slots[right]):
@@ -356,7 +338,7 @@ def order_equal_hashes(order, hashes, v_data, v_offsets):
 
 @njit_no_nrt(cache=True)
 def _after(v_data, v_offsets, one, other):
-    """Whether a term comes after another one of the same hash."""
+    """Return whether a term comes after another one of the same hash."""
     left, right = v_offsets[one], v_offsets[other]
     size, other_size = v_offsets[one + 1] - left, v_offsets[other + 1] - right
     if size != other_size:

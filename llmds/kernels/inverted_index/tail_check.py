@@ -1,4 +1,4 @@
-"""The growing end of an inverted index: the examination of arrays that nobody vouches for."""
+"""The tail of an inverted index: checks of arrays from a file, whose contents may be anything."""
 
 import numpy as np
 
@@ -28,21 +28,23 @@ FAULTS = (
     "",
     "the counts do not fit the arrays",
     "the table of documents does not add up",
-    "a chunk of postings lies outside, across another or out of order",
+    "a chunk of postings is outside of the pool, overlaps another or is out of order",
     "document or term frequencies do not add up",
     "the postings and the documents' lists of terms differ",
 )
 
 
 @njit(cache=True)
-def first_fault(
-    head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, slots, tfs, term_count
-):  # fmt: skip
-    """WHOLE, or the number of the first of FAULTS that holds. term_count: of the vocabulary.
+def first_fault(tail, term_count):
+    """Return the first of FAULTS of `layout.TailArrays`, or WHOLE. term_count: number of terms in the vocabulary.
 
-    Safe on any contents, if doc_ids, lengths, removed, forward_starts[1:] have one length, slots and tfs too, and
-    id_buckets has a power of two.
+    Safe on any contents, if doc_ids, lengths, removed and forward_starts[1:] have the same length, slots and tfs too,
+    and the length of id_buckets is a power of two.
     """
+    head, doc_ids, lengths, removed, forward_starts = (
+        tail.head, tail.doc_ids, tail.lengths, tail.removed, tail.forward_starts,
+    )  # fmt: skip
+    forward, id_buckets, terms, slots, tfs = tail.forward, tail.id_buckets, tail.terms, tail.slots, tail.tfs
     for e in range(head.shape[0]):
         if head[e] < 0:
             return COUNTS
@@ -109,7 +111,7 @@ def _documents_hold(head, doc_ids, lengths, removed, forward_starts, id_buckets)
 
 @njit(cache=True)
 def _chunks_hold(head, terms, slots, tfs, term, owned):
-    """Whether a term's chunks lie inside the pool, apart from all others, full but for the last, in ascending order."""
+    """Check that a term's chunks are in the pool, do not overlap, ascend, and are full except the last."""
     row = terms[term]
     if row[AT] < 0:
         return False
@@ -120,7 +122,7 @@ def _chunks_hold(head, terms, slots, tfs, term, owned):
         capacity = np.int64(tfs[chunk - 1])
         if capacity < 1 or chunk + capacity > head[POOL]:
             return False
-        for at in range(chunk - 1, chunk + capacity):  # whatever is walked twice is owned already
+        for at in range(chunk - 1, chunk + capacity):  # what is visited twice is owned already
             if owned[at]:
                 return False
             owned[at] = 1
@@ -172,7 +174,7 @@ def _frequencies_hold(head, lengths, removed, forward_starts, terms, slots, tfs)
 
 @njit(cache=True)
 def _words_hold(head, forward_starts, forward, terms, slots, tfs, term_count):
-    """Whether each document lists distinct terms that have it among their postings (as many as there are, so all)."""
+    """Check that each document lists distinct terms that have a posting of it; by their number, it lists all."""
     seen = np.empty(term_count, np.int64)
     for term in range(term_count):
         seen[term] = -1

@@ -1,6 +1,6 @@
-"""The growing end of an inverted index: what the writer does. The arrays are those of `tail`.
+"""The tail of an inverted index, for its writer: additions and removals. `layout.TailArrays` has its arrays.
 
-A kernel changes everything that belongs to a document in one call, `head` included, or nothing.
+A kernel makes all changes that belong to a document in one call, those of `head` included, or none.
 """
 
 import numpy as np
@@ -32,16 +32,17 @@ _SMALLEST, _LARGEST = 3, 1 << 14
 
 
 @njit_no_nrt(cache=True, nogil=True)
-def add(
-    head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, slots, tfs, new_ids, new_terms, ends,
-    first, counts,
-):  # fmt: skip
+def add(tail, new_ids, new_terms, ends, first, counts):
     """Add documents first.. of new_ids int64 (n,), each in place of the one that has its id. Amortised O(terms).
 
-    new_terms int32: the terms of all, those of document d end before ends[d] (int64 (n,)). terms has a row
-    for each of them. counts int32: scratch, an entry for each term of the longest document.
-    (the document reached, DONE or what is lacking, entries lacking at least); what is DONE reached n.
+    tail: TailArrays of `layout`, with a row of `terms` for each new term. new_terms int32: the numbers of the terms of
+    all documents; those of document d end before ends[d] (int64 (n,)). counts int32: scratch, an entry for each term of
+    the longest document.
+
+    Returns (the document reached, n at the end; DONE or what lacks room; how many entries are lacking at least).
     """
+    head, doc_ids, forward, id_buckets = tail.head, tail.doc_ids, tail.forward, tail.id_buckets
+    terms, slots, tfs = tail.terms, tail.slots, tail.tfs
     for d in range(first, new_ids.shape[0]):
         begin, end = (ends[d - 1] if d > 0 else 0), ends[d]
         slot, base = head[SLOTS], head[FORWARD]
@@ -56,13 +57,13 @@ def add(
                 needed += _chunk_needed(terms, tfs, np.int64(forward[base + i]))
             if head[POOL] + needed > slots.shape[0]:
                 return d, LACKS_POOL, needed
-        old = find_slot(doc_ids, removed, id_buckets, slot, head[REMOVED], new_ids[d])
+        old = find_slot(doc_ids, tail.removed, id_buckets, slot, head[REMOVED], new_ids[d])
         if old >= 0:
-            _retire(head, lengths, removed, forward_starts, forward, terms, old)
+            _retire(tail, old)
         for i in range(distinct):
             _append(head, terms, slots, tfs, np.int64(forward[base + i]), slot, counts[i])
-        doc_ids[slot], lengths[slot], removed[slot] = new_ids[d], end - begin, NEVER
-        forward_starts[slot + 1] = base + distinct
+        doc_ids[slot], tail.lengths[slot], tail.removed[slot] = new_ids[d], end - begin, NEVER
+        tail.forward_starts[slot + 1] = base + distinct
         _insert_id(id_buckets, doc_ids, slot)
         head[LIVE] += 1
         head[LENGTH] += end - begin
@@ -73,27 +74,28 @@ def add(
 
 
 @njit_no_nrt(cache=True)
-def remove(head, doc_ids, lengths, removed, forward_starts, forward, id_buckets, terms, doc_id):
-    """Remove a document; whether it was there. O(its terms)."""
-    slot = find_slot(doc_ids, removed, id_buckets, head[SLOTS], head[REMOVED], doc_id)
+def remove(tail, doc_id):
+    """Remove a document. Returns whether it was there. O(its terms)."""
+    head = tail.head
+    slot = find_slot(tail.doc_ids, tail.removed, tail.id_buckets, head[SLOTS], head[REMOVED], doc_id)
     if slot < 0:
         return False
-    _retire(head, lengths, removed, forward_starts, forward, terms, slot)
+    _retire(tail, slot)
     return True
 
 
 @njit_no_nrt(cache=True)
 def insert_ids(id_buckets, doc_ids, first, last):
-    """Enter slots first..last - 1, which are not there, in the buckets. O(last - first)."""
+    """Insert slots first..last - 1, which are not in the hash table, into it. O(last - first)."""
     for slot in range(first, last):
         _insert_id(id_buckets, doc_ids, slot)
 
 
 @njit_no_nrt(cache=True)
 def _count(forward, base, terms, new_terms, begin, end, counts):
-    """List the distinct terms of a document in forward[base:] with their frequencies in counts; how many.
+    """List the distinct terms of a document in forward[base:], their frequencies in counts. Returns how many there are.
 
-    row[AT] leads to a term's entry if that names the term, and else to nothing (Briggs and Torczon 1993).
+    row[AT] is the place of a term's entry if that entry is the term; else it has none yet (Briggs and Torczon 1993).
     """
     distinct = 0
     for i in range(np.uint64(begin), np.uint64(end)):
@@ -118,7 +120,7 @@ def _next_capacity(terms, tfs, term):
 
 @njit_no_nrt(cache=True)
 def _chunk_needed(terms, tfs, term):
-    """Entries of the pool that one more posting of `term` takes."""
+    """Return how many entries of the pool one more posting of `term` takes."""
     if terms[term, FIRST] > 0 and terms[term, FILL] < tfs[terms[term, LAST] - 1]:
         return np.int64(0)
     return _next_capacity(terms, tfs, term) + 1
@@ -146,19 +148,20 @@ def _append(head, terms, slots, tfs, term, slot, count):
 
 
 @njit_no_nrt(cache=True)
-def _retire(head, lengths, removed, forward_starts, forward, terms, slot):
-    """Count a live document out. O(its terms)."""
+def _retire(tail, slot):
+    """Mark a live document as removed. O(its terms)."""
+    head, terms, forward_starts = tail.head, tail.terms, tail.forward_starts
     for at in range(forward_starts[slot], forward_starts[slot + 1]):
-        term = forward[at]
+        term = tail.forward[at]
         terms[term, DF] -= 1
         terms[term, DEAD] += 1
         if terms[term, DF] == 0:
             head[TERMS] -= 1
     head[POSTINGS] -= forward_starts[slot + 1] - forward_starts[slot]
-    head[LENGTH] -= lengths[slot]
+    head[LENGTH] -= tail.lengths[slot]
     head[LIVE] -= 1
     head[REMOVED] += 1
-    removed[slot] = head[REMOVED]
+    tail.removed[slot] = head[REMOVED]
 
 
 @njit_no_nrt(cache=True)

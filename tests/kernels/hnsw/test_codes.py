@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmds.kernels.hnsw import codes
-from llmds.kernels.hnsw.layout import key_of
+from llmds.kernels.hnsw.layout import IP, L2, Candidates, Probes, Stored, key_of
 
 DIMS = [1, 2, 17, 24, 63, 64, 65, 100, 128, 200, 384, 600]
 LINE = {codes.INT4: 128, codes.INT8: 64}
@@ -25,8 +25,9 @@ class Coded:
             self.frame[0, : self.dim] = centre
         self.codes, self.terms = np.zeros((n, self.size * bits // 8), np.uint8), np.zeros((n, 2), np.float32)
         codes.encode_many(
-            self.vectors, self.dim, self.frame, bits, product, self.codes, self.terms, np.arange(n)
-        )  # fmt: skip
+            self.vectors, self.dim, self.frame, self.codes, self.terms, bits, IP if product else L2, np.arange(n)
+        )
+        self.stored = Stored(self.codes, self.codes, self.terms, bits, product)
 
     def rotated(self, rows):
         """The first rows of vectors, about the centre, rotated."""
@@ -47,7 +48,7 @@ class Coded:
         """What the codes stand for, rotated and not."""
         work, out, rotated = np.zeros((2, self.size), np.float32), np.zeros((1, self.dim), np.float32), []
         for slot in range(len(self.codes)):
-            codes.decoded(self.codes, self.terms, np.int64(slot), self.bits, self.product, work)
+            codes.decoded(self.stored, np.int64(slot), work)
             turned = work[0].copy()
             codes.unrotated(self.frame, work, out, np.int64(0))
             rotated.append((turned, out[0].copy()))
@@ -56,26 +57,20 @@ class Coded:
     def estimates(self, queries=None, of_codes=False):
         """Distances from every query, or from every code, to every code."""
         n, source = len(self.codes), self.vectors if queries is None else np.ascontiguousarray(queries, np.float32)
-        probes, parameters = np.zeros((1, self.size), np.uint8), np.zeros((1, codes.PARAMETERS), np.float32)
+        probes = Probes(np.zeros((1, self.size), np.uint8), np.zeros((1, codes.PARAMETERS), np.float32))
         work = np.zeros((2, self.size), np.float32)
-        slots, keys = np.zeros((1, n + 3), np.int64), np.zeros(n + 3, np.int64)
-        distances = np.zeros(n + 3, np.float32)
-        slots[0, :n], zero = np.arange(n), np.int64(0)
+        candidates = Candidates(np.zeros((1, n + 3), np.int64), np.zeros(n + 3, np.float32), np.zeros(n + 3, np.int64))
+        candidates.slots[0, :n], zero = np.arange(n), np.int64(0)
         out = np.zeros((len(source), n), np.float32)
         for q in range(len(source)):
             if of_codes:
-                codes.probe_of_codes(
-                    self.codes, self.terms, np.int64(q), self.bits, self.product, probes, parameters, zero
-                )  # fmt: skip
+                codes.probe_of_codes(self.stored, np.int64(q), probes, zero)
             else:
                 codes.probe(
-                    source, np.int64(q), np.int64(self.dim), self.frame, self.bits, self.product, work, probes,
-                    parameters, zero,
-                )  # fmt: skip
-            codes.estimate(
-                self.codes, self.terms, self.bits, probes, parameters, zero, slots, zero, np.int64(n), distances, keys
-            )
-            out[q] = distances[:n]
+                    source, np.int64(q), np.int64(self.dim), self.frame, self.bits, self.product, work, probes, zero
+                )
+            codes.estimate(self.stored, probes, zero, candidates, zero, np.int64(n))
+            out[q] = candidates.distances[:n]
         return out
 
 
@@ -212,13 +207,13 @@ def test_as_many_estimates_as_are_asked_for(m):
     """Four are made at a time; the rest of the room is room."""
     coded = Coded(normal(9, 64, 13), codes.INT8)
     whole = coded.estimates()[0]
-    probes, parameters = np.zeros((2, 64), np.uint8), np.zeros((2, codes.PARAMETERS), np.float32)
+    probes = Probes(np.zeros((2, 64), np.uint8), np.zeros((2, codes.PARAMETERS), np.float32))
     work = np.zeros((2, 64), np.float32)
     one = np.int64(1)
-    codes.probe(coded.vectors, np.int64(0), np.int64(64), coded.frame, 8, False, work, probes, parameters, one)
+    codes.probe(coded.vectors, np.int64(0), np.int64(64), coded.frame, 8, False, work, probes, one)
     slots, keys, distances = np.full((2, 20), 10**9), np.full(20, -7), np.full(20, -7, np.float32)
     slots[1, :m] = np.arange(m)[::-1]
-    codes.estimate(coded.codes, coded.terms, 8, probes, parameters, one, slots, one, np.int64(m), distances, keys)
+    codes.estimate(coded.stored, probes, one, Candidates(slots, distances, keys), one, np.int64(m))
     np.testing.assert_array_equal(distances[:m], whole[:m][::-1])
     assert keys[:m].tolist() == [key_of(*pair) for pair in zip(distances[:m], slots[1, :m], strict=True)]
     assert (slots[0] == 10**9).all() and (distances[m + 3 :] == -7).all() and (keys[m + 3 :] == -7).all()

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmds.inverted_index import search as inverted_searcher
-from llmds.inverted_index import write as inverted_writer
+from llmds.inverted_index import search as searching
+from llmds.inverted_index import write as writing
 from llmds.inverted_index.index import InvertedIndex
-from llmds.kernels.inverted_index import cursors as lists
-from llmds.kernels.inverted_index import tail
+from llmds.kernels.inverted_index import cursors
 from tests.inverted_index.model import METHODS, Collection, tails_of, text_of, top_k_is_exact
 
 N = 18_000  # three windows of 8192, and blocks enough for kept ones to be driven out
@@ -74,10 +73,10 @@ QUERIES = {
 @pytest.fixture(params=[True, False])
 def kept(request, monkeypatch):
     """Whether searches keep what they work out for those that follow; little, so that they drive it out, too."""
-    monkeypatch.setattr(inverted_searcher, "_LARGE", 1 if request.param else 1 << 30)
-    monkeypatch.setattr(inverted_searcher, "_BLOCKS", 16)
-    monkeypatch.setattr(inverted_searcher, "_MOST_ROWS", 3)
-    monkeypatch.setattr(inverted_searcher, "_WINDOW", 1 << 13)
+    monkeypatch.setattr(searching, "_LARGE", 1 if request.param else 1 << 30)
+    monkeypatch.setattr(searching, "_BLOCKS", 16)
+    monkeypatch.setattr(searching, "_MOST_ROWS", 3)
+    monkeypatch.setattr(searching, "_WINDOW", 1 << 13)
 
 
 @pytest.fixture(params=COLLECTIONS)
@@ -98,7 +97,7 @@ def test_one_segment(collection, kept):
 def test_several_segments_and_a_tail_with_removed_documents_and_filters(collection, kept, monkeypatch):
     """The bounds of every segment are those of the average when it was made, which has changed since."""
     tails_of(monkeypatch, int(np.count_nonzero(collection.counts)) // 9)
-    monkeypatch.setattr(inverted_writer, "_due", lambda segments: None)  # nothing is merged
+    monkeypatch.setattr(writing, "_due", lambda segments: None)  # nothing is merged
     index, n, queries = InvertedIndex(), len(collection.ids), collection.queries
     order = np.argsort(collection.lengths, kind="stable")
     collection, step = Collection(collection.ids[order], collection.counts[order]), n // 23
@@ -106,7 +105,7 @@ def test_several_segments_and_a_tail_with_removed_documents_and_filters(collecti
     for start in range(0, n, step):
         index.add_documents(collection.ids[start : start + step], texts[start : start + step])
     index.check()
-    assert index.stats()["segments"] > 4 and index._view.tail.head[tail.LIVE] > 0
+    assert index.stats()["segments"] > 4 and index._view.tail.live > 0
     top_k_is_exact(index, collection, queries, (1, 10))
     top_k_is_exact(index, collection, queries, (10,), allowed=collection.ids[:: 7 if n > 2000 else 2])
     gone = np.random.default_rng(5).permutation(n)[: n // 5]
@@ -167,12 +166,12 @@ def test_the_kth_best_block_promises_no_more_than_it_has():
     index.shrink_to_fit()
     assert [doc_id for doc_id, _ in index.search("w0 w2", 3)] == [17_000, 17_001, 7]
     top_k_is_exact(index, collection, [[0], [0, 2], [0, 1, 2]], (1, 2, 3), k1=5000.0, b=0.0)
-    cursors, best = np.zeros(lists.CURSOR, np.int64), np.empty(1, np.float32)
-    cursors[lists.END] = 1
+    positions, best = np.zeros(cursors.CURSOR, np.int64), np.empty(1, np.float32)
+    positions[cursors.END] = 1
     form = np.array([1, 0, 0, 1.2, 0], np.float32)
     for ratio in (0.0, 6e-5, 1.0, 60_000.0, 1e6):
         stored = np.array([min(ratio, 65504)], np.float16).view(np.uint8)
-        part = lists.kth_part(cursors, np.int64(0), 1, best, stored, np.float32(1), form)
+        part = cursors.kth_part(positions, np.int64(0), 1, best, stored, np.float32(1), form)
         assert part <= 1 / (1 + 1.2 * ratio)
 
 
@@ -190,7 +189,7 @@ def test_small_collections_of_any_kind(data):
     queries = data.draw(st.lists(st.lists(st.integers(0, words - 1), min_size=1, max_size=6), min_size=1, max_size=3))
     index, texts = InvertedIndex(), collection.texts()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inverted_searcher, "_LARGE", data.draw(st.sampled_from([1, 1 << 12])))
+        patch.setattr(searching, "_LARGE", data.draw(st.sampled_from([1, 1 << 12])))
         tails_of(patch, data.draw(st.sampled_from([16, 100, 1000])))
         for part in np.array_split(np.arange(n), data.draw(st.integers(1, 6))):
             index.add_documents(collection.ids[part], [texts[i] for i in part])
@@ -215,7 +214,7 @@ def test_ties_that_rounding_makes_across_segments(rare):
     index, texts = InvertedIndex(b=0.0), collection.texts()
     with pytest.MonkeyPatch.context() as patch:
         tails_of(patch, 15_000)
-        patch.setattr(inverted_writer, "_due", lambda segments: None)
+        patch.setattr(writing, "_due", lambda segments: None)
         for start in range(0, n, 500):
             index.add_documents(ids[start : start + 500], texts[start : start + 500])
     queries = [[0, *chance.choice(np.arange(1, 13), size).tolist()] for size in chance.integers(1, 12, 60)]
@@ -238,8 +237,8 @@ def test_all_of_this_where_everything_is_pruned(costs, tmp_path):
     source = kernel.read_text()
     assert ALWAYS_PRUNE[0] in source and COSTS in source
     kernel.write_text(source.replace(*ALWAYS_PRUNE).replace(COSTS, costs))
-    tests = "tests/kernels/inverted_index/test_maxscore.py"
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "not slow", tests]
+    test = Path(__file__).relative_to(root)
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-m", "not slow", str(test)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:]

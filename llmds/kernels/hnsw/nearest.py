@@ -1,13 +1,17 @@
-"""The smallest of many int64 values, in order: a heap with the largest on top, in part of an array."""
+"""The k smallest of many int64 values (keys of candidates, ids), in order: a heap with the largest on top.
 
-from .compiling import njit_no_nrt
+Unlike `topk`, which keeps the best scores with their documents, a value here is its own order. A heap is part of an
+array.
+"""
+
+from ..compiling import njit_no_nrt
 
 
 @njit_no_nrt(cache=True)
-def keep(values, start, stop, new):
-    """Let `new` into the heap values[start:stop], which may use all of `values`; if that is full, the largest goes.
+def keep_smallest(values, start, stop, new):
+    """Add `new` to the heap values[start:stop], which may use all of `values`; if it is full, the largest is dropped.
 
-    Where the heap stops now. There must be a place at `start`. O(log n).
+    Returns where the heap stops afterwards. There must be a place at `start`. O(log k).
     """
     if stop == values.shape[0]:
         if new < values[start]:
@@ -23,8 +27,8 @@ def keep(values, start, stop, new):
 
 
 @njit_no_nrt(cache=True)
-def sort(values, start, stop):
-    """Put the heap values[start:stop] in ascending order, in place. O(n log n)."""
+def sort_smallest(values, start, stop):
+    """Sort the heap values[start:stop] in ascending order, in place. O(k log k)."""
     for last in range(stop - 1, start, -1):
         values[start], values[last] = values[last], values[start]
         _sink(values, start, last)
@@ -32,6 +36,7 @@ def sort(values, start, stop):
 
 @njit_no_nrt(cache=True)
 def _sink(values, start, stop):
+    """Move the value at `start` down to where the heap values[start:stop] is in order."""
     size, at = stop - start, 0
     value = values[start]
     while 2 * at + 1 < size:

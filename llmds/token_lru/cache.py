@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .base import arguments, files, scalars
-from .base.arena import CHUNK, Growing, chunks
-from .base.fast_calls import Direct
-from .kernels import table
-from .kernels import token_lru as kernels
-from .kernels.token_lru import ITEM, ROW, TOKENS, UNKEYED, WHY
+from ..base import arguments, files, scalars
+from ..base.arena import CHUNK, Growing, chunks
+from ..base.fast_calls import Direct
+from ..kernels import table
+from ..kernels import token_lru as kernels
+from ..kernels.token_lru import ITEM, ROW, TOKENS, WHY
+from . import state
+from .state import MISSING, checked_key
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,16 +23,11 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_MISSING: Any = object()
 _MIN, _MAX, _MOST = arguments.INT64_MIN, arguments.INT64_MAX, kernels.MOST
 # Records of evicted items that a bulk call takes from its kernel at a time: they fit the processor's cache.
 _RECORDS = 1 << 12
-_FAULTS = {
-    kernels.BAD_TABLE: "its rows are damaged",
-    kernels.BAD_ORDER: "its order of use is damaged",
-    kernels.BAD_TOKENS: "its token counts are damaged",
-}
 _direct = Direct(kernels)
+_REENTERED = "a TokenLRU was changed inside another change of it (by a finaliser or a signal handler)"
 
 
 class TokenLRU(Growing, Generic[K, V]):
@@ -62,6 +59,9 @@ class TokenLRU(Growing, Generic[K, V]):
     finaliser or signal handler that changes a cache in the middle of a change of the same cache, in the same thread,
     gets RuntimeError.
 
+    `save` raises TypeError, and writes nothing, unless all keys are int64 and all values int (of 64 bits), float or
+    str. NumPy numbers are loaded as Python numbers.
+
     Examples
     --------
     >>> cache = TokenLRU(10, len)
@@ -75,12 +75,9 @@ class TokenLRU(Growing, Generic[K, V]):
     _columns = kernels.COLUMNS
     _schema: ClassVar[files.Schema] = {"arena": (np.int64, 1), **scalars.SCHEMA}
 
-    # Beside the arena: _values holds the value of each row, (key, value) where the key is not an int64, None where
-    # there is no value. _rows maps such keys to rows. _next is what kernels.next_row would return.
-    #
-    # A writer holds the lock, and _changes is odd while it writes; `get` takes no lock (acquiring and
-    # releasing one costs 90 to 150 ns) but reads _changes before and after, and looks up again under the lock if it
-    # has changed.
+    # Beside the arena: _values and _rows (see `state`). _next is what kernels.next_row would return. A writer holds the
+    # lock, and _changes is odd while it writes; `get` takes no lock (which would cost 90 to 150 ns) but reads
+    # _changes before and after, and looks up again under the lock if it has changed.
 
     def __init__(
         self, token_budget: int, token_of: Callable[[V], int], *, on_evict: Callable[[K, V], object] | None = None
@@ -138,7 +135,7 @@ class TokenLRU(Growing, Generic[K, V]):
             tokens = _MOST + 1 if huge else arguments.integer("token_of(value)", tokens, 0)
         outside = False
         if not (type(key) is int and _MIN <= key <= _MAX):  # type: ignore[operator]
-            key, outside = _checked(key)
+            key, outside = checked_key(key)
         fits = tokens <= self.token_budget
         gone: Any = None  # the values that leave outlive the lock, so that their finalisers run outside
         self._lock.acquire()  # `with` would cost 60 ns more
@@ -161,7 +158,7 @@ class TokenLRU(Growing, Generic[K, V]):
                     if n == 1 and not code and self.on_evict is None and not self._rows:  # the common case, no list
                         gone, self._values[first] = (gone, self._values[first]), None
                     elif n:
-                        gone = (gone or []) + self._release(self._left[:n])
+                        gone = (gone or []) + state.release(self._values, self._rows, self._left[:n])
                     if code == kernels.FULL:
                         self._make_room(self._arena)
                 if outside and fits:
@@ -179,7 +176,7 @@ class TokenLRU(Growing, Generic[K, V]):
     def get(self, key: K) -> V | None:
         """Return the value of a key, None if there is none. The item becomes the newest. Expected O(1)."""
         if not (type(key) is int and _MIN <= key <= _MAX):  # type: ignore[operator]
-            key, outside = _checked(key)
+            key, outside = checked_key(key)
             if outside:
                 return self._get_outside(key)
         while True:
@@ -205,12 +202,10 @@ class TokenLRU(Growing, Generic[K, V]):
     def peek(self, key: K) -> V | None:
         """Return the value of a key, None if there is none. Recency and hit counts do not change. Expected O(1)."""
         value = self._peek(key)
-        return None if value is _MISSING else value
+        return None if value is MISSING else value
 
-    def pop(self, key: K, default: Any = _MISSING) -> V:
-        """Remove an item and return its value. Expected O(1).
-
-        `on_evict` is not called.
+    def pop(self, key: K, default: Any = MISSING) -> V:
+        """Remove an item and return its value, without calling `on_evict`. Expected O(1).
 
         Parameters
         ----------
@@ -219,32 +214,25 @@ class TokenLRU(Growing, Generic[K, V]):
         default
             Returned if there is no such item.
 
-        Returns
-        -------
-        V
-            The value of the item, or `default`.
-
         Raises
         ------
         KeyError
             There is no such item, and no `default` was given.
         """
-        key, outside = _checked(key)
+        key, outside = checked_key(key)
         with self._changing():
             row = self._rows.get(key, -1) if outside else kernels.row_of(self._arena, key)
             if row >= 0:
                 kernels.take(self._arena, row, self._left)
                 self._next = kernels.next_row(self._arena)
-                ((_, _, value),) = self._release(self._left[:1])
+                ((_, _, value),) = state.release(self._values, self._rows, self._left[:1])
                 return value
-        if default is _MISSING:
+        if default is MISSING:
             raise KeyError(key)
         return default
 
     def evict_until_budget(self, target_budget: int) -> list[tuple[K, V]]:
-        """Evict the oldest items until at most `target_budget` tokens are left. O(n) for n items evicted.
-
-        `on_evict` is called for them.
+        """Evict the oldest items, calling `on_evict`, until at most `target_budget` tokens are left. O(items evicted).
 
         Parameters
         ----------
@@ -264,7 +252,7 @@ class TokenLRU(Growing, Generic[K, V]):
             with self._changing():
                 code, n = kernels.evict(self._arena, target, left)
                 self._next = kernels.next_row(self._arena)
-                gone += self._release(left[:n])
+                gone += state.release(self._values, self._rows, left[:n])
         self._notify(gone)
         return [(key, value) for _, key, value in gone]
 
@@ -279,13 +267,10 @@ class TokenLRU(Growing, Generic[K, V]):
     def items(self) -> list[tuple[K, V]]:
         """Return a list of all (key, value), the least recently used first. Recency does not change. O(n)."""
         with self._lock:
-            return self._pairs(kernels.oldest_first(self._arena))
+            return state.pairs(self._values, kernels.oldest_first(self._arena))
 
     def clear(self) -> None:
-        """Remove all items and set hits, misses and evictions to 0. The capacity is kept. O(capacity).
-
-        `on_evict` is not called.
-        """
+        """Remove all items, without calling `on_evict`, and set all counts to 0. The capacity is kept. O(capacity)."""
         with self._changing():
             gone = self._values, self._rows  # outlives the lock, as in `put`
             kernels.clear(self._arena)
@@ -294,9 +279,9 @@ class TokenLRU(Growing, Generic[K, V]):
         del gone
 
     def put_many(self, keys: ArrayLike, tokens: ArrayLike) -> np.ndarray:
-        """Put many int64 keys in order, as `put` does; the value of each is its token count.
+        """Put many int64 keys in order, as `put` does, with their token counts as values. Expected O(m).
 
-        `get` of such a key returns the count, an int; `token_of` is not called. Expected O(m).
+        `token_of` is not called.
 
         Parameters
         ----------
@@ -328,7 +313,9 @@ class TokenLRU(Growing, Generic[K, V]):
                     self._next = kernels.next_row(self._arena)
                     left = records[:n]
                     evicted.append(left[left[:, WHY] == kernels.EVICTED, ITEM])
-                    gone += self._release(left if self.on_evict is not None else left[left[:, TOKENS] >= 0])
+                    gone += state.release(
+                        self._values, self._rows, left if self.on_evict is not None else left[left[:, TOKENS] >= 0]
+                    )
                     if code == kernels.FULL:
                         self._make_room(self._arena)
         self._notify(gone)
@@ -355,13 +342,7 @@ class TokenLRU(Growing, Generic[K, V]):
         return hits
 
     def reserve(self, n: int) -> None:
-        """Make room for n items in all, so that nothing grows before that. O(n).
-
-        Parameters
-        ----------
-        n
-            Number of items, 0..2**31-1, those present included.
-        """
+        """Make room for n items in all, those present included, so that nothing grows before that. O(n)."""
         n = arguments.integer("n", n, 0)
         with self._changing():
             super().reserve(n)
@@ -377,13 +358,10 @@ class TokenLRU(Growing, Generic[K, V]):
             self._mend()
 
     def stats(self) -> dict[str, Any]:
-        """Return a dict of counts. O(1).
+        """Return counts. O(1).
 
-        Returns
-        -------
-        dict
-            `size`, `capacity`, `total_tokens`, `token_budget`; `hits` and `misses` of `get` and `get_many`;
-            `evictions`.
+        The keys are `size`, `capacity`, `total_tokens`, `token_budget`; `hits` and `misses` of `get` and `get_many`;
+        `evictions`.
         """
         head = self._arena[: table.HEAD].tolist()
         return {
@@ -395,23 +373,6 @@ class TokenLRU(Growing, Generic[K, V]):
             "misses": head[kernels.MISSES],
             "evictions": head[kernels.EVICTIONS],
         }
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the cache to a file (.npz). NumPy numbers are loaded as Python numbers. O(n).
-
-        The file is replaced as a whole: a crash leaves the old one or the new one.
-
-        Parameters
-        ----------
-        path
-            Name of the file. No suffix is added.
-
-        Raises
-        ------
-        TypeError
-            A key is not an int64, or a value is not an int (of 64 bits), float or str. Nothing is written then.
-        """
-        super().save(path)
 
     @classmethod
     def load(  # type: ignore[override]
@@ -430,11 +391,6 @@ class TokenLRU(Growing, Generic[K, V]):
         token_of, on_evict
             As for a new cache; files hold no functions.
 
-        Returns
-        -------
-        Self
-            A cache equal to the saved one.
-
         Raises
         ------
         ValueError
@@ -445,7 +401,7 @@ class TokenLRU(Growing, Generic[K, V]):
     def __contains__(self, key: object) -> bool:
         """Return whether the key is in the cache. Expected O(1)."""
         try:
-            return self._peek(cast(K, key)) is not _MISSING
+            return self._peek(cast(K, key)) is not MISSING
         except (TypeError, ValueError):  # not a possible key
             return False
 
@@ -455,17 +411,14 @@ class TokenLRU(Growing, Generic[K, V]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes to pickle, copied at one moment."""
-        with self._lock:  # arena and values of one moment
-            state = super().__getstate__()
-            arrays = {name: value.copy() for name, value in state.items() if isinstance(value, np.ndarray)}
-            return {**state, **arrays, "_rows": self._rows.copy()}
+        with self._lock:
+            attributes = super().__getstate__()
+            arrays = {name: value.copy() for name, value in attributes.items() if isinstance(value, np.ndarray)}
+            return {**attributes, **arrays, "_rows": self._rows.copy()}
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock and mark the cache as being changed. An exception in the block leaves it consistent.
-
-        `put` does the same in line.
-        """
+        """Hold the lock and mark the cache as being changed; exceptions leave it consistent. `put` has it in line."""
         with self._lock:
             version = self._changes
             if version & 1:
@@ -480,39 +433,20 @@ class TokenLRU(Growing, Generic[K, V]):
                 self._changes = version + 2
 
     def _peek(self, key: K) -> Any:
-        key, outside = _checked(key)
+        key, outside = checked_key(key)
         with self._lock:
             if outside:
                 row = self._rows.get(key, -1)
-                return self._values[row][1] if row >= 0 else _MISSING
+                return self._values[row][1] if row >= 0 else MISSING
             found = kernels.find(self._arena, key)
             if found >= 0:
                 return self._values[found]
-            return _MISSING if found == kernels.ABSENT else -3 - found
+            return MISSING if found == kernels.ABSENT else -3 - found
 
     def _get_outside(self, key: K) -> V | None:
         with self._lock:
             row = self._rows.get(key, -1)
             return self._values[row][1] if kernels.get_outside(self._arena, row) else None
-
-    def _pairs(self, records: np.ndarray) -> list[tuple[K, V]]:
-        """Return (key, value) for records of the kernels, whose values are still in their rows."""
-        cells = list(self._values[records[:, ROW]])
-        return [
-            cell if why & UNKEYED else (key, cell if weight >= 0 else ~weight)
-            for (_, key, weight, why), cell in zip(records.tolist(), cells, strict=True)
-        ]
-
-    def _release(self, left: np.ndarray) -> list[tuple[int, K, V]]:
-        """Return (why, key, value) of the records, and drop their values and outside keys."""
-        if not len(left):
-            return []
-        whys, pairs = left[:, WHY].tolist(), self._pairs(left)
-        self._values[left[:, ROW]] = None
-        for why, (key, _) in zip(whys, pairs, strict=True):
-            if why & UNKEYED:
-                del self._rows[key]
-        return [(why, *pair) for why, pair in zip(whys, pairs, strict=True)]
 
     def _notify(self, gone: list[tuple[int, K, V]]) -> None:
         """Call `on_evict` for the items evicted."""
@@ -526,25 +460,17 @@ class TokenLRU(Growing, Generic[K, V]):
         self._follow()
 
     def _follow(self) -> None:
-        """Give the array of values the capacity of the arena. Live rows lie below both."""
+        """Give the array of values the capacity of the arena."""
         capacity = int(self._arena[table.CAPACITY])
         if len(self._values) != capacity:
-            values = np.empty(capacity, object)
-            kept = min(capacity, len(self._values))
-            values[:kept] = self._values[:kept]
-            self._values = values
+            self._values = state.resized(self._values, capacity)
         self._next = kernels.next_row(self._arena)
 
     def _mend(self) -> None:
         """Restore everything beside the arena from the arena. That is consistent: no kernel is ever interrupted."""
         self._arena[table.RETIRED] = 0
         self._follow()
-        items = kernels.oldest_first(self._arena)
-        values = np.empty(len(self._values), object)
-        held = items[items[:, TOKENS] >= 0, ROW]
-        values[held] = self._values[held]
-        self._values = values
-        self._rows = {values[row][0]: row for row in items[(items[:, WHY] & UNKEYED) != 0, ROW].tolist()}
+        self._values, self._rows = state.restored(self._arena, self._values)
 
     def _await_arena(self) -> None:
         """Wait until the arena can be used: another thread was replacing it, or was interrupted while it did."""
@@ -557,60 +483,16 @@ class TokenLRU(Growing, Generic[K, V]):
 
     def _to_arrays(self) -> files.Arrays:
         with self._lock:
-            if self._rows:
-                raise TypeError(f"only int64 keys can be saved, got {next(iter(self._rows))!r}")
-            items = kernels.oldest_first(self._arena)
-            cells = list(self._values[items[:, ROW]])
-            arena = kernels.packed(self._arena.copy())
-        if any(cell is None for cell, weight in zip(cells, items[:, TOKENS].tolist(), strict=True) if weight >= 0):
-            raise TypeError("only int (of 64 bits), float and str values can be saved, got None")
-        return {"arena": arena, **scalars.to_arrays(cells)}
+            arena, cells = state.snapshot(self._arena, self._values, self._rows)
+        return state.to_arrays(arena, cells)
 
     @classmethod
     def _from_arrays(cls, arrays: files.Arrays, **given: Any) -> "Self":
         self = super()._from_arrays(arrays)
-        values = scalars.from_arrays(arrays)
-        _, rows, _ = table.parts(self._arena)
-        files.expect(len(self) == len(rows) == len(values), "it does not have one value for each item")
-        counts = rows[:, kernels.WEIGHT] < 0
-        files.expect(bool(((arrays["kinds"] == scalars.NONE) == counts).all()), "values lack their kinds")
-        self._assemble(values, **given)
+        self._assemble(state.values_of(arrays), **given)
         return self
 
     def _fault(self) -> str | None:
-        broken = int(kernels.first_fault(self._arena))
-        if broken:
-            return _FAULTS[broken]
-        items = kernels.oldest_first(self._arena)
-        outside = items[(items[:, WHY] & UNKEYED) != 0, ROW].tolist()
-        if len(self._values) != self._arena[table.CAPACITY] or self._next != kernels.next_row(self._arena):
+        if self._next != kernels.next_row(self._arena):
             return "values and rows do not match"
-        if len(outside) != len(self._rows) or any(
-            self._rows.get(_cell_key(self._values[row])) != row for row in outside
-        ):
-            return "a key that is not an int64 does not lead to its row"
-        idle = np.ones(len(self._values), np.bool_)
-        idle[items[items[:, TOKENS] >= 0, ROW]] = False
-        if any(cell is not None for cell in self._values[idle]):
-            return "a free row still refers to a value"
-        return None
-
-
-_REENTERED = "a TokenLRU was changed inside another change of it (by a finaliser or a signal handler)"
-
-
-def _checked(key: Any) -> tuple[Any, bool]:
-    """Return the key as it is stored, and whether it is not an int64."""
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return arguments.integer("key", key), False
-    if isinstance(key, (bool, np.bool_)):
-        raise TypeError(f"key must not be a bool (a dict takes it for the key {int(key)}), got {key!r}")
-    try:
-        hash(key)
-    except TypeError as error:
-        raise TypeError(f"key must be hashable, got {key!r}") from error
-    return key, True
-
-
-def _cell_key(cell: Any) -> Any:
-    return cell[0] if isinstance(cell, tuple) and len(cell) == 2 else _MISSING
+        return state.fault(self._arena, self._values, self._rows)
