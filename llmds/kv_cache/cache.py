@@ -303,7 +303,7 @@ class KVCache(Structure):
         """Undo a `pin` of exactly these token ids, as many as it returned; else ValueError. O(len(token_ids))."""
         code, a, _ = self._on_ids(_match.unpin, token_ids, salt, blocks)
         if code == sequences.UNPINNED:
-            raise ValueError(f"token_ids must be those of a pin, only the first {a} of these are pinned")
+            raise ValueError(f"token_ids must be those of a pin, of these {len(token_ids)} the first {a} are pinned")
 
     def block_hashes(self, token_ids: list, *, salt: int = 0) -> np.ndarray:
         """Return the chained hashes of the full pages of these token ids, as `events` has them: int64 (pages,). O(n).
