@@ -1,6 +1,5 @@
 """Structures whose state is one arena of keyed rows (`kernels.table`), which grows."""
 
-import copy
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -85,7 +84,8 @@ class Growing(Structure):
         """
         with self._lock:
             arena = self._arena
-            draft = copy.copy(self)
+            draft = type(self).__new__(type(self))
+            draft.__setstate__(self.__getstate__())
             draft._arena = arena.copy()
             arena[table.RETIRED] = 1
             try:

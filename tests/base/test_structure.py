@@ -4,6 +4,7 @@ import copy
 import pickle
 import sys
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -123,3 +124,27 @@ def test_a_structure_without_arrays_for_kernels_has_no_such_attribute():
     with pytest.raises(AttributeError, match="Pair has no arrays for kernels"):
         Pair(np.array([1]), np.array([2])).arrays  # noqa: B018
     assert not hasattr(Pair(np.array([1]), np.array([2])), "arrays")
+
+
+def test_copies_share_no_array():
+    pair = Pair(np.array([1, 2]), np.array([3, 4]))
+    for other in (copy.copy(pair), copy.deepcopy(pair)):
+        other.check()
+        other.left[0], other.right[1] = 0, 9
+    assert (pair.left.tolist(), pair.right.tolist()) == ([1, 2], [3, 4])
+
+
+class Arrays(NamedTuple):
+    left: np.ndarray
+    right: np.ndarray
+
+
+def test_a_pickle_whose_buffers_are_read_only_gives_writable_arrays():
+    pair = Pair(np.array([1, 2]), np.array([3, 4]))
+    pair.both = Arrays(pair.left, pair.right)
+    buffers = []
+    pickled = pickle.dumps(pair, protocol=5, buffer_callback=buffers.append)
+    other = pickle.loads(pickled, buffers=[bytes(buffer) for buffer in buffers])
+    arrays = other.left, other.right, *other.both
+    assert all(array.flags.writeable for array in arrays)
+    assert [array.tolist() for array in arrays] == 2 * [[1, 2], [3, 4]]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from llmds.kernels.kv_cache import attach, change, match
+from llmds.kv_cache import OutOfPagesError
 from llmds.kv_cache.cache import KVCache
-from llmds.paged_allocator import OutOfPagesError
 from tests import face
 from tests.kv_cache.cases import filled, tensors
 

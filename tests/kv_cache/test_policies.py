@@ -4,6 +4,8 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from types import ModuleType
 
 import numpy as np
@@ -69,6 +71,26 @@ def test_a_pool_that_is_not_bound_is_refused_where_its_policy_is_needed():
     cache.arrays.pool[layout.FUNCTIONS] = 0
     with pytest.raises(ValueError, match="no eviction policy is bound"):
         change.detach(*cache.arrays, 2)
+
+
+def test_threads_that_bind_a_policy_for_the_first_time_get_one_array_that_stays(monkeypatch):
+    module, barrier = ModuleType("policy"), threading.Barrier(4)
+    for name in dispatch.SIGNATURES:
+        setattr(module, name, None)
+    addresses = iter(range(10**6))
+    monkeypatch.setattr(dispatch, "_address", lambda *_: (time.sleep(0.001), next(addresses))[1])
+    found = []
+
+    def bind():
+        barrier.wait()
+        found.append(dispatch.functions(module))
+
+    threads = [threading.Thread(target=bind) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(array is dispatch.functions(module) for array in found)
 
 
 def in_another_process(code, *arguments):

@@ -6,7 +6,6 @@ their position in it. So kernels are compiled once, whatever policies are used, 
 An address is good in one process only, so `bind` must be called on each pool, a copy from another process included.
 """
 
-from functools import cache as cached
 from types import ModuleType
 from typing import Any
 
@@ -53,10 +52,15 @@ def address_of(number: int) -> int:
     return 0 if number == LRU else functions(module).ctypes.data
 
 
-@cached
+_functions: dict[ModuleType, np.ndarray] = {}  # of every policy bound so far; pools hold addresses of these arrays
+
+
 def functions(module: ModuleType) -> np.ndarray:
     """Return the addresses of a policy's functions, in the order of SIGNATURES; always the same array."""
-    return np.array([_address(getattr(module, name), signature) for name, signature in SIGNATURES.items()])
+    if module not in _functions:
+        made = np.array([_address(getattr(module, name), signature) for name, signature in SIGNATURES.items()])
+        _functions.setdefault(module, made)  # not in place of an array that another thread has made and bound meanwhile
+    return _functions[module]
 
 
 def _address(kernel: Any, signature: Any) -> int:
