@@ -114,7 +114,7 @@ class InvertedIndex(Structure):
         `segments`, a tuple of `SegmentArrays`, and `tail`, `TailArrays`, are groups of arrays that are described there,
         with shapes and dtypes; `vocabulary` has the terms of the tail. They are the arrays of the index, not copies. A
         document is in one segment, or in the tail. Additions, removals, `shrink_to_fit` and `load` make new arrays:
-        take them anew after each, and do not use them while another thread changes the index.
+        read the property again after each, and do not use them while another thread changes the index.
         """
         view = self._view
         return Arrays(tuple(segment.arrays for segment in view.segments), view.tail.seen, view.tail.vocabulary)
@@ -183,7 +183,7 @@ class InvertedIndex(Structure):
         filter: Selection = None,
         query_weights: Mapping[str, float] | None = None,
     ) -> list[tuple[int, float]]:
-        """Find the best documents for a query. A repeated term weighs its count.
+        """Find the best documents for a query. The weight of a term is multiplied by its count in the query.
 
         Parameters
         ----------

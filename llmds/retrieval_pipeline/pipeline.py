@@ -61,7 +61,7 @@ class RetrievalPipeline(Structure):
         A callable list[str] -> (n, embedding_dim) array. Documents and queries without an embedding are encoded with
         it; a row of zeros means that a text has no embedding.
     hot_threshold
-        A query is cached when it has been seen so often, as a Count-Min Sketch counts.
+        The number of searches for a query, counted by a Count-Min Sketch, from which on its answer is cached.
 
     Notes
     -----
@@ -372,7 +372,7 @@ class RetrievalPipeline(Structure):
             self._vectors.reserve(n)
 
     def shrink_to_fit(self) -> None:
-        """Free the room that is not used. O(size)."""
+        """Release unused capacity. O(size)."""
         with self._lock:
             self._index.shrink_to_fit()
             self._vectors.shrink_to_fit()
