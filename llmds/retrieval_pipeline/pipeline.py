@@ -203,16 +203,9 @@ class RetrievalPipeline(Structure):
             self._forget()
 
     def search(
-        self,
-        query: str,
-        query_embedding: ArrayLike | None = None,
-        top_k: int = 10,
-        fusion_weight: float = 0.5,
-        *,
-        fusion: str = "weighted",
-        depth: int | None = None,
-        filter: Selection = None,
-    ) -> list[tuple[int, float]]:
+        self, query: str, query_embedding: ArrayLike | None = None, top_k: int = 10, fusion_weight: float = 0.5, *,
+        fusion: str = "weighted", depth: int | None = None, filter: Selection = None,
+    ) -> list[tuple[int, float]]:  # fmt: skip
         """Find the best documents for a query.
 
         Answers to queries seen `hot_threshold` times or more are cached until the next write.
@@ -240,6 +233,11 @@ class RetrievalPipeline(Structure):
         -------
         list[tuple[int, float]]
             (id, score), best first, equal scores by smaller id.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type, out of range or of the wrong shape.
         """
         if type(query) is not str:
             arguments.text("query", query)

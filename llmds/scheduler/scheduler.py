@@ -248,11 +248,11 @@ class Scheduler(Clocked):
         return ledger[layout.LEDGER : layout.LEDGER + int(ledger[layout.LAST])].copy()
 
     def continue_batch(self, request_ids: ArrayLike) -> None:
-        """Make those of these requests in flight that have tokens left wait again for them. O(k log n).
+        """Put requests in flight that have tokens left back into the queue, in their old place. O(k log n).
 
-        They wait in their old place: since when they first did, with the key that belongs to the tokens left. So under
-        "fcfs" they go before any that arrived later, under "sjf" what is nearly done goes first. KeyError, with nothing
-        changed, if an id is not in flight or occurs twice.
+        Their waiting time counts from when they first waited, and their key is that of the tokens left. So under "fcfs"
+        they go before any that arrived later, and under "sjf" requests that are nearly done go first. Those without
+        tokens left stay in flight. KeyError, with nothing changed, if an id is not in flight or occurs twice.
         """
         self._change(kernels.wait_again, arguments.integers("request_ids", request_ids), self._now(), kernels.REST)
 
@@ -412,7 +412,7 @@ class Scheduler(Clocked):
         return kernels.look_up(self._arena, int(request_id)).code == kernels.OK
 
     def __repr__(self) -> str:
-        """Return the policy, and how many requests there are."""
+        """Return a short description: the policy, and the numbers of requests."""
         waiting = int(layout.parts(self._arena).queue[layout.WAITING])
         order = f"policy={self.policy!r}" if self.policy else "priority_fn"
         return f"Scheduler({order}, {waiting} waiting, {len(self) - waiting} in flight)"
