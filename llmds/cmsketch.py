@@ -212,7 +212,7 @@ class CountMinSketch(Structure):
         """Add the counts of another sketch, which does not change. O(width * depth).
 
         Estimates stay upper bounds. They may be higher than in one sketch of all items, where conservative
-        updates know more, and so may the errors of `top_k`, whose guarantee holds for both sketches together
+        updates are tighter, and so may the errors of `top_k`, whose guarantee holds for both sketches together
         (Cafaro, Pulimeno and Tempesta 2016).
 
         Parameters
