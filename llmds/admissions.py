@@ -115,7 +115,7 @@ class AdmissionController(Clocked):
         `llmds.kernels.admissions.window` describes their layout. The arrays are the controller's own and writable, for
         kernels and your own `@njit` functions; times there are seconds of the clock. Each is replaced, and the
         old one is stale, when it grows, and by `reserve` and `shrink_to_fit`; kernels return FULL or CROWDED
-        for a stale one. Take them anew for each loop. O(1).
+        for a stale one. Read the property again before each loop. O(1).
         """
         return kernels.Arrays(self._arena, self._tenants)
 

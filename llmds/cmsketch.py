@@ -102,7 +102,7 @@ class CountMinSketch(Structure):
         which are empty unless `heavy_hitters` is above 0; if it is, add items with the functions of that module only.
         The arrays are the sketch's own and writable, for kernels and your own `@njit` functions. `sketch` is never
         replaced; `heavy` is by `merge`, and `texts` by `merge` and when it grows: kernels return FULL for stale
-        ones. Take them anew for each loop. O(1).
+        ones. Read the property again before each loop. O(1).
         """
         with self._lock:
             return heavy.Arrays(self._sketch, self._heavy, self._texts)
@@ -212,7 +212,7 @@ class CountMinSketch(Structure):
         """Add the counts of another sketch, which does not change. O(width * depth).
 
         Estimates stay upper bounds. They may be higher than in one sketch of all items, where conservative
-        updates know more, and so may the errors of `top_k`, whose guarantee holds for both sketches together
+        updates are tighter, and so may the errors of `top_k`, whose guarantee holds for both sketches together
         (Cafaro, Pulimeno and Tempesta 2016).
 
         Parameters

@@ -54,7 +54,7 @@ class IndexedHeap(Growing):
 
         The array is the heap's own and writable, for kernels and your own `@njit` functions. It is replaced, and the
         old one is stale, when the heap grows, and by `reserve`, `shrink_to_fit`, `clear`, `heapify` and bulk calls;
-        kernels that change something return FULL for a stale one. Take it anew for each loop. O(1).
+        kernels that change something return FULL for a stale one. Read the property again before each loop. O(1).
         """
         return table.Arrays(self._arena)
 

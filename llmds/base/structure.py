@@ -33,8 +33,8 @@ class Structure:
 
         A NamedTuple, defined beside the kernels, whose fields are named as the kernels name their arguments. The
         arrays are the structure's own, not copies: what a kernel writes, the structure has. They are valid until
-        the structure replaces them, for example when it grows; each structure documents when. Take them anew after
-        that, and never use them while another thread changes the structure.
+        the structure replaces them, for example when it grows; each structure documents when. Read the property again
+        after that, and never use them while another thread changes the structure.
         """
         raise AttributeError(f"{type(self).__name__} has no arrays for kernels")
 

@@ -130,7 +130,7 @@ class _Pool:
         self.forget()
 
     def forget(self) -> None:
-        """Start anew, as the child of a fork must: it has none of the threads, and perhaps a lock that stays locked."""
+        """Start again, as the child of a fork must: it has none of the threads, and a lock may stay locked there."""
         self.lock = threading.Lock()
         self.executor: ThreadPoolExecutor | None = None
         self.size = 0

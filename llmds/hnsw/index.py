@@ -34,7 +34,7 @@ _MAX_EF = 2**20
 
 
 class HNSW(Structure):
-    """A graph over vectors, searched by greedy walks (Malkov and Yashunin 2018).
+    """A hierarchical navigable small-world graph of vectors (Malkov and Yashunin 2018).
 
     Any number of threads may search while one adds or removes; writing threads wait for one another. A search sees
     the index as it was at one moment. The same seed and the same calls give the same arrays, on any number of
@@ -43,7 +43,7 @@ class HNSW(Structure):
     Parameters
     ----------
     dim : int
-        Length of a vector.
+        Dimension of the vectors.
     M : int
         Neighbours chosen for a new vector in each layer, by algorithm 4 (up to M / 2, also the nearest it leaves out).
         Upper layers keep up to M, the lowest up to 2 M.
@@ -58,16 +58,16 @@ class HNSW(Structure):
         Euclidean distance, 1 - cosine (vectors are kept at length 1), or negated inner product. Distances are computed
         in float32; one that overflows it is infinite.
     quantization : {"auto", "int4", "int8", None}
-        What walks compare: codes of the vectors, rotated and centred (see `kernels.hnsw.codes`), or with None the
-        vectors themselves. "auto" is what measured fastest at equal recall: "int4" from 96 dimensions on, "int8" from
-        24, None below. The attribute holds the choice.
+        What the graph search compares: codes of the vectors, rotated and centred (see `kernels.hnsw.codes`), or with
+        None the vectors themselves. "auto" is what measured fastest at equal recall: "int4" from 96 dimensions on,
+        "int8" from 24, None below. The attribute holds the choice.
     vectors : {"float32", "float16", None}
         What is kept for exact distances of the nearest found: vectors, rounded for "float16" (numbers up to 65504), or
         with None only codes, so that distances are estimates.
 
     Notes
     -----
-    Equal vectors cost nothing: one of them is linked, the others are found with it. Every vector can be reached from
+    Of equal vectors, one is linked into the graph, and the others are found with it. Every vector can be reached from
     every other as long as none was removed, and in practice after that. A search whose `ef` is an eighth of the
     vectors or more compares all, and is exact.
 
@@ -139,8 +139,8 @@ class HNSW(Structure):
         frame float32 (2, D), nodes int32 (capacity, 6), links int32 (capacity, 2 M), upper int32 (rows, M + 1), and
         arena int64, which `kernels.hnsw.layout` explains. The first `arena[table.TOP]` slots are in use.
 
-        The index owns them. They are those of one moment: take them anew after any call that adds, removes, updates,
-        reserves or shrinks, which may replace each of them. Change nothing while other threads use the index.
+        The index owns them. They are those of one moment: read the property again after any call that adds, removes,
+        updates, reserves or shrinks, which may replace each of them. Change nothing while other threads use the index.
         """
         return self._state.arrays
 
@@ -183,9 +183,9 @@ class HNSW(Structure):
 
         Notes
         -----
-        O(n log n ef_construction M dim). New vectors are compared with those that were in when their batch began, and
-        with each other; a batch is a fiftieth of what is in, at most 256. So the graph differs from that of n calls of
-        `add`, but is the same on any number of threads. An interruption leaves a whole prefix in.
+        O(n log n ef_construction M dim). New vectors are compared with those present when their batch began, and
+        with each other; a batch is a fiftieth of those present, at most 256. So the graph differs from that of n calls
+        of `add`, but is the same on any number of threads. After an interruption, a whole prefix is added.
         """
         vectors = self.admissible("vecs", vecs)
         ids = arguments.integers("ids", ids, 0)

@@ -21,7 +21,7 @@ from .state import DTYPES, Settings, State, accepted, append_ids, array, take_ba
 # A batch is linked against the graph before it, so it must be a small part of that; the work of comparing a batch
 # with itself grows with the square of its size.
 _BATCH_SHARE, MAX_BATCH = 50, 256
-# Codes are centred anew when so many vectors are in that the mean of the old ones is doubtful.
+# Codes are centred again when there are so many vectors that the mean of the old ones is doubtful.
 _FIRST_CENTRE, _LAST_CENTRE = 256, 1 << 16
 _FAR_OFF = 0.5  # share of the squared lengths that the mean must have to be worth subtracting
 _LARGEST_HALF = 65504.0  # of float16

@@ -176,14 +176,10 @@ class InvertedIndex(Structure):
             self._writer.step(SINGLE)
 
     def search(
-        self,
-        query: str,
-        top_k: int = 10,
-        *,
-        filter: Selection = None,
+        self, query: str, top_k: int = 10, *, filter: Selection = None,
         query_weights: Mapping[str, float] | None = None,
-    ) -> list[tuple[int, float]]:
-        """Find the best documents for a query. A repeated term weighs its count.
+    ) -> list[tuple[int, float]]:  # fmt: skip
+        """Find the best documents for a query. The weight of a term is multiplied by its count in the query.
 
         Parameters
         ----------
@@ -201,9 +197,14 @@ class InvertedIndex(Structure):
         list[tuple[int, float]]
             (id, score), best first.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type, `top_k` is negative, or a key of `query_weights` is not one term.
+
         Notes
         -----
-        O(postings of the query's terms), less those that cannot be among the best.
+        O(postings of the query's terms), less those that cannot be among the best (block-max MaxScore).
         """
         k, texts = arguments.integer("top_k", top_k, 0), _one_text("query", query)
         view = self._view

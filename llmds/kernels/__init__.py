@@ -1,4 +1,4 @@
-"""Compiled functions over arrays and scalars: the lower floor of the library.
+"""Compiled functions over arrays and scalars, on which the classes of the library are built.
 
 A module or folder with the name of a structure serves that structure; the others (`hashing`, `table`, `strings`)
 serve several. Each documents its arrays. They are public: call them from your own `@njit` functions, on the arrays

@@ -41,7 +41,7 @@ RING = FIRST - 1  # its links are the head's last slot
 ROW, ITEM, TOKENS, WHY, RECORD = 0, 1, 2, 3, 4
 EVICTED, REPLACED, UNKEYED = np.int64(0), np.int64(1), 2
 BAD_TABLE, BAD_ORDER, BAD_TOKENS = 1, 2, 3
-# Typed, since Numba compiles a helper anew for each literal it is called with.
+# Typed, since Numba compiles a helper again for each literal it is called with.
 _ZERO, _INSIDE, _OUTSIDE = np.int64(0), np.int64(0), np.int64(1)
 
 

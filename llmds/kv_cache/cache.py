@@ -29,7 +29,7 @@ _attach, _change, _events, _match, _sequences = map(Direct, (attach, change, eve
 
 
 class KVCache(Structure):
-    """Sequences of K/V entries, one a token, in pages that are shared where their beginnings are equal.
+    """A paged KV cache: sequences of entries, one per token, that share the pages of equal prefixes.
 
     An entry is an int, or a tensor of shape `token_shape`, for instance `(layers, 2, kv_heads, head_dim)` of float16.
     All entries lie in one array `(max_pages, page_size, *token_shape)`, allocated once.
@@ -39,8 +39,8 @@ class KVCache(Structure):
     prefix lies in pages of its own, whatever its length, and sequences that name the same token ids and have the same
     entries hold the same pages. Pages count their references; a page that others hold is copied before it is written
     to. A page without references can still be found until its space is needed; then pages are evicted by the policy,
-    the last pages of a sequence before its first. Nothing of one `salt` is found under another, so tenants learn
-    nothing of each other.
+    the last pages of a sequence before its first. Pages of one `salt` are not found under another, so tenants
+    cannot observe each other's prompts.
 
     A call that raises changes nothing: OutOfPagesError leaves contents, recency and counts as they were. A call is one
     kernel call that holds the GIL, so threads may share a cache.
@@ -48,19 +48,19 @@ class KVCache(Structure):
     Parameters
     ----------
     page_size, max_pages : int
-        Tokens in a page, and pages.
+        Tokens per page, and number of pages.
     enable_prefix_sharing : bool
         If False, nothing is found, and only `fork` shares pages.
     token_shape, dtype
         Shape and numeric type of an entry.
     store : bool
-        If False, no entries are kept to be read: for an engine that has the tensors elsewhere, or for simulation.
+        If False, entries cannot be read: for an engine that keeps the tensors elsewhere, or for simulation.
     eviction : str
         The policy that chooses the cached page to evict, one of `llmds.kernels.kv_cache.eviction.table.POLICIES`.
     verify : bool
         If False, ids are not compared before a page is shared, only their hashes: for research.
     max_pinned : int, optional
-        The most pages that `pin` may keep; half of them by default.
+        The largest number of pages that may be pinned; by default half of `max_pages`.
     events : int
         How many events are kept for `events()`.
 
@@ -113,7 +113,7 @@ class KVCache(Structure):
         self._assemble(state.new(settings), entry)
 
     def attach(self, seq_id: int, kv_tokens: list, prefix_tokens: list | None = None, *, salt: int = 0) -> None:
-        """Hold `kv_tokens` under `seq_id`, replacing what it holds. O(len(kv_tokens)).
+        """Store `kv_tokens` as the sequence `seq_id`, replacing its former entries. O(len(kv_tokens)).
 
         Pages of the prefix that can be found already, with the same ids and bit for bit the same entries (the ids alone
         under `store=False`), are shared; from the first page whose entries differ, others do not find the new ones.
@@ -164,7 +164,7 @@ class KVCache(Structure):
         self._attach(ragged.requests(seq_ids, indptr, len(array), prefix_indptr, len(prefix), salt), array, prefix)
 
     def attach_blocks(self, seq_id: int, block_ids: ArrayLike, *, salt: int = 0) -> None:
-        """Hold whole pages under `seq_id`, named by content ids, int array (m,), one a page. O(m).
+        """Attach a sequence of whole pages, named by content ids, int array (m,), one per page. O(m).
 
         The leading pages that can be found already, each after the same content ids, are shared. The entries of the
         others are zeros until they are written. Errors and replacement are those of `attach`.
@@ -190,7 +190,7 @@ class KVCache(Structure):
         self.call(_change.detach, ragged.seq_id("seq_id", seq_id))
 
     def get(self, seq_id: int) -> list | None:
-        """Return the entries in a list that owns its data; None if the sequence is unknown. O(length).
+        """Return a copy of the entries as a list; None if the sequence is unknown. O(length).
 
         They are numbers where an entry is one number, else an array for each token. ValueError under `store=False`.
         """
@@ -257,7 +257,7 @@ class KVCache(Structure):
         self._expect_ok(answer)
 
     def fork(self, src: int, dst: int) -> None:
-        """Hold the entries of `src` under `dst` too; a page is shared until one of them writes to it. O(pages).
+        """Create the sequence `dst` with the entries of `src`; a page is shared until one writes to it. O(pages).
 
         KeyError if `src` is unknown, ValueError if `dst` exists already.
         """
@@ -289,7 +289,7 @@ class KVCache(Structure):
         return self._matched(tokens, indptr, ragged.salts(salt, len(indptr) - 1), blocks)
 
     def pin(self, token_ids: list, *, salt: int = 0, blocks: bool = False) -> int:
-        """Keep the part of these token ids that can be found from being evicted, until `unpin`. O(len(token_ids)).
+        """Protect the pages of these token ids that can be found from eviction, until `unpin`. O(len(token_ids)).
 
         Returns how many leading ids are pinned: those that `match_prefix` counts. A pin is one more reference to each
         page, so pins of different prefixes nest. OutOfPagesError if more than `max_pinned` pages would be pinned.
@@ -362,7 +362,7 @@ class KVCache(Structure):
                 self._arrays = state.resized(self._arrays, n, len(self._arrays.tables))
 
     def shrink_to_fit(self) -> None:
-        """Free the room that sequences and page tables do not use; the pages stay. O(sequences, their pages)."""
+        """Release unused capacity of sequences and page tables; the pages stay. O(sequences, their pages)."""
         with self._lock:
             self._arrays = state.resized(self._arrays, 0, 0)
 
@@ -374,7 +374,7 @@ class KVCache(Structure):
         `llmds.kernels.kv_cache.layout` and `.sequences` say what they hold. The cache owns them; they are not copies,
         so what a kernel changes in them is changed in the cache.
 
-        Read this property anew before each call of a kernel: `seqs` and `tables` are replaced when they grow and by
+        Read this property again before each call of a kernel: `seqs` and `tables` are replaced when they grow and by
         `reserve` and `shrink_to_fit`, `ids` and `store` when the first token ids must be kept. The old `seqs` is then
         retired: a kernel that gets it returns `sequences.FULL` and does nothing. `pool` holds an address that is good
         in this process only, so a cache is copied as a whole, by `copy`, pickling or a file.

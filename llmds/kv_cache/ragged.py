@@ -1,4 +1,4 @@
-"""What callers hand a KV cache, checked and converted to the types that its kernels are compiled for."""
+"""The arguments of a KV cache's methods, checked and converted to the types that its kernels are compiled for."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def entries(name: str, values: Any, dtype: np.dtype, token_shape: tuple[int, ...
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from error
+        raise ValueError(f"{name} cannot be converted to an array: {error}") from error
     if array.size == 0 and array.shape[:1] == (0,):
         array = np.empty((0, *token_shape), dtype)
     if array.shape[1:] != token_shape or array.ndim == 0:

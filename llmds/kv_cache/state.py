@@ -176,7 +176,7 @@ def policy_name(number: int) -> str:
 
 
 def refusal(answer: tuple, max_pages: int, seq_ids: Sequence[int] | np.ndarray | None) -> Exception:
-    """Return the exception that a kernel's (code, a, b) stands for; a may be an index of `seq_ids`, if given."""
+    """Return the exception for a kernel's (code, a, b); a may be an index of `seq_ids`, if given."""
     code, a, b = answer
     if code == sequences.ABSENT:
         return KeyError(a if seq_ids is None else int(seq_ids[a]))

@@ -61,7 +61,7 @@ class RetrievalPipeline(Structure):
         A callable list[str] -> (n, embedding_dim) array. Documents and queries without an embedding are encoded with
         it; a row of zeros means that a text has no embedding.
     hot_threshold
-        A query is cached when it has been seen so often, as a Count-Min Sketch counts.
+        The number of searches for a query, counted by a Count-Min Sketch, from which on its answer is cached.
 
     Notes
     -----
@@ -203,16 +203,9 @@ class RetrievalPipeline(Structure):
             self._forget()
 
     def search(
-        self,
-        query: str,
-        query_embedding: ArrayLike | None = None,
-        top_k: int = 10,
-        fusion_weight: float = 0.5,
-        *,
-        fusion: str = "weighted",
-        depth: int | None = None,
-        filter: Selection = None,
-    ) -> list[tuple[int, float]]:
+        self, query: str, query_embedding: ArrayLike | None = None, top_k: int = 10, fusion_weight: float = 0.5, *,
+        fusion: str = "weighted", depth: int | None = None, filter: Selection = None,
+    ) -> list[tuple[int, float]]:  # fmt: skip
         """Find the best documents for a query.
 
         Answers to queries seen `hot_threshold` times or more are cached until the next write.
@@ -240,6 +233,11 @@ class RetrievalPipeline(Structure):
         -------
         list[tuple[int, float]]
             (id, score), best first, equal scores by smaller id.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong type, out of range or of the wrong shape.
         """
         if type(query) is not str:
             arguments.text("query", query)
@@ -372,7 +370,7 @@ class RetrievalPipeline(Structure):
             self._vectors.reserve(n)
 
     def shrink_to_fit(self) -> None:
-        """Free the room that is not used. O(size)."""
+        """Release unused capacity. O(size)."""
         with self._lock:
             self._index.shrink_to_fit()
             self._vectors.shrink_to_fit()

@@ -31,7 +31,7 @@ _direct, _direct_batch = Direct(kernels), Direct(batches)
 
 
 class Scheduler(Clocked):
-    """Collects requests and hands them out in batches, by size, waiting time and deadline.
+    """A queue of requests that forms batches by size, waiting time and deadline.
 
     A batch is ready when it is full (`max_batch_size` requests wait, or together `max_batch_tokens` tokens), when
     a request has waited `max_wait_ms`, or when a waiting request's deadline is no further away than
@@ -43,15 +43,16 @@ class Scheduler(Clocked):
       key = its deadline, those without one last; "priority": key = the `priority` given at `submit`, lower is earlier.
     - "lpm", longest prefix match (SGLang: Zheng et al. 2024): key = minus the tokens of its prompt that `cache` holds,
       looked up for all waiting requests whenever a batch is formed.
-    - "wfq", fair shares of tenants by virtual token counters (Sheng et al. 2024): key = the tokens handed out to its
-      tenant so far over the tenant's weight (1, or what `set_weight` sets). When a tenant without waiting requests
-      submits one, its counter is raised to the smallest of the tenants that wait (if none waits, to that of the last
-      one that did), so being idle saves up no share. A tenant's requests go in order; those that wait again go first.
+    - "wfq", fair shares of tenants by virtual token counters (Sheng et al. 2024): key = the tokens scheduled for its
+      tenant so far divided by the tenant's weight (1, or what `set_weight` sets). When a tenant without waiting
+      requests submits one, its counter is raised to the smallest of the waiting tenants (if none waits, to that of the
+      last one that did), so idle time saves up no share. A tenant's requests keep their order; those that wait again
+      go first.
 
-    A key sinks by `aging` for each second since its waiting began, so that no stream of better requests keeps a request
-    waiting for ever, even with an infinite `max_wait_ms`. All sink alike, so the order of two waiting requests never
-    changes by waiting alone. An infinite key (no deadline under "edf") cannot sink, and an overdue request goes before
-    any key; so with ageing a request that has waited for an hour is overdue, whatever `max_wait_ms`.
+    A key falls by `aging` for each second since its waiting began, so that no stream of better requests keeps a request
+    waiting forever, even with an infinite `max_wait_ms`. All keys fall alike, so the order of two waiting requests
+    never changes by waiting alone. An infinite key (no deadline under "edf") cannot fall, and an overdue request goes
+    before any key; so with ageing a request that has waited for an hour is overdue, whatever `max_wait_ms`.
 
     A batch ends at the first request that does not fit: to skip it for a smaller one behind it would make large
     requests starve. With a `cache` (under any policy), what it holds of a request's prompt need not be computed, but
@@ -69,9 +70,9 @@ class Scheduler(Clocked):
     policy : str, optional
         One of the above.
     aging : float
-        By how much a key sinks a second, in units of the key: tokens, seconds, priorities.
+        By how much a key falls per second, in units of the key: tokens, seconds, priorities.
     max_batch_tokens : int, optional
-        Most tokens that a batch computes; a larger request goes alone.
+        Most tokens that a batch computes; a larger request is a batch of its own.
     prefill_chunk : int, optional
         Most tokens of a request that a batch computes (chunked prefill: Agrawal et al. 2024), the last of a batch gets
         what is left of `max_batch_tokens`; `batch_tokens` returns how many. `continue_batch` makes those that have
@@ -81,7 +82,7 @@ class Scheduler(Clocked):
     blocks : bool
         Whether prompts are content ids, one a page of the cache, instead of token ids.
     clock : callable
-        Returns seconds; where it runs back, no time passes until it has caught up.
+        Returns seconds; if it goes backwards, no time passes until it has caught up.
 
     Notes
     -----
@@ -111,20 +112,11 @@ class Scheduler(Clocked):
     _schema, _version = SCHEMA, VERSION
 
     def __init__(
-        self,
-        max_batch_size: int = 32,
-        max_wait_ms: float = 50.0,
-        priority_fn: Callable[[Request], float] | None = None,
-        *,
-        policy: str | None = None,
-        aging: float = 0.0,
-        service_ms: float = 0.0,
-        max_batch_tokens: int | None = None,
-        prefill_chunk: int | None = None,
-        cache: KVCache | None = None,
-        blocks: bool = False,
-        clock: Clock = time.monotonic,
-    ):
+        self, max_batch_size: int = 32, max_wait_ms: float = 50.0,
+        priority_fn: Callable[[Request], float] | None = None, *, policy: str | None = None, aging: float = 0.0,
+        service_ms: float = 0.0, max_batch_tokens: int | None = None, prefill_chunk: int | None = None,
+        cache: KVCache | None = None, blocks: bool = False, clock: Clock = time.monotonic,
+    ):  # fmt: skip
         size = arguments.integer("max_batch_size", max_batch_size, 1, state.MAX_BATCH_SIZE)
         most = write.limit("max_batch_tokens", max_batch_tokens, 1, write.NO_LIMIT, write.NO_LIMIT)
         chunk = write.limit("prefill_chunk", prefill_chunk, 1, layout.MOST_TOKENS, int(layout.NO_CHUNK))
@@ -138,15 +130,9 @@ class Scheduler(Clocked):
         self._priority_fn, self._cache = priority_fn, cache
 
     def submit(
-        self,
-        tokens: int,
-        slo_ms: float | None = None,
-        *,
-        priority: int = 0,
-        tenant: int = 0,
-        prompt: ArrayLike | None = None,
-        salt: int = 0,
-    ) -> int:
+        self, tokens: int, slo_ms: float | None = None, *, priority: int = 0, tenant: int = 0,
+        prompt: ArrayLike | None = None, salt: int = 0,
+    ) -> int:  # fmt: skip
         """Put a request into the queue and return its id; ids count up from 0. O(log n).
 
         Parameters
@@ -156,11 +142,21 @@ class Scheduler(Clocked):
         slo_ms : float, optional
             Its deadline, milliseconds from now.
         priority, tenant : int
-            -2**53..2**53, counts under "priority"; an int64, counts under "wfq".
+            The key under "priority", -2**53..2**53; the tenant under "wfq", an int64. Other policies ignore them.
         prompt : array_like of int, optional
-            Ids (m,) to look up in the cache under `salt`, copied. ValueError if there is no cache.
+            Ids (m,) to look up in the cache under `salt`, copied.
         salt : int
             An int64.
+
+        Returns
+        -------
+        int
+            The id of the request.
+
+        Raises
+        ------
+        ValueError
+            If there is a prompt, but no cache, or an argument is out of range. Nothing is submitted then.
         """
         if type(tokens) is not int or not 0 <= tokens <= layout.MOST_TOKENS:  # in the common case without a call
             tokens = write.token_count("tokens", tokens)
@@ -181,16 +177,9 @@ class Scheduler(Clocked):
         return number
 
     def submit_many(
-        self,
-        tokens: ArrayLike,
-        slo_ms: ArrayLike | float | None = None,
-        *,
-        priority: ArrayLike = 0,
-        tenant: ArrayLike = 0,
-        prompts: ArrayLike | None = None,
-        indptr: ArrayLike | None = None,
-        salt: ArrayLike = 0,
-    ) -> np.ndarray:
+        self, tokens: ArrayLike, slo_ms: ArrayLike | float | None = None, *, priority: ArrayLike = 0,
+        tenant: ArrayLike = 0, prompts: ArrayLike | None = None, indptr: ArrayLike | None = None, salt: ArrayLike = 0,
+    ) -> np.ndarray:  # fmt: skip
         """Put n requests into the queue, in order, all at the present time; return their ids, int64 (n,). O(n log n).
 
         A call that is refused or interrupted submits nothing; but a priority_fn is called for one request after the
@@ -259,20 +248,29 @@ class Scheduler(Clocked):
         return ledger[layout.LEDGER : layout.LEDGER + int(ledger[layout.LAST])].copy()
 
     def continue_batch(self, request_ids: ArrayLike) -> None:
-        """Make those of these requests in flight that have tokens left wait again for them. O(k log n).
+        """Put requests in flight that have tokens left back into the queue, in their old place. O(k log n).
 
-        They wait in their old place: since when they first did, with the key that belongs to the tokens left. So under
-        "fcfs" they go before any that arrived later, under "sjf" what is nearly done goes first. KeyError, with nothing
-        changed, if an id is not in flight or occurs twice.
+        Their waiting time counts from when they first waited, and their key is that of the tokens left. So under "fcfs"
+        they go before any that arrived later, and under "sjf" requests that are nearly done go first. Those without
+        tokens left stay in flight. KeyError, with nothing changed, if an id is not in flight or occurs twice.
         """
         self._change(kernels.wait_again, arguments.integers("request_ids", request_ids), self._now(), kernels.REST)
 
     def preempt(self, request_ids: ArrayLike, *, keep: bool = False) -> None:
         """Make requests in flight wait again, in their old place. O(k log n).
 
-        What was computed of them is lost, all their tokens are to be computed again (`update_priority` adds those that
-        were generated); or with `keep` it stays (its pages swapped out), and the tokens left are handed out. KeyError,
-        with nothing changed, if an id is not in flight or occurs twice.
+        Parameters
+        ----------
+        request_ids : array_like of int
+            Ids (k,).
+        keep : bool
+            If False, what was computed of them is lost, and all their tokens are computed again (`update_priority` adds
+            those that were generated). If True, it stays (its pages swapped out), and only the rest is computed.
+
+        Raises
+        ------
+        KeyError
+            If an id is not in flight or occurs twice. Nothing is changed then.
         """
         way = kernels.KEPT if write.flag("keep", keep) else kernels.LOST
         self._change(kernels.wait_again, arguments.integers("request_ids", request_ids), self._now(), way)
@@ -285,7 +283,7 @@ class Scheduler(Clocked):
         self._change(kernels.complete, arguments.integers("request_ids", request_ids), self._now())
 
     def update_priority(self, request_id: int, new_tokens: int, *, priority: int | None = None) -> None:
-        """Give a request other tokens, none of them computed, and the key that belongs to them. O(log n).
+        """Change the tokens of a request, none of them computed, and its key accordingly. O(log n).
 
         A waiting request goes on waiting. One in flight goes back into the queue, to be served again for these tokens:
         its waiting begins again, its deadline stays. `priority`, if given, replaces that of `submit`. KeyError if the
@@ -353,10 +351,10 @@ class Scheduler(Clocked):
     def stats(self) -> dict[str, Any]:
         """Return counts since the start, and waits in milliseconds.
 
-        `queue_size` requests wait and `in_flight` are handed out; `total_processed` are completed, in
-        `batch_count` batches handed out of `avg_batch_size`; `slo_misses` were completed or cancelled after their
-        deadline; `preemptions` counts requests that `preempt` took back. `wait_p50_ms`, `wait_p95_ms`, `wait_p99_ms`:
-        the nearest-rank percentiles of the time between joining the queue and being handed out, over all requests
+        `queue_size` requests wait and `in_flight` are being served; `total_processed` are completed; `batch_count`
+        batches were returned, of `avg_batch_size` requests on average; `slo_misses` were completed or cancelled after
+        their deadline; `preemptions` counts preempted requests. `wait_p50_ms`, `wait_p95_ms`, `wait_p99_ms`:
+        the nearest-rank percentiles of the time between joining the queue and being in a batch, over all requests
         (but those that waited again in their old place), from a histogram that keeps each wait within 1% or half a
         microsecond, up to 25 days; 0.0 before the first.
         """
@@ -391,20 +389,16 @@ class Scheduler(Clocked):
             self._arena = state.reserved(self._arena, n)
 
     def shrink_to_fit(self) -> None:
-        """Give back the room that is not used, and forget tenants of which nothing needs to be known. O(n)."""
+        """Release unused capacity, and forget tenants that no request and no fair share depends on. O(n)."""
         with self._lock:
             self._arena = state.shrunk(self._arena)
 
     @classmethod
     def load(  # type: ignore[override]
-        cls,
-        path: Any,
-        *,
-        priority_fn: Callable[[Request], float] | None = None,
-        cache: KVCache | None = None,
+        cls, path: Any, *, priority_fn: Callable[[Request], float] | None = None, cache: KVCache | None = None,
         clock: Clock = time.monotonic,
-    ) -> "Self":
-        """Read what `save` wrote; all waiting goes on under `clock` where it stopped.
+    ) -> "Self":  # fmt: skip
+        """Read a file that `save` wrote; waiting times continue under `clock` where they stopped.
 
         A scheduler with a priority_fn, or with a cache (of ids as wide as before), needs one again, others take none.
         ValueError if that is not so, or the file is damaged, of another kind or of a newer version.
@@ -418,7 +412,7 @@ class Scheduler(Clocked):
         return kernels.look_up(self._arena, int(request_id)).code == kernels.OK
 
     def __repr__(self) -> str:
-        """Return the policy, and how many requests there are."""
+        """Return a short description: the policy, and the numbers of requests."""
         waiting = int(layout.parts(self._arena).queue[layout.WAITING])
         order = f"policy={self.policy!r}" if self.policy else "priority_fn"
         return f"Scheduler({order}, {waiting} waiting, {len(self) - waiting} in flight)"

@@ -27,7 +27,7 @@ class Request(NamedTuple):
     state : str
         "waiting" or "in flight".
     computed : int
-        How many of the tokens have been handed out to be computed, or were found in the cache then.
+        How many of the tokens have been scheduled to be computed, or were found in the cache then.
     tenant : int
         Whose it is, under "wfq".
     """

@@ -195,7 +195,7 @@ class CostModel:
 
     @property
     def coefficients(self) -> np.ndarray:
-        """As the kernels take them: float64 (11,)."""
+        """The coefficients in the form that the kernels take: float64 (11,)."""
         return np.array((*self.compute, *self.memory, self.overhead))
 
 

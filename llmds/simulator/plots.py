@@ -42,7 +42,7 @@ def latency_cdf(simulations: Mapping[str, Simulation]) -> "Figure":
 
 
 def timeline(simulation: Simulation) -> "Figure":
-    """Plot what went on over time.
+    """Plot the state of the replica over time.
 
     Sequences running and requests waiting, pages of the KV cache referenced, and tokens computed a second between one
     sample and the next.

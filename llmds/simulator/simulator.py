@@ -45,9 +45,9 @@ class Replica:
         The KV cache. By default a page is a block of the trace if its prompts have block ids, else 16 tokens, and there
         is room for all slots with the trace's longest request.
     eviction : str
-        As of KVCache.
+        As in KVCache.
     policy, aging : str, float
-        As of Scheduler, which knows the length of a request's prompt, not that of its answer.
+        As in Scheduler, which orders by the length of a request's prompt, not of its answer.
     max_batch_tokens : int
         Prompt tokens and decoded ones of a step.
     prefill_chunk : int, optional

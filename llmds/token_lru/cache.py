@@ -106,7 +106,7 @@ class TokenLRU(Growing, Generic[K, V]):
         The array is the cache's own and writable, for `get`, `find`, `get_many` and `row_of` in your own `@njit`
         functions. Do not add or remove items there: the values, which are Python objects, lie outside the arena. It is
         replaced, and the old one is stale (`get` returns STALE), when the cache grows, and by `reserve` and
-        `shrink_to_fit`. Take it anew for each loop. O(1).
+        `shrink_to_fit`. Read the property again before each loop. O(1).
         """
         return table.Arrays(self._arena)
 

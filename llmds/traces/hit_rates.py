@@ -99,7 +99,7 @@ def hit_rate_curve(
     sizes : array_like of int
         Pages, (m,).
     policy : str
-        As `eviction` of KVCache, or "optimal", the bound that only knowledge of the future reaches (Belady 1966).
+        As `eviction` of KVCache, or "optimal", Belady's optimal policy, an upper bound (1966).
     threads : int, optional
         How many; all cores by default.
     progress : bool or callable

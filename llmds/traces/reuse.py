@@ -62,7 +62,7 @@ def lru_hits(trace: Trace, sizes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def optimal_hits(trace: Trace, sizes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `lru_hits` returns for caches that know the future: no way to choose what is evicted finds more.
+    """Return what `lru_hits` returns for the optimal policy, which knows the future: no other policy has more hits.
 
     They evict what is needed again last, or never (Belady 1966). O(blocks * log blocks) for each size.
     """

@@ -28,7 +28,7 @@ class Format(NamedTuple):
     reader: Callable[[str | os.PathLike, bytes, bool], Columns | Trace]
 
 
-# Every format that `read` knows. To add one: a reader in `traces.files`, and a line here.
+# Every format that `read` accepts; the first that matches is used. To add one: a reader in `traces.files`, a line here.
 FORMATS = {
     "Mooncake JSON lines": Format(b"{", files.mooncake),
     "Azure CSV": Format(files.AZURE_HEADER, files.azure),

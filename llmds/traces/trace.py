@@ -44,7 +44,7 @@ class Trace(Structure):
         int64 (n,), tokens of each prompt (1 or more) and of each answer (0 or more).
     block_ids : array_like of int, optional
         int64 (blocks,), content ids, one for each run of `block_size` tokens of a prompt. Equal ids mean that the
-        prompts are equal from their beginning to the end of the block (if ids stand for the tokens of a block only, use
+        prompts are equal from their beginning to the end of the block (if ids identify the tokens of a block only, use
         `prefixes`). The last block of a prompt may be part-filled.
     indptr : array_like of int, optional
         int64 (n + 1,): request r has block_ids[indptr[r]:indptr[r + 1]]. If nothing is known of the contents, block_ids
@@ -151,7 +151,7 @@ class Trace(Structure):
     def prefixes(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the distinct prefixes of the prompts, as a tree whose nodes are numbered in order of appearance.
 
-        A node is an id and all ids before it, so ids that stand for the tokens of a block only will do, too. O(blocks).
+        A node is an id and all ids before it, so ids of the tokens of a block alone are accepted as well. O(blocks).
 
         Returns
         -------

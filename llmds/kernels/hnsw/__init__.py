@@ -1,4 +1,4 @@
-"""Kernels of HNSW; modules load when first named."""
+"""Kernels of HNSW, imported when they are first used."""
 
 from .._lazy import submodules
 

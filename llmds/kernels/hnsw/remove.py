@@ -43,7 +43,7 @@ _TRIES = 12  # neighbours of a removed node that are tried as a substitute
 def remove(arrays, bits, metric, ids, start, stop, heir, clock, size):
     """Remove ids[start:stop] (int64), which must be present, as of `clock`. `size` is the bytes of a probe.
 
-    If `heir` is not -1, it is the one of them, and the vector whose id is HIDDEN gets that id. Returns DONE, or
+    `heir` is -1, or the only one of these ids, which the vector whose id is HIDDEN then gets. Returns DONE, or
     REFUSED.
 
     O(M^3) comparisons to find the nodes linked to a node, O(M D) for each of those.

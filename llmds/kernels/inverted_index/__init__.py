@@ -1,4 +1,4 @@
-"""Kernels of the inverted index; modules load when first named."""
+"""Kernels of the inverted index, imported when they are first used."""
 
 from .._lazy import submodules
 

@@ -1,4 +1,4 @@
-"""Kernels of the KV cache; modules load when first named."""
+"""Kernels of the KV cache, imported when they are first used."""
 
 from .._lazy import submodules
 

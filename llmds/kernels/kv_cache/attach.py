@@ -22,7 +22,7 @@ from .pages import acquire, available, bucket_of, copy_bytes, copy_entries, find
 from .sequences import FULL, NO_PAGES, OK, UNPREPARED, pages_for
 
 SEQ, SALT, FIRST, LENGTH, FIRST_ID, NAMED, REQUEST = 0, 1, 2, 3, 4, 5, 6
-# A helper is compiled anew for a literal and for an int32, so both are made int64 before a call.
+# A helper is compiled again for a literal and for an int32, so both are made int64 before a call.
 _ZERO, _ONE = np.int64(0), np.int64(1)
 
 

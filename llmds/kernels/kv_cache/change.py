@@ -13,7 +13,7 @@ from .hashes import page_name, root_name
 from .pages import acquire, available, copy_bytes, copy_entries, find, forget, link, release, same_entries, take
 from .sequences import ABSENT, FULL, NO_PAGES, OK, OUTSIDE, PRESENT, TWICE, UNPREPARED, pages_for
 
-# A helper is compiled anew for a literal and for an int32, so both are made int64 before a call.
+# A helper is compiled again for a literal and for an int32, so both are made int64 before a call.
 _ZERO, _ONE, _FALSE, _TRUE = np.int64(0), np.int64(1), np.bool_(False), np.bool_(True)
 SMALL = 64  # bytes of an entry that are copied faster one by one than by a call
 

@@ -1,4 +1,4 @@
-"""The pages of a KV cache in one array, and the tuples in which the cache's arrays travel.
+"""The pages of a KV cache in one array, and the tuples that group the cache's arrays.
 
 `pool`, one int64 array of a fixed size, is cut by `parts` into `Pages`:
 
@@ -37,7 +37,7 @@ HEAD = 32
 # VISIBLE: they may be read. VERIFY: ids are compared, not only their hashes.
 MAX_PAGES, PAGE_SIZE, ENTRY_BYTES, ID_BYTES, SHARING, CONTENT, STORED, VISIBLE, VERIFY = 0, 1, 2, 3, 4, 5, 6, 7, 8
 MAX_PINNED, EVENTS, POLICY, MEMORY = 9, 10, 11, 12
-# Counts. RECORDED: events so far; READ: events handed out or lost; ATTACHED: sequences attached so far.
+# Counts. RECORDED: events so far; READ: events returned or lost; ATTACHED: sequences attached so far.
 BLANK, BLANKS, CACHED, FINDABLE, SHARED, TOTAL_REFS, PINNED = 13, 14, 15, 16, 17, 18, 19
 SHARES, COPIES, EVICTIONS, HITS, LOOKUPS, RECORDED, READ, ATTACHED = 20, 21, 22, 23, 24, 25, 26, 27
 # The address of the policy's functions in this process, see `kv_cache.eviction.dispatch`; 0 in files.

@@ -1,4 +1,4 @@
-"""How much of a prompt a KV cache holds already; pins. State and codes: `kv_cache.sequences`.
+"""The longest cached prefix of a prompt, and pins. State and codes: `kv_cache.sequences`.
 
 Token ids come as uint8, id_bytes each, end to end, or with `blocks` (a bool) as content ids (int64), one a page.
 """

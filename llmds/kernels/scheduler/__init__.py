@@ -1,4 +1,4 @@
-"""Kernels of the scheduler; modules load when first named."""
+"""Kernels of the scheduler, imported when they are first used."""
 
 from .._lazy import submodules
 

@@ -181,7 +181,7 @@ def _expected(state, ledger, now, most, left):
 
 @njit_no_nrt(cache=True)
 def _take_best(state, ledger, now, left, batch, first, m):
-    """Hand out the first `m` of the queue, from batch[first] on, while they fit in `left` tokens (more than 0).
+    """Take the first `m` of the queue, to batch[first] and on, while they fit in `left` tokens (more than 0).
 
     Return how many, and their tokens. Not under WFQ, nor if a request is overdue (none becomes so when others leave).
     All rows are prefetched before the first is needed, so that their memory is waited for only once.

@@ -15,13 +15,13 @@ The arena is six parts end to end, of which `parts` returns views:
     prompts    int64 (PROMPT_HEAD,), then the bytes of prompts, ID_BYTES an id; where that is 0, prompts are in
                an array of the caller's
 
-    row[TOKENS], row[COMPUTED]        tokens in all, and how many of them have been handed out to be computed
+    row[TOKENS], row[COMPUTED]        tokens in all, and how many of them have been scheduled
     row[POLICY_KEY]                   the policy's key (0 under WFQ)
     row[SUBMITTED], row[QUEUED]       when it was submitted, and when its waiting began
     row[DEADLINE]                     inf: none
     row[OLDER], row[NEWER]            the links of those that wait for the first time, in the order in which they began
                                       to (rows, NO_ROW at the ends); OLDER is AGAIN if it waits again,
-                                      IN_FLIGHT if it is handed out
+                                      IN_FLIGHT if it is in a batch
     row[TURN]                         orders requests of equal rank, the lowest first
     row[TENANT]                       the tenant's row under WFQ, else its number
     row[AHEAD], row[BEHIND]           its neighbours among the tenant's waiting requests, under WFQ
@@ -30,7 +30,7 @@ The arena is six parts end to end, of which `parts` returns views:
 Times are the arena's seconds (`clock`), as the bits of float64, and so are keys.
 
 The ledger, int64 (LEDGER + MAX_SIZE,), is about batches: their limits, their number, from HISTOGRAM on
-a `histogram` of the waits of all requests when they were first handed out, and from LEDGER on the tokens to compute
+a `histogram` of the waits of all requests when they were first in a batch, and from LEDGER on the tokens to compute
 of each request of the last batch, ledger[LAST] of them.
 """
 

@@ -150,7 +150,7 @@ def complete(arena, now, ids):
 def wait_again(arena, now, ids, way):
     """Make the requests `ids`, int64 (m,), all in flight, wait again at `now` in their old places, or none. O(m log n).
 
-    `way`: LOST, KEPT, or REST, under which those whose tokens have all been handed out stay in flight. Return what
+    `way`: LOST, KEPT, or REST, under which those whose tokens have all been scheduled stay in flight. Return what
     `complete` returns. Under WFQ they go before all others of their tenants, in the order of `ids`.
     """
     state = layout.opened(arena)
@@ -193,7 +193,7 @@ def cancel(arena, now, request_id):
 def update(arena, now, request_id, tokens, key, given):
     """Give a request other `tokens` (int64), none of them computed, and another `key` if it is `given` (a bool).
 
-    A request in flight goes back into the queue, where its waiting begins anew at `now`. Return OK, ABSENT or FULL.
+    A request in flight goes back into the queue, where its waiting begins again at `now`. Return OK, ABSENT or FULL.
     O(log n).
     """
     state = layout.opened(arena)

@@ -1,4 +1,4 @@
-"""Kernels of the simulator; modules load when first named."""
+"""Kernels of the simulator, imported when they are first used."""
 
 from .._lazy import submodules
 

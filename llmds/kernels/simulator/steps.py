@@ -3,11 +3,11 @@
 One replica serves up to `slots` sequences. Before each step the waiting requests for which there are slots, tokens and
 pages are started, in the scheduler's order; the first that does not fit ends that. A step computes prompts, in chunks,
 beside one token for each sequence whose prompt is done; the last chunk of a prompt yields the first token. Where
-pages run out, the sequence that was started last waits again, and what it had is computed anew. Whole blocks of a
+pages run out, the sequence that was started last waits again, and what it had is computed again. Whole blocks of a
 prompt can be found by other requests from its start on.
 Policies are those of the scheduler and of the KV cache: nothing here decides which request is next or what is evicted.
 
-The arrays travel in groups: `Load`, what is given; `Results`, what is computed; `Progress`, what is kept from one call
+The arrays are grouped: `Load`, what is given; `Results`, what is computed; `Progress`, what is kept from one call
 to the next beside the `Arrays` of the scheduler (`scheduler.layout`) and of the cache (`kv_cache.layout`). All belong
 to the caller.
 """

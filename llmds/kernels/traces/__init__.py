@@ -1,4 +1,4 @@
-"""Kernels of traces; modules load when first named."""
+"""Kernels of traces, imported when they are first used."""
 
 from .._lazy import submodules
 

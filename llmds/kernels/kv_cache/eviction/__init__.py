@@ -1,4 +1,4 @@
-"""The eviction policies of the KV cache: which cached page is evicted next. Modules load when first named.
+"""The eviction policies of the KV cache: which cached page is evicted next. Modules load when first used.
 
 A policy is a module of this folder that `table.POLICIES` names; `unused` has functions for what a policy has no use
 for. What a policy keeps of a page lies in its row: NEWER, OLDER and the bits of STATE above OWN; everything else in

@@ -16,7 +16,7 @@ hits expected up to it divided by the time in the pool expected up to it. All ti
   of them puts the least of them, one in SHARE, in order: the next victims. When the last page below a page is evicted,
   that page is evicted next, as long as it is worth no more than the next in order.
 
-O(SHARE + log) for an eviction, O(CLASSES BUCKETS) for an attached sequence; values are learned anew every 128.
+O(SHARE + log) for an eviction, O(CLASSES BUCKETS) for an attached sequence; values are learned again every 128.
 
 `memory`, from these positions on, by n = max_pages (counts are UNIT times as large, hazards and values ONE times):
     0           head, by the names below

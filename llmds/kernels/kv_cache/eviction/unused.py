@@ -1,4 +1,4 @@
-"""Functions that do nothing, for eviction policies that have no use for them."""
+"""Functions that do nothing, for eviction policies that do not need them."""
 
 from ...compiling import njit_no_nrt
 
