@@ -21,14 +21,25 @@ def same_arrays(a, b):
 
 
 def keeps_everything(structure, folder, **given):
-    """Copies by file, pickle and deepcopy are whole and equal; they are returned."""
+    """Copies by file, pickle, copy and deepcopy are whole, equal and share nothing; they are returned."""
     path = folder / "structure.npz"
     structure.save(path)
     loaded = type(structure).load(path, **given)
-    copies = [loaded, pickle.loads(pickle.dumps(structure)), copy.deepcopy(structure)]
+    buffers = []
+    pickled = pickle.dumps(structure, protocol=5, buffer_callback=buffers.append)
+    from_read_only = pickle.loads(pickled, buffers=[bytes(buffer) for buffer in buffers])
+    copies = [
+        loaded,
+        pickle.loads(pickle.dumps(structure)),
+        copy.deepcopy(structure),
+        copy.copy(structure),
+        from_read_only,
+    ]
     for other in copies:
         other.check()
         same_arrays(structure, other)
+        for array in other._owned():
+            assert array.flags.writeable and not any(np.shares_memory(array, own) for own in structure._owned())
     assert [entry.name for entry in folder.iterdir()] == ["structure.npz"], "no temporary file stays"
     with np.load(path, allow_pickle=False) as members:
         assert set(members.files) == {"format", *structure._to_arrays()}

@@ -141,7 +141,7 @@ class Structure:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes of a pickle, with new locks."""
-        self.__dict__.update({name: _writable(value) for name, value in state.items()})
+        self.__dict__.update({name: writable(value) for name, value in state.items()})
         for name in self._unpickled:
             setattr(self, name, threading.RLock())
 
@@ -150,10 +150,10 @@ class Structure:
         return copy.deepcopy(self)
 
 
-def _writable(value: Any) -> Any:
+def writable(value: Any) -> Any:
     """Return an attribute with its arrays writable: a pickle may share read-only ones with the buffers it came in."""
     if isinstance(value, np.ndarray):
         return value if value.flags.writeable else value.copy()
     if isinstance(value, tuple) and hasattr(value, "_make"):
-        return value._make(map(_writable, value))
+        return value._make(map(writable, value))
     return value

@@ -90,8 +90,8 @@ def restored(arrays: files.Arrays) -> Saved:
     files.expect(1 <= dim <= MAX_DIM and 1 <= M <= MAX_M and 0 <= ml <= MAX_ML, "settings are out of range")
     arguments = {
         "dim": dim, "M": M, "ef_construction": ef_construction, "ef_search": ef_search, "ml": ml, "seed": 0,
-        "metric": _name_of(metric, METRICS), "quantization": _name_of(bits, QUANTIZATIONS),
-        "vectors": _name_of(kept, VECTORS),
+        "metric": _name_of("metric", metric, METRICS), "quantization": _name_of("quantization", bits, QUANTIZATIONS),
+        "vectors": _name_of("vectors", kept, VECTORS),
     }  # fmt: skip
     settings = Settings.of(dim, M, metric, bits, kept, ml)
     _expect_shapes(arrays, settings)
@@ -112,10 +112,11 @@ def restored(arrays: files.Arrays) -> Saved:
     return Saved(arguments, (3, tuple(words), None), State(taken, n, 0, entry, n, coded))
 
 
-def _name_of(number: int, choices: dict[Any, int]) -> Any:
+def _name_of(what: str, number: int, choices: dict[Any, int]) -> Any:
     """Return the name of `number` in one of the tables; Damaged if there is none."""
-    files.expect(number in choices.values(), "settings are out of range")
-    return next(name for name, value in choices.items() if value == number)
+    names = {value: name for name, value in choices.items()}
+    files.expect(number in names, f"{what} must be the number of one of {', '.join(map(repr, choices))}, got {number}")
+    return names[number]
 
 
 def _expect_shapes(arrays: files.Arrays, settings: Settings) -> None:

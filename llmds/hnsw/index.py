@@ -16,7 +16,7 @@ from ..base.arena import MAX_ROWS
 from ..base.files import Arrays, Damaged, Schema, read
 from ..base.filters import Selection
 from ..base.progress import Progress, bar
-from ..base.structure import Structure
+from ..base.structure import Structure, writable
 from ..base.threads import count as thread_count
 from ..kernels import table
 from ..kernels.hnsw import layout
@@ -490,8 +490,7 @@ class HNSW(Structure):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what `__getstate__` returned. Arrays that a pickle shares with its buffers are copied."""
-        owned = {name: array if array.flags.writeable else array.copy() for name, array in state.items()}
-        saved = files.restored(owned)
+        saved = files.restored({name: writable(array) for name, array in state.items()})
         self.__dict__.update(type(self)(**saved.arguments).__dict__)
         self._random.setstate(saved.random)
         self._state = saved.state

@@ -68,6 +68,8 @@ class Settings(NamedTuple):
         """Return the parameters that `to_numbers` stored. Raises ValueError if they are out of range."""
         k1, b, number, delta = numbers
         known = {float(method.number): name for name, method in METHODS.items()}
-        if not (0 <= k1 <= _MOST and 0 <= b <= 1 and number in known and 0 <= delta <= _MOST):
+        if number not in known:
+            raise ValueError(f"method must be the number of one of {', '.join(map(repr, METHODS))}, got {number}")
+        if not (0 <= k1 <= _MOST and 0 <= b <= 1 and 0 <= delta <= _MOST):
             raise ValueError("settings are out of range")
         return cls(k1, b, known[number], delta)

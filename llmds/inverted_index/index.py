@@ -13,7 +13,7 @@ from ..base.files import Arrays as FileArrays
 from ..base.files import Schema, text_of
 from ..base.filters import Selection, chosen
 from ..base.progress import Progress, bar
-from ..base.structure import Structure
+from ..base.structure import Structure, writable
 from ..base.threads import count
 from ..kernels.inverted_index.layout import Arrays
 from ..tokenizer.tokenizer import Stemmer, Stops, analysis
@@ -483,7 +483,8 @@ class InvertedIndex(Structure):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make the index again from the state of a pickle."""
-        self.__dict__.update(self._from_arrays(state["arrays"], tokenizer=state["tokenizer"]).__dict__)
+        arrays = {name: writable(array) for name, array in state["arrays"].items()}
+        self.__dict__.update(self._from_arrays(arrays, tokenizer=state["tokenizer"]).__dict__)
 
 
 def _one_text(name: str, value: Any) -> list[str]:

@@ -341,3 +341,11 @@ def test_a_ring_of_twins_in_a_file_of_version_1_is_refused(old):
     arrays["nodes"][twins, 3] = np.roll(twins, 1)
     with pytest.raises(ValueError, match="here"):
         HNSW._restored(arrays, "here")
+
+
+@pytest.mark.parametrize(("at", "name"), [(4, "metric must be .* 'l2'"), (5, "quantization must"), (6, "vectors must")])
+def test_a_number_of_nothing_known_is_refused_by_name(at, name):
+    arrays = HNSW(4)._to_arrays()
+    arrays["settings"][at] = 99
+    with pytest.raises(storage.Damaged, match=f"{name}.*, got 99"):
+        HNSW._restored(arrays, "arrays")
