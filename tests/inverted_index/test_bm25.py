@@ -52,5 +52,5 @@ def test_a_file_with_an_unknown_method_is_refused():
     settings = bm25.Settings.of(1.2, 0.75, "lucene", None)
     assert bm25.Settings.from_numbers(settings.to_numbers()) == settings
     k1, b, _, delta = settings.to_numbers()
-    with pytest.raises(ValueError, match="method must be the number of one of 'lucene'.*, got 99"):
+    with pytest.raises(ValueError, match=r"method must be the number of one of 'lucene'.*, got 99"):
         bm25.Settings.from_numbers([k1, b, 99, delta])
