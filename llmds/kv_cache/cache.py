@@ -110,7 +110,7 @@ class KVCache(Structure):
             layout.CONTENT: int(entry.content), layout.STORED: int(store), layout.VISIBLE: int(store),
             layout.VERIFY: int(verify), layout.MAX_PINNED: max_pinned, layout.EVENTS: events, layout.POLICY: policy,
         }  # fmt: skip
-        self._assemble(state.new(settings), entry)
+        self._arrays, self._entry, self._lock = state.new(settings), entry, threading.RLock()
 
     def attach(self, seq_id: int, kv_tokens: list, prefix_tokens: list | None = None, *, salt: int = 0) -> None:
         """Store `kv_tokens` as the sequence `seq_id`, replacing its former entries. O(len(kv_tokens)).
@@ -447,13 +447,14 @@ class KVCache(Structure):
         sizes = f"page_size={self.page_size}, max_pages={self.max_pages}, {len(self)} sequences"
         return f"KVCache({sizes}, {self.stats()['allocated_pages']} pages allocated)"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes to pickle, without what is good in this process only."""
+        return {**super().__getstate__(), "_arrays": self._arrays._replace(pool=files.unbound(self._arrays.pool))}
+
     def __setstate__(self, values: dict[str, Any]) -> None:
         """Restore a pickled cache, perhaps of another process."""
         super().__setstate__(values)
         dispatch.bind(self._arrays.pool)
-
-    def _assemble(self, arrays: layout.Arrays, entry: state.Entry) -> None:
-        self._arrays, self._entry, self._lock = arrays, entry, threading.RLock()
 
     def _attach(self, requests: np.ndarray, array: np.ndarray | None, ids: np.ndarray) -> None:
         """Attach `requests` with these entries under named prefixes, or with none under content ids."""
@@ -470,7 +471,6 @@ class KVCache(Structure):
         return matched
 
     def _on_ids(self, kernel: Callable, token_ids: Any, salt: Any, blocks: Any) -> tuple:
-        """Call `pin` or `unpin`."""
         tokens = self._entry.ids("token_ids", token_ids, blocks)
         return self.call(kernel, tokens.view(np.uint8), len(tokens), arguments.integer("salt", salt), bool(blocks))
 
@@ -493,7 +493,7 @@ class KVCache(Structure):
     @classmethod
     def _from_arrays(cls, arrays: FileArrays, **given: Any) -> "Self":
         cache = cls.__new__(cls)
-        cache._assemble(*files.from_arrays(arrays))
+        (cache._arrays, cache._entry), cache._lock = files.from_arrays(arrays), threading.RLock()
         return cache
 
     def _fault(self) -> str | None:

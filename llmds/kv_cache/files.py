@@ -22,10 +22,16 @@ SCHEMA: files.Schema = {
 _LIMIT = 2**31
 
 
+def unbound(pool: np.ndarray) -> np.ndarray:
+    """Return a copy of a pool without the address of its policy's functions, which is good in this process only."""
+    pool = pool.copy()
+    pool[layout.FUNCTIONS] = 0
+    return pool
+
+
 def to_arrays(arrays: Arrays, entry: Entry) -> files.Arrays:
     """Return the arrays from which `from_arrays` makes the cache again; entries and ids only of pages in use."""
-    pool = arrays.pool.copy()
-    pool[layout.FUNCTIONS] = 0  # an address, good in this process only
+    pool = unbound(arrays.pool)
     used, own = _pages_in_use(pool)
     shape = ",".join(map(str, entry.shape))
     return {

@@ -110,6 +110,14 @@ def test_policies_that_are_not_used_are_not_compiled():
     assert in_another_process(code, "slru") == ["lru", "slru"]
 
 
+@pytest.mark.parametrize("policy", table.POLICIES)
+def test_a_pickle_holds_no_address(policy):
+    cache = KVCache(2, 4, eviction=policy)
+    pool = cache.__getstate__()["_arrays"].pool
+    assert pool[layout.FUNCTIONS] == 0 and (cache.arrays.pool[layout.FUNCTIONS] == 0) == (policy == "lru")
+    assert pickle.loads(pickle.dumps(cache)).arrays.pool.tolist() == cache.arrays.pool.tolist()
+
+
 @pytest.mark.parametrize("policy", ["lru", "lhd"])
 def test_a_pickle_works_in_another_process(policy, tmp_path):
     cache = attached(policy)
