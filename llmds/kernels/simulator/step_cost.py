@@ -17,13 +17,7 @@ def seconds(cost, prefill, decoding, context, pairs):
 
     Of so many prompt tokens, decoding sequences, tokens of context and attended pairs (float64 each).
     """
-    compute = _side(cost, COMPUTE, prefill, decoding, context, pairs)
-    memory = _side(cost, MEMORY, prefill, decoding, context, pairs)
+    c, m = COMPUTE, MEMORY
+    compute = cost[c] + cost[c + 1] * prefill + cost[c + 2] * decoding + cost[c + 3] * context + cost[c + 4] * pairs
+    memory = cost[m] + cost[m + 1] * prefill + cost[m + 2] * decoding + cost[m + 3] * context + cost[m + 4] * pairs
     return cost[OVERHEAD] + max(compute, memory)
-
-
-@njit_no_nrt(cache=True)
-def _side(cost, at, prefill, decoding, context, pairs):
-    """Return the seconds of compute or memory, whose coefficients begin at `at`."""
-    per_token, per_sequence, per_context = cost[at + 1] * prefill, cost[at + 2] * decoding, cost[at + 3] * context
-    return cost[at] + per_token + per_sequence + per_context + cost[at + 4] * pairs
